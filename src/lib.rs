@@ -1,1 +1,41 @@
-#![doc = "placeholder"]
+//! pgsluice moves a live PostgreSQL database into another PostgreSQL cluster with a write pause measured in
+//! milliseconds: nothing lost, nothing applied twice, and a way back.
+//!
+//! The modules below are in the order in which the data flows, and read as the product's story.
+
+/// What the operator wants: raw (serde) into a [`config::Config`] that cannot be wrong.
+pub mod config;
+/// The nouns everybody shares: names, shapes, positions, dispositions. No IO.
+pub mod model;
+
+/// How a server is reached: connection strings, TLS, SQL sessions, the replication connection.
+pub mod connection;
+/// What could stop the migration, found before anything is changed.
+pub mod preflight;
+/// The initial copy.
+pub mod snapshot;
+/// The side that is left: catalog, publication, slot, walsender stream, fence.
+pub mod source;
+/// Changes as they happen: assemble, apply, acknowledge what is durable.
+pub mod stream;
+/// The side that is reached: schema, progress records, sequences, durability watch.
+pub mod target;
+
+/// The fenced switchover: a pure state machine, its journal and its driver.
+pub mod cutover;
+/// How clients are moved: one trait, several adapters.
+pub mod traffic;
+
+/// The HTTP API: routes, records, authentication, OpenAPI.
+pub mod control;
+/// The long-running migration: its phases, its commands, its published status.
+pub mod migration;
+/// Tasks, shutdown, backoff and bounds.
+pub mod runtime;
+/// Every metric, the lag computation, logging.
+pub mod telemetry;
+
+/// Composition root: wires the modules above together, and nothing else.
+pub mod app;
+/// The command line: arguments, and the commands that talk to a running instance.
+pub mod cli;

@@ -1,0 +1,253 @@
+//! The configuration as the program uses it: parsed once, into types that cannot hold a wrong value.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::connection::ConnectionSettings;
+use crate::model::TableName;
+
+/// Everything the operator decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The database that is left.
+    pub source: SourceConfig,
+    /// The database that is reached.
+    pub target: TargetConfig,
+    /// Findings the operator accepts.
+    pub preflight: PreflightConfig,
+    /// How the target gets its schema.
+    pub schema: SchemaConfig,
+    /// The initial copy.
+    pub snapshot: SnapshotConfig,
+    /// Applying the stream of changes.
+    pub apply: ApplyConfig,
+    /// The HTTP API.
+    pub api: ApiConfig,
+    /// The switchover.
+    pub cutover: CutoverConfig,
+    /// How clients are moved, in this order.
+    pub traffic: Vec<TrafficConfig>,
+}
+
+/// `[source]`
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// How the source is reached.
+    pub connection: ConnectionSettings,
+    /// Name of the publication this program creates and owns.
+    pub publication: String,
+    /// Name of the replication slot this program creates and owns: 1 to 63 of `[a-z0-9_]`.
+    pub slot: String,
+    /// Which tables are migrated.
+    pub tables: TableFilter,
+}
+
+/// `[source] tables.include` / `tables.exclude`: patterns `schema.table` where `*` stands for any characters.
+#[derive(Clone, Debug, Default)]
+pub struct TableFilter {
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+impl TableFilter {
+    /// A filter from patterns; an empty `include` means every table.
+    #[must_use]
+    pub const fn new(include: Vec<String>, exclude: Vec<String>) -> Self {
+        Self { include, exclude }
+    }
+
+    /// Whether a table is migrated.
+    #[must_use]
+    pub fn selects(&self, table: &TableName) -> bool {
+        let plain = table.plain();
+        let included = self.include.is_empty() || self.include.iter().any(|pattern| matches(pattern, &plain));
+        included && !self.exclude.iter().any(|pattern| matches(pattern, &plain))
+    }
+}
+
+/// Whether `text` matches `pattern`, in which `*` stands for any characters (also none).
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut pieces = pieces.peekable();
+    if pieces.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(piece) = pieces.next() {
+        if pieces.peek().is_none() {
+            return rest.ends_with(piece);
+        }
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// `[target]`
+#[derive(Clone, Debug)]
+pub struct TargetConfig {
+    /// How the target is reached.
+    pub connection: ConnectionSettings,
+    /// When a change counts as durable, and may be confirmed to the source.
+    pub durability: Durability,
+}
+
+/// When a commit on the target counts as durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Flushed by the target's primary.
+    Local,
+    /// Flushed by the primary and by this many of its standbys.
+    Standbys(NonZeroU32),
+}
+
+/// `[preflight]`
+#[derive(Clone, Debug, Default)]
+pub struct PreflightConfig {
+    /// Ids of blockers the operator accepts; they are reported as warnings.
+    pub waive: Vec<String>,
+}
+
+/// `[schema]`
+#[derive(Clone, Debug)]
+pub struct SchemaConfig {
+    /// Who makes the target's schema.
+    pub mode: SchemaMode,
+    /// Directory of `pg_dump` and `psql`; `None` searches `PATH` and the usual places.
+    pub postgres_bin_dir: Option<PathBuf>,
+}
+
+/// Who makes the target's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaMode {
+    /// This program, by `pg_dump` and `psql`: pre-data before the copy, post-data after it.
+    Copy,
+    /// Somebody else did; it is taken as it is.
+    Existing,
+}
+
+/// `[snapshot]`
+#[derive(Clone, Debug)]
+pub struct SnapshotConfig {
+    /// Tables (or chunks) copied at the same time.
+    pub jobs: usize,
+    /// Size of a chunk of a large table, in bytes of the source's heap.
+    pub chunk_bytes: u64,
+    /// The slot may retain this much WAL on the source before the copy asks the operator; `None`: no limit.
+    pub max_wal_retained_bytes: Option<u64>,
+}
+
+/// `[apply]`
+#[derive(Clone, Debug)]
+pub struct ApplyConfig {
+    /// Bytes of changes in one target transaction when behind, and of the queue between reading and applying.
+    pub max_batch_bytes: u32,
+    /// How long a batch may stay open waiting for more transactions.
+    pub max_batch_delay: Duration,
+    /// Connections that apply at the same time.
+    pub connections: usize,
+}
+
+/// `[api]`
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// What mutating requests must present; `None` only on a loopback listener.
+    pub token: Option<BearerToken>,
+}
+
+/// A secret that prints as `***` (INV-10).
+#[derive(Clone, PartialEq, Eq)]
+pub struct BearerToken(String);
+
+impl BearerToken {
+    /// Wraps a token.
+    pub fn new(token: impl Into<String>) -> Self {
+        Self(token.into())
+    }
+
+    /// The token itself, for the one comparison or header it is needed in.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BearerToken(***)")
+    }
+}
+
+/// `[cutover]`
+#[derive(Clone, Debug)]
+pub struct CutoverConfig {
+    /// The longest write pause before the cutover rolls itself back.
+    pub max_pause: Duration,
+    /// A cutover does not start while more than this is unapplied.
+    pub max_lag_bytes: u64,
+    /// What happens to transactions that hold the fence up.
+    pub on_writers: OnWriters,
+    /// Whether reverse replication is set up.
+    pub reverse: bool,
+    /// Where the source's clients are told to go, in the fence's error; `None`: the target's host and database.
+    pub moved_to: Option<String>,
+}
+
+/// What happens to transactions that hold the fence up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnWriters {
+    /// Wait for them, within the pause allowed.
+    Wait,
+    /// Terminate their sessions.
+    Terminate,
+}
+
+/// One entry of `[[traffic]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrafficConfig {
+    /// Runs a program with the step as its only argument, and the positions in its environment.
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Bound of each step.
+        timeout: Duration,
+    },
+    /// Posts a JSON document for each step; any 2xx answer is success.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// File with a bearer token.
+        token_file: Option<PathBuf>,
+        /// Bound of each step.
+        timeout: Duration,
+    },
+    /// Waits for the operator's word (`pgsluice confirm` or `POST /v1/cutover/confirm`) when clients are to be moved.
+    Manual {
+        /// What the operator is asked to do.
+        instruction: String,
+        /// Bound of the wait.
+        timeout: Duration,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_patterns_match_whole_names() {
+        let filter = TableFilter::new(vec!["public.*".into()], vec!["*.audit_*".into(), "public.tmp".into()]);
+        assert!(filter.selects(&TableName::new("public", "orders")));
+        assert!(!filter.selects(&TableName::new("public", "audit_2024")));
+        assert!(!filter.selects(&TableName::new("public", "tmp")));
+        assert!(filter.selects(&TableName::new("public", "tmp2")));
+        assert!(!filter.selects(&TableName::new("sales", "orders")));
+    }
+}

@@ -1,0 +1,70 @@
+//! What the API may ask of the migration task.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::cutover::CutoverReport;
+
+/// Whether the fence is committed at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutoverMode {
+    /// The real one.
+    Cutover,
+    /// Everything except the commit, traffic and opening: a measured forecast of the pause.
+    Rehearsal,
+}
+
+/// A cutover or rehearsal as asked for.
+#[derive(Clone, Debug)]
+pub struct CutoverRequest {
+    /// Real or rehearsal.
+    pub mode: CutoverMode,
+    /// The longest write pause; `None`: as configured.
+    pub max_pause: Option<Duration>,
+    /// The client's `Idempotency-Key`: the same key again names the same operation.
+    pub idempotency_key: Option<String>,
+}
+
+/// Why a command was refused; nothing was changed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Another operation runs, or the operation is past the point where the command makes sense (HTTP 409).
+    #[error("{message}")]
+    Conflict {
+        /// What is in the way.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The migration is not in a state in which this can be done (HTTP 409), e.g. not streaming yet.
+    #[error("{message}")]
+    NotReady {
+        /// What is missing.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// A message to the migration task; each is answered at once, the work goes on in the background.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a cutover or rehearsal.
+    StartCutover {
+        /// As asked for.
+        request: CutoverRequest,
+        /// The operation as it was accepted (or as it is already known by its idempotency key).
+        reply: oneshot::Sender<Result<CutoverReport, Refusal>>,
+    },
+    /// Roll the running operation back, if it is before the point of no return.
+    AbortCutover {
+        /// The operation that is being aborted.
+        reply: oneshot::Sender<Result<CutoverReport, Refusal>>,
+    },
+    /// The operator's word that a `manual` traffic adapter waits for.
+    ConfirmTraffic {
+        /// The operation that goes on.
+        reply: oneshot::Sender<Result<CutoverReport, Refusal>>,
+    },
+}

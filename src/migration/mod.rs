@@ -1,0 +1,10 @@
+//! The one long-running task: walks the phases (preflight, schema, slot, copy, indexes, streaming), takes the
+//! commands of the API, and publishes what it is doing as a [`Status`] that everybody else only reads.
+
+mod command;
+mod status;
+
+pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
+pub use status::{
+    Blocking, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState, Throughput,
+};

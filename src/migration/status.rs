@@ -1,0 +1,258 @@
+//! What the migration publishes about itself. Written by the migration's tasks through [`StatusBoard`], read by
+//! the API, the metrics and the command line; never read back to decide anything.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::cutover::CutoverReport;
+use crate::model::{Lsn, TableName};
+use crate::preflight::Finding;
+
+/// Where the migration is. Set only by the migration task; derived again from both servers after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Connecting and finding out where an earlier run stopped.
+    Starting,
+    /// Checking both sides; nothing is changed yet.
+    Preflight,
+    /// Bringing the tables' definitions to the target.
+    Schema,
+    /// Creating publication and slot; may wait for old transactions of the source.
+    Slot,
+    /// Copying what is there.
+    Snapshot,
+    /// Building indexes and constraints on the target.
+    Indexes,
+    /// Applying changes as they happen.
+    Streaming,
+    /// The fence is committed: the target is the primary now.
+    CutOver,
+    /// Stopped for an operator's decision; `Status::problem` says which.
+    Halted,
+}
+
+impl Phase {
+    /// Every phase, in the order they happen.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Preflight,
+        Self::Schema,
+        Self::Slot,
+        Self::Snapshot,
+        Self::Indexes,
+        Self::Streaming,
+        Self::CutOver,
+        Self::Halted,
+    ];
+
+    /// The name in the API and the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Preflight => "preflight",
+            Self::Schema => "schema",
+            Self::Slot => "slot",
+            Self::Snapshot => "snapshot",
+            Self::Indexes => "indexes",
+            Self::Streaming => "streaming",
+            Self::CutOver => "cut_over",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+/// Life of a table's copy, as recorded on the target in the transaction that copies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TableState {
+    /// Nothing copied yet.
+    Pending,
+    /// Its snapshot is being taken.
+    Snapshotting,
+    /// Rows are on their way.
+    Copying,
+    /// Copied; changes are applied to it.
+    Joined,
+}
+
+impl TableState {
+    /// Every state, in order.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Snapshotting, Self::Copying, Self::Joined];
+
+    /// The name in the API, the metrics and the target's records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Snapshotting => "snapshotting",
+            Self::Copying => "copying",
+            Self::Joined => "joined",
+        }
+    }
+}
+
+/// One table's copy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableProgress {
+    /// Where it is.
+    pub state: TableState,
+    /// Rows copied so far.
+    pub rows_copied: u64,
+    /// Bytes of COPY data relayed so far.
+    pub bytes_copied: u64,
+    /// Rows expected, from the source's statistics.
+    pub rows_estimated: u64,
+    /// Size of the table on the source, in bytes, with TOAST and without indexes.
+    pub bytes_estimated: u64,
+}
+
+/// Stream positions, in the source's WAL; each `None` until known. received ≥ applied ≥ durable (INV-3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Positions {
+    /// End of the source's WAL when last asked.
+    pub source: Option<Lsn>,
+    /// Up to here the stream was received.
+    pub received: Option<Lsn>,
+    /// Up to here every commit was applied to the target.
+    pub applied: Option<Lsn>,
+    /// Up to here the target has it on disk (and on its standbys, if asked for); confirmed to the source.
+    pub durable: Option<Lsn>,
+}
+
+/// How far the target is behind, measured on unapplied changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LagView {
+    /// Bytes of the source's WAL not yet applied; `None` until streaming.
+    pub bytes: Option<u64>,
+    /// Age of the oldest WAL position not yet applied, in seconds; `None` until streaming.
+    pub seconds: Option<f64>,
+}
+
+/// What was applied lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Throughput {
+    /// Source transactions per second over the last few seconds.
+    pub transactions_per_second: f64,
+    /// Row changes per second over the last few seconds.
+    pub rows_per_second: f64,
+    /// Source transactions applied by this process.
+    pub transactions_total: u64,
+    /// Row changes applied by this process.
+    pub rows_total: u64,
+}
+
+/// The last error, in words for a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// What happened and what it means for the data.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// Whether the program waits for an operator because of it.
+    pub blocking: Blocking,
+}
+
+/// Whether a problem is being retried or waits for a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocking {
+    /// Being retried.
+    Retrying,
+    /// Waiting for an operator; goes on by itself once the cause is gone.
+    WaitingForOperator,
+    /// Stopped.
+    Halted,
+}
+
+/// Everything the migration publishes.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Where the migration is.
+    pub phase: Phase,
+    /// Since when.
+    pub phase_since: Timestamp,
+    /// When this process started.
+    pub started_at: Timestamp,
+    /// Copy progress by table.
+    pub tables: BTreeMap<TableName, TableProgress>,
+    /// Stream positions.
+    pub positions: Positions,
+    /// Lag.
+    pub lag: LagView,
+    /// Throughput.
+    pub throughput: Throughput,
+    /// WAL the slot keeps on the source, in bytes.
+    pub slot_retained_wal_bytes: Option<u64>,
+    /// What preflight found.
+    pub findings: Vec<Finding>,
+    /// The last problem; `None` once it is over.
+    pub problem: Option<Problem>,
+    /// The current or last cutover or rehearsal.
+    pub cutover: Option<CutoverReport>,
+}
+
+impl Status {
+    fn starting(now: Timestamp) -> Self {
+        Self {
+            phase: Phase::Starting,
+            phase_since: now,
+            started_at: now,
+            tables: BTreeMap::new(),
+            positions: Positions::default(),
+            lag: LagView::default(),
+            throughput: Throughput::default(),
+            slot_retained_wal_bytes: None,
+            findings: Vec::new(),
+            problem: None,
+            cutover: None,
+        }
+    }
+}
+
+/// The one place where the status is kept. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StatusBoard {
+    sender: std::sync::Arc<watch::Sender<Status>>,
+}
+
+impl StatusBoard {
+    /// A board in phase [`Phase::Starting`].
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self { sender: std::sync::Arc::new(watch::Sender::new(Status::starting(now))) }
+    }
+
+    /// Changes the status and wakes those who watch it.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        self.sender.send_modify(change);
+    }
+
+    /// Moves to another phase.
+    pub fn enter(&self, phase: Phase) {
+        tracing::info!(phase = phase.as_str(), "phase entered");
+        self.update(|status| {
+            status.phase = phase;
+            status.phase_since = Timestamp::now();
+        });
+    }
+
+    /// A copy of the status as it is now.
+    #[must_use]
+    pub fn read(&self) -> Status {
+        self.sender.borrow().clone()
+    }
+
+    /// Looks at the status without copying it. The closure must not block.
+    pub fn with<T>(&self, look: impl FnOnce(&Status) -> T) -> T {
+        look(&self.sender.borrow())
+    }
+
+    /// To be told of changes.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Status> {
+        self.sender.subscribe()
+    }
+}

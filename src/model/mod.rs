@@ -1,0 +1,11 @@
+//! Pure nouns shared by every module: sides, names, positions, what to do about an error.
+//! Nothing here performs IO, reads a clock or knows of a database connection.
+
+mod disposition;
+mod name;
+mod side;
+
+pub use disposition::Disposition;
+pub use name::{SequenceName, TableName};
+pub use pgsluice_proto::{Lsn, Oid, PgTimestamp, Xid};
+pub use side::Side;

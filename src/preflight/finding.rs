@@ -1,0 +1,39 @@
+//! What a check has to say.
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// The migration can go on; something is not moved or not protected.
+    Warning,
+    /// The migration cannot go on (exit code 3).
+    Blocker,
+}
+
+impl Severity {
+    /// The name in tables and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Blocker => "blocker",
+        }
+    }
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable id, e.g. `source.wal_level`.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about, e.g. a table, or the side.
+    pub subject: String,
+    /// What was found and what it means, as a sentence.
+    pub finding: String,
+    /// What fixes it: SQL, YAML or a sentence.
+    pub remedy: String,
+}

@@ -1,0 +1,132 @@
+//! What the rest of the program may know of the running stream: how far it is, and which cutover marker it has
+//! applied. Readers hold a [`StreamHandle`], the apply task the [`StreamPublisher`]. It survives reconnects.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::model::Lsn;
+use crate::target::{CommitReceipt, DurableLsn};
+
+/// Prefix of the transactional logical message by which a cutover proves that everything before it was applied.
+pub const MARKER_PREFIX: &str = "pgsluice.cutover";
+
+/// A cutover marker whose transaction, and every transaction committed before it, is committed on the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedMarker {
+    /// The message's content.
+    pub nonce: String,
+    /// Proof of the target transaction that covers it.
+    pub receipt: CommitReceipt,
+}
+
+/// The stream has ended for good; nothing more will be applied by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream of changes has stopped")]
+pub struct StreamGone;
+
+#[derive(Debug, Default)]
+struct Progress {
+    received: Option<Lsn>,
+    applied: Option<Lsn>,
+    durable: Option<DurableLsn>,
+    marker: Option<AppliedMarker>,
+}
+
+/// The writing end: owned by the stream's tasks.
+#[derive(Clone, Debug)]
+pub struct StreamPublisher(Arc<watch::Sender<Progress>>);
+
+/// The reading end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StreamHandle(watch::Receiver<Progress>);
+
+impl StreamPublisher {
+    /// Both ends of a new stream.
+    #[must_use]
+    pub fn new() -> (Self, StreamHandle) {
+        let (sender, receiver) = watch::channel(Progress::default());
+        (Self(Arc::new(sender)), StreamHandle(receiver))
+    }
+
+    /// The stream was received up to here.
+    pub fn received(&self, lsn: Lsn) {
+        self.0.send_if_modified(|progress| raise(&mut progress.received, lsn));
+    }
+
+    /// Every commit up to here was applied (also: nothing to apply up to here).
+    pub fn applied(&self, lsn: Lsn) {
+        self.0.send_if_modified(|progress| raise(&mut progress.applied, lsn));
+    }
+
+    /// Everything up to here is durable on the target.
+    pub fn durable(&self, lsn: DurableLsn) {
+        self.0.send_if_modified(|progress| raise(&mut progress.durable, lsn));
+    }
+
+    /// A marker's transaction was applied.
+    pub fn marker(&self, marker: AppliedMarker) {
+        self.0.send_modify(|progress| progress.marker = Some(marker));
+    }
+}
+
+fn raise<T: Ord + Copy>(slot: &mut Option<T>, value: T) -> bool {
+    let higher = slot.is_none_or(|known| known < value);
+    if higher {
+        *slot = Some(value);
+    }
+    higher
+}
+
+impl StreamHandle {
+    /// Up to here the stream was received; `None` before the first message.
+    #[must_use]
+    pub fn received_lsn(&self) -> Option<Lsn> {
+        self.0.borrow().received
+    }
+
+    /// Up to here every commit was applied.
+    #[must_use]
+    pub fn applied_lsn(&self) -> Option<Lsn> {
+        self.0.borrow().applied
+    }
+
+    /// Up to here everything is durable on the target.
+    #[must_use]
+    pub fn durable_lsn(&self) -> Option<DurableLsn> {
+        self.0.borrow().durable
+    }
+
+    /// Waits until the marker with this nonce has been applied. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamGone`] if the stream ends before.
+    pub async fn marker_applied(&mut self, nonce: &str) -> Result<AppliedMarker, StreamGone> {
+        let is_ours =
+            |progress: &Progress| progress.marker.as_ref().is_some_and(|marker| marker.nonce == nonce);
+        let progress = self.0.wait_for(is_ours).await.map_err(|_| StreamGone)?;
+        progress.marker.clone().ok_or(StreamGone)
+    }
+
+    /// Waits until everything up to `lsn` (of the source) is durable on the target. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamGone`] if the stream ends before.
+    pub async fn durable_at(&mut self, lsn: Lsn) -> Result<DurableLsn, StreamGone> {
+        let reached = |progress: &Progress| progress.durable.is_some_and(|durable| durable.lsn() >= lsn);
+        let progress = self.0.wait_for(reached).await.map_err(|_| StreamGone)?;
+        progress.durable.ok_or(StreamGone)
+    }
+
+    /// Waits until every commit up to `lsn` (of the source) was applied. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StreamGone`] if the stream ends before.
+    pub async fn applied_at(&mut self, lsn: Lsn) -> Result<(), StreamGone> {
+        self.0
+            .wait_for(|progress| progress.applied.is_some_and(|applied| applied >= lsn))
+            .await
+            .map_err(|_| StreamGone)?;
+        Ok(())
+    }
+}

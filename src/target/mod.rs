@@ -1,0 +1,6 @@
+//! The side that is reached: its progress records, schema, sequences and durability.
+//! Never decides when something is applied; only knows how the target keeps it.
+
+mod durability;
+
+pub use durability::{CommitReceipt, DurableLsn};
