@@ -1,1 +1,13 @@
-//! placeholder
+//! What the program says about itself to machines and people: metrics, the lag computation, logs and progress
+//! bars. Telemetry reads state and never steers it.
+
+mod lag;
+mod logging;
+mod metrics;
+mod process;
+mod progress;
+
+pub use lag::{Lag, LagTracker};
+pub use logging::{Console, LogFormat, LoggingError, start_logging};
+pub use metrics::{MetricDescription, MetricKind, Metrics, RowOperation};
+pub use progress::show;

@@ -1,0 +1,593 @@
+//! Every metric of the program, in one file, with its help and unit. Counters and histograms are fed by whoever
+//! does the work; gauges are copied from the published [`Status`] by [`Metrics::publish`]. Labels come from closed
+//! sets only: never a table's name, never a value of a row (INV-10), so the number of series is bounded (INV-11).
+//!
+//! Names are a contract with dashboards and alerts outside this repository: add freely, never rename.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::{Atomic, AtomicF64, AtomicI64, Collector, GenericGaugeVec};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::process::ProcessCollector;
+use crate::migration::{Phase, Status, TableState};
+use crate::model::{Lsn, Side};
+
+/// The kinds of row changes that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOperation {
+    /// A row inserted.
+    Insert,
+    /// A row updated.
+    Update,
+    /// A row deleted.
+    Delete,
+    /// A table truncated: counts one for each table.
+    Truncate,
+}
+
+impl RowOperation {
+    /// Every operation.
+    pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate];
+
+    /// The value of the label `op`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+        }
+    }
+}
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Only goes up, from zero at the start of the process.
+    Counter,
+    /// Goes up and down; absent while its value is not known.
+    Gauge,
+    /// Exposed as `_bucket`, `_sum` and `_count`.
+    Histogram,
+}
+
+/// What is known about one metric: used by the tests of dashboards, alerts and documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricDescription {
+    /// Full name, with prefix and unit.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: MetricKind,
+    /// What it means.
+    pub help: &'static str,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+}
+
+/// Every metric. Shared by reference; all methods are cheap and none waits for IO.
+pub struct Metrics {
+    stream: StreamMetrics,
+    apply: ApplyMetrics,
+    snapshot: SnapshotMetrics,
+    reconnects: ReconnectMetrics,
+    cutover: CutoverMetrics,
+    registry: Registry,
+    described: Vec<MetricDescription>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("metrics", &self.described.len()).finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All metrics, registered in a registry of their own.
+    ///
+    /// # Errors
+    /// Only if a name in this file is not a valid metric name or is used twice, which the tests exclude.
+    pub fn new() -> Result<Arc<Self>, prometheus::Error> {
+        let mut registrar = Registrar::default();
+        registrar.build_info()?;
+        registrar.process()?;
+        Ok(Arc::new(Self {
+            stream: StreamMetrics::register(&mut registrar)?,
+            apply: ApplyMetrics::register(&mut registrar)?,
+            snapshot: SnapshotMetrics::register(&mut registrar)?,
+            reconnects: ReconnectMetrics::register(&mut registrar)?,
+            cutover: CutoverMetrics::register(&mut registrar)?,
+            registry: registrar.registry,
+            described: registrar.described,
+        }))
+    }
+
+    /// One batch was committed on the target. `transactions` are source transactions; `elapsed` is the time from
+    /// the batch's first statement to its commit; `rows` are the row changes it carried, before coalescing.
+    pub fn batch_applied(&self, transactions: u64, rows: u64, elapsed: Duration) {
+        self.apply.transactions.inc_by(transactions);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's sum is a float by definition")]
+        self.apply.batch_rows.observe(rows as f64);
+        self.apply.batch_seconds.observe(elapsed.as_secs_f64());
+    }
+
+    /// Row changes of one kind are committed on the target.
+    pub fn rows_applied(&self, operation: RowOperation, rows: u64) {
+        let counters = &self.apply.rows;
+        match operation {
+            RowOperation::Insert => counters.insert.inc_by(rows),
+            RowOperation::Update => counters.update.inc_by(rows),
+            RowOperation::Delete => counters.delete.inc_by(rows),
+            RowOperation::Truncate => counters.truncate.inc_by(rows),
+        }
+    }
+
+    /// A batch, or a table's part of one, went row by row instead of in sets. `reason` is one of a closed set of
+    /// lower-case words.
+    pub fn apply_fell_back(&self, reason: &'static str) {
+        self.apply.fallbacks.with_label_values(&[reason]).inc();
+    }
+
+    /// Rows and bytes of COPY data arrived on the target. Rows of a copy that is later started over are counted
+    /// again, because a counter never goes down.
+    pub fn snapshot_copied(&self, rows: u64, bytes: u64) {
+        self.snapshot.rows_copied.inc_by(rows);
+        self.snapshot.bytes_copied.inc_by(bytes);
+    }
+
+    /// A connection to `side` was lost and is being made again.
+    pub fn reconnecting(&self, side: Side) {
+        match side {
+            Side::Source => self.reconnects.source.inc(),
+            Side::Target => self.reconnects.target.inc(),
+        }
+    }
+
+    /// Bytes of changes received and not yet applied that are held in memory.
+    pub fn set_queue_bytes(&self, bytes: usize) {
+        self.stream.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Copies every gauge from the published status. Called at each scrape, and by the monitor.
+    pub fn publish(&self, status: &Status) {
+        self.stream.lag_bytes.set(status.lag.bytes.map(saturating));
+        self.stream.lag_seconds.set(status.lag.seconds);
+        self.stream.slot_retained_wal_bytes.set(status.slot_retained_wal_bytes.map(saturating));
+        self.stream.received_lsn.set(status.positions.received.map(position));
+        self.stream.applied_lsn.set(status.positions.applied.map(position));
+        self.stream.durable_lsn.set(status.positions.durable.map(position));
+        for phase in Phase::ALL {
+            self.stream.phase.with_label_values(&[phase.as_str()]).set(i64::from(phase == status.phase));
+        }
+        for state in TableState::ALL {
+            let tables = status.tables.values().filter(|table| table.state == state).count();
+            let tables = i64::try_from(tables).unwrap_or(i64::MAX);
+            self.snapshot.tables.with_label_values(&[state.as_str()]).set(tables);
+        }
+        let cutover = status.cutover.as_ref();
+        self.cutover.state.enter(cutover.map_or(NO_CUTOVER, |report| report.state));
+        let pause = cutover.and_then(|report| report.pause);
+        self.cutover.pause_seconds.set(pause.map(|pause| pause.as_secs_f64()));
+    }
+
+    /// The Prometheus text exposition (format 0.0.4).
+    ///
+    /// # Errors
+    /// Never for the metrics of this file; the encoder refuses families without samples, which are pruned.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// Every metric there is, whether or not it has a value yet.
+    #[must_use]
+    pub fn described(&self) -> &[MetricDescription] {
+        &self.described
+    }
+}
+
+fn saturating(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn position(lsn: Lsn) -> i64 {
+    saturating(lsn.as_u64())
+}
+
+/// Where the stream is. All but `queue_bytes` are copied from the published status.
+struct StreamMetrics {
+    lag_bytes: OptionalGauge<AtomicI64>,
+    lag_seconds: OptionalGauge<AtomicF64>,
+    slot_retained_wal_bytes: OptionalGauge<AtomicI64>,
+    received_lsn: OptionalGauge<AtomicI64>,
+    applied_lsn: OptionalGauge<AtomicI64>,
+    durable_lsn: OptionalGauge<AtomicI64>,
+    queue_bytes: IntGauge,
+    phase: IntGaugeVec,
+}
+
+impl StreamMetrics {
+    fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            lag_bytes: registrar.optional_gauge(
+                "pgsluice_lag_bytes",
+                "Bytes of the source's WAL whose changes are not yet applied to the target.",
+            )?,
+            lag_seconds: registrar.optional_gauge(
+                "pgsluice_lag_seconds",
+                "Age in seconds of the oldest position of the source's WAL that is not yet applied to the target.",
+            )?,
+            slot_retained_wal_bytes: registrar.optional_gauge(
+                "pgsluice_slot_retained_wal_bytes",
+                "Bytes of WAL that the replication slot keeps on the source's disk.",
+            )?,
+            received_lsn: registrar.optional_gauge(
+                "pgsluice_received_lsn",
+                "Position in the source's WAL, in bytes, up to which the stream was received.",
+            )?,
+            applied_lsn: registrar.optional_gauge(
+                "pgsluice_applied_lsn",
+                "Position in the source's WAL, in bytes, up to which every commit is applied to the target.",
+            )?,
+            durable_lsn: registrar.optional_gauge(
+                "pgsluice_durable_lsn",
+                "Position in the source's WAL, in bytes, up to which the target has everything on disk.",
+            )?,
+            queue_bytes: registrar.gauge(
+                "pgsluice_queue_bytes",
+                "Bytes of changes received and not yet applied, held in memory.",
+            )?,
+            phase: registrar.labelled_gauge(
+                "pgsluice_phase",
+                "1 for the phase the migration is in, 0 for the others.",
+                &["phase"],
+            )?,
+        })
+    }
+}
+
+/// What was applied.
+struct ApplyMetrics {
+    transactions: IntCounter,
+    rows: RowCounters,
+    batch_rows: Histogram,
+    batch_seconds: Histogram,
+    fallbacks: IntCounterVec,
+}
+
+impl ApplyMetrics {
+    fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
+        let rows = registrar.labelled_counter(
+            "pgsluice_applied_rows_total",
+            "Row changes applied to the target and committed.",
+            &["op"],
+        )?;
+        Ok(Self {
+            transactions: registrar.counter(
+                "pgsluice_applied_transactions_total",
+                "Source transactions applied to the target and committed.",
+            )?,
+            rows: RowCounters::of(&rows),
+            batch_rows: registrar.histogram(
+                "pgsluice_apply_batch_rows",
+                "Row changes in one batch, that is in one target transaction.",
+                prometheus::exponential_buckets(1.0, 4.0, 11)?,
+            )?,
+            batch_seconds: registrar.histogram(
+                "pgsluice_apply_batch_seconds",
+                "Seconds from the first statement of a batch to its commit on the target.",
+                prometheus::exponential_buckets(0.0005, 2.5, 12)?,
+            )?,
+            fallbacks: registrar.labelled_counter(
+                "pgsluice_apply_fallbacks_total",
+                "Times changes were applied row by row instead of in sets, by reason.",
+                &["reason"],
+            )?,
+        })
+    }
+}
+
+/// Row counts by operation, resolved once because they are fed in the hot path.
+struct RowCounters {
+    insert: IntCounter,
+    update: IntCounter,
+    delete: IntCounter,
+    truncate: IntCounter,
+}
+
+impl RowCounters {
+    fn of(rows: &IntCounterVec) -> Self {
+        let counter = |operation: RowOperation| rows.with_label_values(&[operation.as_str()]);
+        Self {
+            insert: counter(RowOperation::Insert),
+            update: counter(RowOperation::Update),
+            delete: counter(RowOperation::Delete),
+            truncate: counter(RowOperation::Truncate),
+        }
+    }
+}
+
+/// The initial copy.
+struct SnapshotMetrics {
+    rows_copied: IntCounter,
+    bytes_copied: IntCounter,
+    tables: IntGaugeVec,
+}
+
+impl SnapshotMetrics {
+    fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            rows_copied: registrar.counter(
+                "pgsluice_snapshot_rows_copied_total",
+                "Rows copied to the target by the initial copy.",
+            )?,
+            bytes_copied: registrar.counter(
+                "pgsluice_snapshot_bytes_copied_total",
+                "Bytes of COPY data relayed to the target by the initial copy.",
+            )?,
+            tables: registrar.labelled_gauge(
+                "pgsluice_snapshot_tables",
+                "Tables by the state of their initial copy.",
+                &["state"],
+            )?,
+        })
+    }
+}
+
+/// Connections lost, by side.
+struct ReconnectMetrics {
+    source: IntCounter,
+    target: IntCounter,
+}
+
+impl ReconnectMetrics {
+    fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
+        let reconnects = registrar.labelled_counter(
+            "pgsluice_reconnects_total",
+            "Times a lost connection was made again, by side.",
+            &["side"],
+        )?;
+        Ok(Self {
+            source: reconnects.with_label_values(&[Side::Source.as_str()]),
+            target: reconnects.with_label_values(&[Side::Target.as_str()]),
+        })
+    }
+}
+
+/// The current or last cutover or rehearsal.
+struct CutoverMetrics {
+    state: StateGauge,
+    pause_seconds: OptionalGauge<AtomicF64>,
+}
+
+impl CutoverMetrics {
+    fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
+        let gauge = registrar.labelled_gauge(
+            "pgsluice_cutover_state",
+            "1 for the state of the current or last cutover or rehearsal, 0 for the states it has left.",
+            &["state"],
+        )?;
+        let state = StateGauge { gauge, current: Mutex::new(NO_CUTOVER) };
+        state.enter(NO_CUTOVER);
+        Ok(Self {
+            state,
+            pause_seconds: registrar.optional_gauge(
+                "pgsluice_cutover_pause_seconds",
+                "Seconds that writers waited in the last cutover or rehearsal.",
+            )?,
+        })
+    }
+}
+
+/// The value of `state` while no cutover or rehearsal was ever asked for.
+const NO_CUTOVER: &str = "idle";
+
+/// One series for each state seen so far, 1 for the current one and 0 for the others.
+struct StateGauge {
+    gauge: IntGaugeVec,
+    current: Mutex<&'static str>,
+}
+
+impl StateGauge {
+    fn enter(&self, state: &'static str) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != state {
+            self.gauge.with_label_values(&[*current]).set(0);
+            *current = state;
+        }
+        self.gauge.with_label_values(&[state]).set(1);
+    }
+}
+
+/// A gauge that is absent from the exposition while its value is not known, instead of pretending to be zero.
+struct OptionalGauge<P: Atomic>(GenericGaugeVec<P>);
+
+impl<P: Atomic> OptionalGauge<P> {
+    fn set(&self, value: Option<P::T>) {
+        match value {
+            None => self.0.reset(),
+            Some(value) => self.0.with_label_values::<&str>(&[]).set(value),
+        }
+    }
+}
+
+/// Registers metrics and remembers what they are.
+#[derive(Default)]
+struct Registrar {
+    registry: Registry,
+    described: Vec<MetricDescription>,
+}
+
+impl Registrar {
+    fn counter(&mut self, name: &'static str, help: &'static str) -> Result<IntCounter, prometheus::Error> {
+        self.add(name, MetricKind::Counter, help, &[], IntCounter::new(name, help)?)
+    }
+
+    fn labelled_counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.add(name, MetricKind::Counter, help, labels, counter)
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str) -> Result<IntGauge, prometheus::Error> {
+        self.add(name, MetricKind::Gauge, help, &[], IntGauge::new(name, help)?)
+    }
+
+    fn optional_gauge<P: Atomic + 'static>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+    ) -> Result<OptionalGauge<P>, prometheus::Error> {
+        let gauge = GenericGaugeVec::new(Opts::new(name, help), &[])?;
+        Ok(OptionalGauge(self.add(name, MetricKind::Gauge, help, &[], gauge)?))
+    }
+
+    fn labelled_gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.add(name, MetricKind::Gauge, help, labels, gauge)
+    }
+
+    fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        buckets: Vec<f64>,
+    ) -> Result<Histogram, prometheus::Error> {
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        self.add(name, MetricKind::Histogram, help, &[], histogram)
+    }
+
+    fn build_info(&mut self) -> Result<(), prometheus::Error> {
+        const NAME: &str = "pgsluice_build_info";
+        const HELP: &str = "Always 1; the labels say which program this is.";
+        let info = self.labelled_gauge(NAME, HELP, &["version"])?;
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(())
+    }
+
+    fn process(&mut self) -> Result<(), prometheus::Error> {
+        let collector = ProcessCollector::new()?;
+        self.described.extend(ProcessCollector::described());
+        self.registry.register(Box::new(collector))
+    }
+
+    fn add<M: Collector + Clone + 'static>(
+        &mut self,
+        name: &'static str,
+        kind: MetricKind,
+        help: &'static str,
+        labels: &'static [&'static str],
+        metric: M,
+    ) -> Result<M, prometheus::Error> {
+        self.registry.register(Box::new(metric.clone()))?;
+        self.described.push(MetricDescription { name, kind, help, labels });
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::migration::{LagView, Positions, StatusBoard, TableProgress};
+    use crate::model::TableName;
+
+    fn metrics() -> Arc<Metrics> {
+        Metrics::new().expect("every name is valid and unique")
+    }
+
+    fn sample<'a>(text: &'a str, series: &str) -> Option<&'a str> {
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
+    }
+
+    #[test]
+    fn a_value_that_is_not_known_is_absent_rather_than_zero() {
+        let metrics = metrics();
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+        board.with(|status| metrics.publish(status));
+        let text = metrics.render().expect("render");
+        assert_eq!(sample(&text, "pgsluice_lag_bytes"), None);
+        assert_eq!(sample(&text, "pgsluice_cutover_pause_seconds"), None);
+
+        board.update(|status| status.lag = LagView { bytes: Some(0), seconds: Some(0.0) });
+        board.with(|status| metrics.publish(status));
+        let text = metrics.render().expect("render");
+        assert_eq!(sample(&text, "pgsluice_lag_bytes"), Some("0"));
+        assert_eq!(sample(&text, "pgsluice_lag_seconds"), Some("0"));
+
+        board.update(|status| status.lag = LagView::default());
+        board.with(|status| metrics.publish(status));
+        assert_eq!(sample(&metrics.render().expect("render"), "pgsluice_lag_bytes"), None);
+    }
+
+    #[test]
+    fn gauges_follow_the_published_status() {
+        let metrics = metrics();
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+        board.update(|status| {
+            status.phase = Phase::Snapshot;
+            status.positions = Positions { received: Some(Lsn::new(0x16_0000_0000)), ..Positions::default() };
+            let copied = TableProgress {
+                state: TableState::Joined,
+                rows_copied: 1,
+                bytes_copied: 1,
+                rows_estimated: 1,
+                bytes_estimated: 1,
+            };
+            status.tables.insert(TableName::new("public", "orders"), copied);
+        });
+        board.with(|status| metrics.publish(status));
+        let text = metrics.render().expect("render");
+        assert_eq!(sample(&text, "pgsluice_received_lsn"), Some("94489280512"));
+        assert_eq!(sample(&text, "pgsluice_phase{phase=\"snapshot\"}"), Some("1"));
+        assert_eq!(sample(&text, "pgsluice_phase{phase=\"starting\"}"), Some("0"));
+        assert_eq!(sample(&text, "pgsluice_snapshot_tables{state=\"joined\"}"), Some("1"));
+        assert_eq!(sample(&text, "pgsluice_snapshot_tables{state=\"pending\"}"), Some("0"));
+        assert_eq!(sample(&text, "pgsluice_cutover_state{state=\"idle\"}"), Some("1"));
+        assert!(!text.contains("orders"), "table names are not labels");
+    }
+
+    #[test]
+    fn counters_exist_from_the_start_so_that_rates_see_the_first_increment() {
+        let metrics = metrics();
+        let before = metrics.render().expect("render");
+        assert_eq!(sample(&before, "pgsluice_applied_rows_total{op=\"truncate\"}"), Some("0"));
+        assert_eq!(sample(&before, "pgsluice_reconnects_total{side=\"source\"}"), Some("0"));
+        metrics.batch_applied(3, 40, Duration::from_millis(2));
+        metrics.rows_applied(RowOperation::Update, 40);
+        metrics.reconnecting(Side::Source);
+        metrics.apply_fell_back("truncate");
+        let after = metrics.render().expect("render");
+        assert_eq!(sample(&after, "pgsluice_applied_transactions_total"), Some("3"));
+        assert_eq!(sample(&after, "pgsluice_applied_rows_total{op=\"update\"}"), Some("40"));
+        assert_eq!(sample(&after, "pgsluice_apply_batch_rows_sum"), Some("40"));
+        assert_eq!(sample(&after, "pgsluice_reconnects_total{side=\"source\"}"), Some("1"));
+        assert_eq!(sample(&after, "pgsluice_apply_fallbacks_total{reason=\"truncate\"}"), Some("1"));
+    }
+
+    #[test]
+    fn every_metric_is_described_with_a_unit_or_meaning_and_our_prefix() {
+        let metrics = metrics();
+        for metric in metrics.described() {
+            assert!(metric.name.starts_with("pgsluice_") || metric.name.starts_with("process_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{} needs a sentence", metric.name);
+            let total = metric.name.ends_with("_total");
+            assert_eq!(metric.kind == MetricKind::Counter, total, "{}", metric.name);
+        }
+        let text = metrics.render().expect("render");
+        assert!(text.contains(concat!("pgsluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+    }
+}
