@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn a_sequence_that_reads_back_otherwise_is_no_proof() {
-        let value = |is_called| SequenceValue { name: TableName::new("public", "s"), last_value: 7, is_called };
+        let value =
+            |is_called| SequenceValue { name: TableName::new("public", "s"), last_value: 7, is_called };
         assert_eq!(SequencesAligned::verified(&fenced("ours"), vec![value(true)], &[value(false)]), None);
         assert_eq!(SequencesAligned::verified(&fenced("ours"), vec![value(true)], &[]), None);
     }

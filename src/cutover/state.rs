@@ -415,11 +415,14 @@ impl Why {
     pub fn remedy(&self) -> String {
         match self {
             Self::Requested => "Start it again whenever you like; nothing has to be repaired.".into(),
-            Self::PauseExceeded { .. } => "The source accepts writes as before. Try again at a quieter moment, \
+            Self::PauseExceeded { .. } => {
+                "The source accepts writes as before. Try again at a quieter moment, \
                  rehearse to see which step takes the time, or allow a longer pause with max_pause_ms."
-                .into(),
+                    .into()
+            }
             Self::ShuttingDown | Self::Interrupted { .. } => {
-                "The source accepts writes as before. Start the cutover again once pgsluice is streaming.".into()
+                "The source accepts writes as before. Start the cutover again once pgsluice is streaming."
+                    .into()
             }
             Self::Failed { remedy, .. } => remedy.clone(),
         }
