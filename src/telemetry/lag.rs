@@ -79,7 +79,9 @@ impl LagTracker {
             return;
         }
         match self.segments.back_mut() {
-            Some(last) if now.saturating_duration_since(last.first_seen) < self.segment_length => last.end = end,
+            Some(last) if now.saturating_duration_since(last.first_seen) < self.segment_length => {
+                last.end = end
+            }
             _ => self.segments.push_back(Segment { end, first_seen: now }),
         }
         self.keep_bounded(now);
@@ -100,7 +102,8 @@ impl LagTracker {
         let source = self.source?;
         let bytes = source.end.distance_from(self.applied?);
         let oldest = self.segments.front();
-        let unapplied = oldest.map_or(Duration::ZERO, |segment| now.saturating_duration_since(segment.first_seen));
+        let unapplied =
+            oldest.map_or(Duration::ZERO, |segment| now.saturating_duration_since(segment.first_seen));
         let silence = now.saturating_duration_since(source.at);
         let age = if silence > SOURCE_STALE_AFTER { unapplied.max(silence) } else { unapplied };
         Some(Lag { bytes, age })
@@ -123,8 +126,10 @@ impl LagTracker {
             }
         }
         self.segments = merged;
-        let remembered =
-            self.segments.front().map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest.first_seen));
+        let remembered = self
+            .segments
+            .front()
+            .map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest.first_seen));
         self.segment_length = remembered / (SEGMENTS_MAX as u32 / 2);
     }
 }

@@ -582,7 +582,11 @@ mod tests {
     fn every_metric_is_described_with_a_unit_or_meaning_and_our_prefix() {
         let metrics = metrics();
         for metric in metrics.described() {
-            assert!(metric.name.starts_with("pgsluice_") || metric.name.starts_with("process_"), "{}", metric.name);
+            assert!(
+                metric.name.starts_with("pgsluice_") || metric.name.starts_with("process_"),
+                "{}",
+                metric.name
+            );
             assert!(metric.help.ends_with('.'), "{} needs a sentence", metric.name);
             let total = metric.name.ends_with("_total");
             assert_eq!(metric.kind == MetricKind::Counter, total, "{}", metric.name);

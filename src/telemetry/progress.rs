@@ -124,7 +124,8 @@ impl<'a> Screen<'a> {
             }
         }
         while self.copies.len() < view.bars.len() {
-            self.copies.push(self.bars.insert_before(&self.line, ProgressBar::new(0).with_style(bar_style())));
+            self.copies
+                .push(self.bars.insert_before(&self.line, ProgressBar::new(0).with_style(bar_style())));
         }
         for (bar, wanted) in self.copies.iter().zip(&view.bars) {
             // The estimate comes from statistics; a bar must not run past its end.
@@ -143,8 +144,7 @@ impl<'a> Screen<'a> {
 }
 
 fn bar_style() -> ProgressStyle {
-    const TEMPLATE: &str =
-        "{msg:32!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
+    const TEMPLATE: &str = "{msg:32!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -173,7 +173,10 @@ mod tests {
         });
         let view = board.with(View::of);
         let labels: Vec<&str> = view.bars.iter().map(|bar| bar.label.as_str()).collect();
-        assert_eq!(labels, ["1 of 8 tables", "public.t7", "public.t6", "public.t5", "public.t4", "public.t3"]);
+        assert_eq!(
+            labels,
+            ["1 of 8 tables", "public.t7", "public.t6", "public.t5", "public.t4", "public.t3"]
+        );
         assert_eq!(view.bars.first().map(|bar| (bar.bytes_copied, bar.bytes_estimated)), Some((80, 3800)));
     }
 

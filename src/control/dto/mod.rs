@@ -1,0 +1,11 @@
+//! The records of the HTTP API, separate from the domain's types. Field names are a contract: add freely, never
+//! rename. Also read by the client commands, so every record is written and read by the same type.
+
+mod cutover;
+mod status;
+
+pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
+pub use status::{
+    FindingRecord, LagRecord, MigrationProblemRecord, PositionsRecord, StatusRecord, TableRecord,
+    ThroughputRecord,
+};

@@ -1,0 +1,216 @@
+//! `GET /v1/status`, and the data of `GET /v1/events`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::CutoverRecord;
+use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
+use crate::model::TableName;
+use crate::preflight::Finding;
+
+/// Everything the migration says about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusRecord {
+    /// Version of the program.
+    pub version: String,
+    /// `starting`, `preflight`, `schema`, `slot`, `snapshot`, `indexes`, `streaming`, `cut_over` or `halted`.
+    #[schema(example = "streaming")]
+    pub phase: String,
+    /// Since when it is in this phase.
+    #[schema(value_type = String, format = DateTime)]
+    pub phase_since: Timestamp,
+    /// When the process started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// The initial copy, table by table, ordered by schema and name.
+    pub tables: Vec<TableRecord>,
+    /// Positions in the source's WAL.
+    pub positions: PositionsRecord,
+    /// How far the target is behind.
+    pub lag: LagRecord,
+    /// What was applied lately.
+    pub throughput: ThroughputRecord,
+    /// WAL the slot keeps on the source, in bytes; null until known.
+    pub slot_retained_wal_bytes: Option<u64>,
+    /// What preflight found.
+    pub findings: Vec<FindingRecord>,
+    /// The last problem; null when there is none.
+    pub problem: Option<MigrationProblemRecord>,
+    /// The current or last cutover or rehearsal; null when there was none.
+    pub cutover: Option<CutoverRecord>,
+}
+
+/// One table's initial copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TableRecord {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `pending`, `snapshotting`, `copying` or `joined`.
+    pub state: String,
+    /// Rows copied so far.
+    pub rows_copied: u64,
+    /// Bytes of COPY data so far.
+    pub bytes_copied: u64,
+    /// Rows expected, from the source's statistics.
+    pub rows_estimated: u64,
+    /// Bytes expected, from the table's size on the source.
+    pub bytes_estimated: u64,
+}
+
+/// Positions in the source's WAL as PostgreSQL prints them, e.g. `16/B374D848`; null until known.
+/// received ≥ applied ≥ durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PositionsRecord {
+    /// End of the source's WAL when last asked.
+    pub source: Option<String>,
+    /// Up to here the stream was received.
+    pub received: Option<String>,
+    /// Up to here every commit is applied to the target.
+    pub applied: Option<String>,
+    /// Up to here the target keeps it; confirmed to the source.
+    pub durable: Option<String>,
+}
+
+/// Lag, measured on unapplied changes; null until streaming.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LagRecord {
+    /// Bytes of the source's WAL not yet applied.
+    pub bytes: Option<u64>,
+    /// Age of the oldest WAL not yet applied.
+    pub seconds: Option<f64>,
+}
+
+/// Rates over the last few seconds, and totals of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ThroughputRecord {
+    /// Source transactions a second.
+    pub transactions_per_second: f64,
+    /// Row changes a second.
+    pub rows_per_second: f64,
+    /// Source transactions applied by this process.
+    pub transactions_total: u64,
+    /// Row changes applied by this process.
+    pub rows_total: u64,
+}
+
+/// One finding of preflight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FindingRecord {
+    /// Stable id, e.g. `source.wal_level`.
+    pub id: String,
+    /// `info`, `warning` or `blocker`.
+    pub severity: String,
+    /// What it is about.
+    pub subject: String,
+    /// What was found, and what it means.
+    pub finding: String,
+    /// What fixes it.
+    pub remedy: String,
+}
+
+/// The last problem of the migration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MigrationProblemRecord {
+    /// What happened, and what it means for the data.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// When it was seen.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// `retrying`, `waiting_for_operator` or `halted`.
+    pub blocking: String,
+}
+
+impl From<&Status> for StatusRecord {
+    fn from(status: &Status) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            phase: status.phase.as_str().to_owned(),
+            phase_since: status.phase_since,
+            started_at: status.started_at,
+            tables: status.tables.iter().map(|(name, table)| TableRecord::of(name, table)).collect(),
+            positions: (&status.positions).into(),
+            lag: status.lag.into(),
+            throughput: status.throughput.into(),
+            slot_retained_wal_bytes: status.slot_retained_wal_bytes,
+            findings: status.findings.iter().map(FindingRecord::from).collect(),
+            problem: status.problem.as_ref().map(MigrationProblemRecord::from),
+            cutover: status.cutover.as_ref().map(CutoverRecord::from),
+        }
+    }
+}
+
+impl TableRecord {
+    fn of(name: &TableName, table: &TableProgress) -> Self {
+        Self {
+            schema: name.schema.clone(),
+            name: name.name.clone(),
+            state: table.state.as_str().to_owned(),
+            rows_copied: table.rows_copied,
+            bytes_copied: table.bytes_copied,
+            rows_estimated: table.rows_estimated,
+            bytes_estimated: table.bytes_estimated,
+        }
+    }
+}
+
+impl From<&Positions> for PositionsRecord {
+    fn from(positions: &Positions) -> Self {
+        let text = |lsn: Option<crate::model::Lsn>| lsn.map(|lsn| lsn.to_string());
+        Self {
+            source: text(positions.source),
+            received: text(positions.received),
+            applied: text(positions.applied),
+            durable: text(positions.durable),
+        }
+    }
+}
+
+impl From<LagView> for LagRecord {
+    fn from(lag: LagView) -> Self {
+        Self { bytes: lag.bytes, seconds: lag.seconds }
+    }
+}
+
+impl From<Throughput> for ThroughputRecord {
+    fn from(throughput: Throughput) -> Self {
+        Self {
+            transactions_per_second: throughput.transactions_per_second,
+            rows_per_second: throughput.rows_per_second,
+            transactions_total: throughput.transactions_total,
+            rows_total: throughput.rows_total,
+        }
+    }
+}
+
+impl From<&Finding> for FindingRecord {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            id: finding.id.to_owned(),
+            severity: finding.severity.as_str().to_owned(),
+            subject: finding.subject.clone(),
+            finding: finding.finding.clone(),
+            remedy: finding.remedy.clone(),
+        }
+    }
+}
+
+impl From<&Problem> for MigrationProblemRecord {
+    fn from(problem: &Problem) -> Self {
+        let blocking = match problem.blocking {
+            Blocking::Retrying => "retrying",
+            Blocking::WaitingForOperator => "waiting_for_operator",
+            Blocking::Halted => "halted",
+        };
+        Self {
+            message: problem.message.clone(),
+            remedy: problem.remedy.clone(),
+            at: problem.at,
+            blocking: blocking.to_owned(),
+        }
+    }
+}

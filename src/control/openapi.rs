@@ -1,0 +1,60 @@
+//! The OpenAPI document, generated from the routes and records themselves and served at `/openapi.json`.
+
+use axum::Json;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::{dto, events, operations, problem, routes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "pgsluice",
+        description = "Follow a migration, and switch over.\n\nErrors are RFC 9457 problem documents \
+                       (`application/problem+json`) with a `remedy`. Reading is open; commands need a bearer token \
+                       when `api.token_file` is set, and are refused on a listener that others can reach when it is not."
+    ),
+    paths(
+        routes::healthz,
+        routes::readyz,
+        routes::metrics,
+        routes::status,
+        events::stream,
+        operations::start_cutover,
+        operations::show_cutover,
+        operations::abort_cutover,
+        operations::confirm_traffic,
+    ),
+    components(schemas(dto::StatusRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
+    modifiers(&Bearer),
+    tags(
+        (name = "health", description = "For machines."),
+        (name = "migration", description = "Where the migration is."),
+        (name = "cutover", description = "Switching over, and rehearsing it."),
+    )
+)]
+struct Document;
+
+/// Declares the bearer scheme that the commands refer to.
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("The content of the file named by `api.token_file`."))
+            .build();
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    Document::openapi()
+}
+
+pub(super) async fn serve() -> Json<utoipa::openapi::OpenApi> {
+    Json(document())
+}

@@ -1,0 +1,168 @@
+//! Routes that start or steer an operation. Each becomes one [`Command`] to the migration task and waits a bounded
+//! time for its answer; the work itself goes on in the background and is followed by `GET`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::oneshot;
+
+use super::dto::{CutoverRecord, CutoverRequestRecord};
+use super::problem::{ApiError, ProblemRecord};
+use super::routes::Shared;
+use crate::cutover::CutoverReport;
+use crate::migration::{Command, CutoverRequest, Refusal};
+
+/// How long the migration task may take to accept or refuse a command.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Bounds of `max_pause_ms`: shorter than a lock can be taken and given back makes no sense, and longer than ten
+/// minutes is not a pause.
+const PAUSE_MS_MIN: u64 = 10;
+const PAUSE_MS_MAX: u64 = 600_000;
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Starts a cutover or rehearsal.
+///
+/// The answer comes at once; follow the operation with `GET /v1/cutover`. The same `Idempotency-Key` again answers
+/// with the same operation instead of starting another.
+#[utoipa::path(post, path = "/v1/cutover", tag = "cutover",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters.")),
+    request_body(content = CutoverRequestRecord, description = "An empty body means {\"mode\": \"cutover\"}."),
+    responses(
+        (status = 202, description = "Accepted; `Location` names where to follow it.", body = CutoverRecord),
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 409, description = "One is running, or the migration is not streaming.", body = ProblemRecord),
+        (status = 422, description = "The body or the key is not understood.", body = ProblemRecord),
+        (status = 503, description = "The migration task does not answer.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
+pub(super) async fn start_cutover(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let request = cutover_request(&headers, &body.map_err(|_| ApiError::TooLarge)?)?;
+    let report = ask(&shared, |reply| Command::StartCutover { request, reply }).await?;
+    tracing::info!(epoch = report.epoch, mode = ?report.mode, "cutover accepted over http");
+    let location = [(header::LOCATION, "/v1/cutover")];
+    Ok((StatusCode::ACCEPTED, location, Json(CutoverRecord::from(&report))).into_response())
+}
+
+/// The current or last cutover or rehearsal.
+#[utoipa::path(get, path = "/v1/cutover", tag = "cutover", responses(
+    (status = 200, description = "The operation.", body = CutoverRecord),
+    (status = 404, description = "None was asked for yet.", body = ProblemRecord),
+))]
+pub(super) async fn show_cutover(State(shared): State<Shared>) -> Result<Json<CutoverRecord>, ApiError> {
+    let record = shared.api.board.with(|status| status.cutover.as_ref().map(CutoverRecord::from));
+    record.map(Json).ok_or(ApiError::NothingYet {
+        detail: "No cutover or rehearsal was asked for yet.",
+        remedy: "Start one with POST /v1/cutover, or `pgsluice rehearse`.",
+    })
+}
+
+/// Rolls the running operation back, if it is before the point of no return.
+#[utoipa::path(post, path = "/v1/cutover/abort", tag = "cutover",
+    responses(
+        (status = 202, description = "Being rolled back.", body = CutoverRecord),
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 409, description = "Nothing is running, or the fence is committed.", body = ProblemRecord),
+        (status = 503, description = "The migration task does not answer.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
+pub(super) async fn abort_cutover(State(shared): State<Shared>) -> Result<Response, ApiError> {
+    let report = ask(&shared, |reply| Command::AbortCutover { reply }).await?;
+    tracing::info!(epoch = report.epoch, "cutover abort accepted over http");
+    Ok((StatusCode::ACCEPTED, Json(CutoverRecord::from(&report))).into_response())
+}
+
+/// The operator's word that a `manual` traffic adapter waits for.
+#[utoipa::path(post, path = "/v1/cutover/confirm", tag = "cutover",
+    responses(
+        (status = 202, description = "The operation goes on.", body = CutoverRecord),
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 409, description = "Nothing waits for it.", body = ProblemRecord),
+        (status = 503, description = "The migration task does not answer.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
+pub(super) async fn confirm_traffic(State(shared): State<Shared>) -> Result<Response, ApiError> {
+    let report = ask(&shared, |reply| Command::ConfirmTraffic { reply }).await?;
+    Ok((StatusCode::ACCEPTED, Json(CutoverRecord::from(&report))).into_response())
+}
+
+/// Not in this version.
+pub(super) async fn verify() -> ApiError {
+    ApiError::NotInThisVersion {
+        what: "online verification",
+        remedy: "Compare the two sides during a rehearsal or after the cutover with your own queries.",
+    }
+}
+
+/// Not in this version.
+pub(super) async fn rollback() -> ApiError {
+    ApiError::NotInThisVersion {
+        what: "rollback after a completed cutover",
+        remedy: "Before the fence is committed, POST /v1/cutover/abort rolls back without loss.",
+    }
+}
+
+/// Sends a command and waits for its answer, both within [`ANSWER_TIME_MAX`].
+async fn ask(
+    shared: &Shared,
+    command: impl FnOnce(oneshot::Sender<Result<CutoverReport, Refusal>>) -> Command,
+) -> Result<CutoverReport, ApiError> {
+    let (reply, answer) = oneshot::channel();
+    let exchange = async {
+        shared.api.commands.send(command(reply)).await.map_err(|_| ApiError::Unresponsive)?;
+        answer.await.map_err(|_| ApiError::Unresponsive)
+    };
+    let answered = tokio::time::timeout(ANSWER_TIME_MAX, exchange).await;
+    answered.map_err(|_| ApiError::Unresponsive)??.map_err(ApiError::Refused)
+}
+
+fn cutover_request(headers: &HeaderMap, body: &[u8]) -> Result<CutoverRequest, ApiError> {
+    let record = if body.is_empty() {
+        CutoverRequestRecord::default()
+    } else {
+        serde_json::from_slice(body).map_err(|error| ApiError::Invalid {
+            detail: format!("Nothing was changed: the body is not what it should be: {error}."),
+            remedy:
+                "Send {\"mode\": \"cutover\"} or {\"mode\": \"rehearsal\"}, with \"max_pause_ms\" if wanted."
+                    .into(),
+        })?
+    };
+    Ok(CutoverRequest {
+        mode: record.mode.into(),
+        max_pause: record.max_pause_ms.map(max_pause).transpose()?,
+        idempotency_key: idempotency_key(headers)?,
+    })
+}
+
+fn max_pause(milliseconds: u64) -> Result<Duration, ApiError> {
+    if (PAUSE_MS_MIN..=PAUSE_MS_MAX).contains(&milliseconds) {
+        return Ok(Duration::from_millis(milliseconds));
+    }
+    Err(ApiError::Invalid {
+        detail: format!("Nothing was changed: max_pause_ms = {milliseconds} is out of bounds."),
+        remedy: format!("Use a number of milliseconds from {PAUSE_MS_MIN} to {PAUSE_MS_MAX}."),
+    })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    // `to_str` admits visible ASCII, space and tab only.
+    match value.to_str().map(str::trim) {
+        Ok(key) if !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX => Ok(Some(key.to_owned())),
+        _ => Err(ApiError::Invalid {
+            detail: "Nothing was changed: the Idempotency-Key header is empty, too long or not ASCII.".into(),
+            remedy: format!(
+                "Use 1 to {IDEMPOTENCY_KEY_BYTES_MAX} printable ASCII characters, such as a UUID."
+            ),
+        }),
+    }
+}

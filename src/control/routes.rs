@@ -1,0 +1,144 @@
+//! Which route does what: the table of the API, and the routes that only read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+use super::dto::StatusRecord;
+use super::events::EventStreams;
+use super::problem::{ApiError, ProblemRecord};
+use super::{Access, ApiState, events, openapi, operations};
+use crate::migration::Phase;
+use crate::runtime::Shutdown;
+
+/// Every path, for the answer to a wrong one.
+pub(super) const ROUTES: [&str; 11] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/status",
+    "/v1/events",
+    "/v1/cutover",
+    "/v1/cutover/abort",
+    "/v1/cutover/confirm",
+    "/v1/verify",
+    "/v1/rollback",
+];
+
+/// No valid body is longer.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// How long a request may take until its answer begins.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What handlers share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) api: ApiState,
+    pub(super) access: Arc<Access>,
+    pub(super) streams: EventStreams,
+}
+
+pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Router {
+    let shared = Shared { api, access: Arc::new(access), streams: EventStreams::new(shutdown.clone()) };
+    let commands = Router::new()
+        .route("/v1/cutover", post(operations::start_cutover))
+        .route("/v1/cutover/abort", post(operations::abort_cutover))
+        .route("/v1/cutover/confirm", post(operations::confirm_traffic))
+        .route("/v1/verify", post(operations::verify))
+        .route("/v1/rollback", post(operations::rollback))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), admit));
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi::serve))
+        .route("/v1/status", get(status))
+        .route("/v1/events", get(events::stream))
+        .route("/v1/cutover", get(operations::show_cutover))
+        .route("/v1/verify", get(operations::verify))
+        .merge(commands)
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(async || ApiError::NoSuchMethod)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(bounded))
+        .with_state(shared)
+}
+
+/// Commands pass only by the access rule; checked before the body is read.
+async fn admit(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match shared.access.admit(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => {
+            tracing::warn!(path = request.uri().path(), "command refused by access rule");
+            refused.into_response()
+        }
+    }
+}
+
+/// Bounds the time until an answer begins (INV-11). An event stream's answer begins at once.
+async fn bounded(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::Unresponsive.into_response(),
+    }
+}
+
+/// Liveness: the process serves requests. Not tied to the migration: a restart would not mend that.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "Alive.", body = String)))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Readiness: changes are streamed and the lag is under `cutover.max_lag_bytes`, or the cutover is done.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "Ready.", body = String),
+    (status = 503, description = "Not streaming, or the lag is above the bound.", body = ProblemRecord),
+))]
+pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str, ApiError> {
+    let lag_bytes_max = shared.api.config.cutover.max_lag_bytes;
+    shared.api.board.with(|status| match (status.phase, status.lag.bytes) {
+        (Phase::CutOver, _) => Ok("ready\n"),
+        (Phase::Streaming, Some(lag_bytes)) if lag_bytes <= lag_bytes_max => Ok("ready\n"),
+        (Phase::Streaming, Some(lag_bytes)) => Err(ApiError::NotReady {
+            detail: format!(
+                "Streaming, and {lag_bytes} bytes behind, which is above cutover.max_lag_bytes = {lag_bytes_max}. \
+                 Nothing is lost; the target is catching up."
+            ),
+        }),
+        (Phase::Streaming, None) => {
+            Err(ApiError::NotReady { detail: "Streaming, and the lag is not known yet.".to_owned() })
+        }
+        (phase, _) => {
+            Err(ApiError::NotReady { detail: format!("Not streaming yet: the phase is {}.", phase.as_str()) })
+        }
+    })
+}
+
+/// Metrics in the Prometheus text format.
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "Prometheus text format 0.0.4.", body = String)))]
+pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, ApiError> {
+    shared.api.board.with(|status| shared.api.metrics.publish(status));
+    let text = shared.api.metrics.render().map_err(|error| ApiError::Internal {
+        detail: format!("The metrics could not be rendered: {error}."),
+    })?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+/// The status of the migration.
+#[utoipa::path(get, path = "/v1/status", tag = "migration",
+    responses((status = 200, description = "The status.", body = StatusRecord)))]
+pub(super) async fn status(State(shared): State<Shared>) -> Json<StatusRecord> {
+    Json(shared.api.board.with(|status| StatusRecord::from(status)))
+}
+
+async fn no_such_route(uri: Uri) -> ApiError {
+    ApiError::NoSuchRoute { path: uri.path().to_owned() }
+}
