@@ -39,3 +39,5 @@ pub mod telemetry;
 pub mod app;
 /// The command line: arguments, and the commands that talk to a running instance.
 pub mod cli;
+/// Throwaway clusters, a live workload and the judges of a migration: `pgsluice demo`, and what the tests stand on.
+pub mod demo;

@@ -1,0 +1,7 @@
+//! The demo migration: throwaway servers, a craft store with live traffic, and the judges that say whether anything was
+//! lost. Judges and workload know PostgreSQL only, nothing of the replication they judge. The tests use the same pieces.
+
+pub mod binaries;
+pub mod cluster;
+pub mod compare;
+mod template;

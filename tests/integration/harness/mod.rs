@@ -1,0 +1,3 @@
+//! What the tests stand on: clusters, the program as a child process, faults, the judges.
+
+pub(crate) mod clusters;

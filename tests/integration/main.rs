@@ -1,0 +1,7 @@
+//! Behaviour of the whole program against real PostgreSQL servers. One binary; one module per behaviour; the harness
+//! starts throwaway clusters. Tests that run for several version pairs are named `pair_SOURCE_TARGET::…`.
+
+mod harness;
+
+mod local_cluster;
+mod row_comparison;
