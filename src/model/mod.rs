@@ -3,9 +3,11 @@
 
 mod disposition;
 mod name;
+mod nearest;
 mod side;
 
 pub use disposition::Disposition;
 pub use name::{SequenceName, TableName};
+pub use nearest::nearest;
 pub use pgsluice_proto::{Lsn, Oid, PgTimestamp, Xid};
 pub use side::Side;

@@ -1,0 +1,461 @@
+//! Why a connection could not be made, or was lost, and what to do about it: the one place where SQLSTATEs and IO
+//! errors become a [`Disposition`]. Texts are for a tired person: what happened and what to do; never a secret or a
+//! row value (INV-10), which is why the server's `DETAIL` and `CONTEXT` are not kept.
+
+use std::io;
+use std::time::Duration;
+
+use pgsluice_proto::frame::{ErrorFields, FrameError};
+use pgsluice_proto::{DecodeError, EncodeError};
+
+use super::settings::{ConnectionSettings, SslMode};
+use super::tls::TlsError;
+use crate::model::{Disposition, Side};
+
+/// What a server said when it refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} (SQLSTATE {sqlstate})")]
+pub struct ServerMessage {
+    /// Five characters, PostgreSQL documentation appendix A.
+    pub sqlstate: String,
+    /// The primary message, without detail, hint or context.
+    pub message: String,
+}
+
+impl From<&tokio_postgres::error::DbError> for ServerMessage {
+    fn from(error: &tokio_postgres::error::DbError) -> Self {
+        Self { sqlstate: error.code().code().to_owned(), message: error.message().to_owned() }
+    }
+}
+
+impl From<&ErrorFields> for ServerMessage {
+    fn from(fields: &ErrorFields) -> Self {
+        Self { sqlstate: fields.code.clone(), message: fields.message.clone() }
+    }
+}
+
+/// A connection could not be established. At the start of the program this is a configuration error (exit code 2);
+/// later [`disposition`](Self::disposition) says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to the {side} at {server}: {failure}")]
+pub struct ConnectError {
+    side: Side,
+    /// [`ConnectionSettings::describe`].
+    server: String,
+    failure: Box<ConnectFailure>,
+}
+
+/// The reasons of a [`ConnectError`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectFailure {
+    /// The name leads to no address.
+    #[error("the name `{host}` cannot be resolved ({source})")]
+    Dns {
+        /// The name.
+        host: String,
+        /// As the resolver said.
+        source: io::Error,
+    },
+    /// The machine answers; nothing listens there.
+    #[error("nothing listens at {address}")]
+    Refused {
+        /// Address and port, or the socket's path.
+        address: String,
+    },
+    /// No way to the machine, or not for us.
+    #[error("{address} cannot be reached ({source})")]
+    Unreachable {
+        /// Address and port, or the socket's path.
+        address: String,
+        /// As the operating system said.
+        source: io::Error,
+    },
+    /// No answer, or not a complete one.
+    #[error("{address} did not complete the connection within {} s", .after.as_secs_f32())]
+    Timeout {
+        /// Address and port, or the socket's path.
+        address: String,
+        /// `connect_timeout`.
+        after: Duration,
+    },
+    /// `sslmode` demands TLS and the server has it switched off.
+    #[error("the server does not offer TLS, and sslmode={} demands it", .mode.as_str())]
+    TlsNotOffered {
+        /// The mode that demands it.
+        mode: SslMode,
+    },
+    /// TLS failed: certificates, versions, names.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The server wants a password and none is configured.
+    #[error("the server asks for a password, and none is configured")]
+    PasswordMissing,
+    /// 28P01.
+    #[error("the server refused the user name or password: {0}")]
+    AuthenticationFailed(ServerMessage),
+    /// 28000: mostly no matching line in `pg_hba.conf`, or a role that may not log in or replicate.
+    #[error("the server does not let this connection in: {0}")]
+    NotAllowed(ServerMessage),
+    /// GSSAPI, SSPI, OAuth.
+    #[error("the server asks for an authentication method that is not supported ({method})")]
+    UnsupportedAuthentication {
+        /// Its name or number in the protocol.
+        method: String,
+    },
+    /// The server did not prove that it knows the password too: it may not be the one it pretends to be.
+    #[error("the server could not prove that it knows the password ({problem})")]
+    ServerNotProven {
+        /// What was wrong with its SCRAM messages.
+        problem: String,
+    },
+    /// `channel_binding=require` and the authentication did not use it.
+    #[error("channel_binding=require, and the server did not authenticate with channel binding")]
+    ChannelBindingUnavailable,
+    /// 3D000.
+    #[error("the database does not exist: {0}")]
+    DatabaseMissing(ServerMessage),
+    /// 53300.
+    #[error("the server has no free connection slot: {0}")]
+    TooManyConnections(ServerMessage),
+    /// 57P03: starting, stopping, recovering.
+    #[error("the server does not accept connections now: {0}")]
+    NotAcceptingConnections(ServerMessage),
+    /// `target_session_attrs` and every server listed has the other role.
+    #[error("the server is {found}, and target_session_attrs asks for {wanted}")]
+    WrongRole {
+        /// `primary` or `standby`.
+        wanted: &'static str,
+        /// The other one.
+        found: &'static str,
+    },
+    /// Any other error of the server during startup.
+    #[error("the server refused the connection: {0}")]
+    Server(ServerMessage),
+    /// The connection ended before it was ready.
+    #[error("the connection was lost while it was being made ({0})")]
+    Lost(io::Error),
+    /// The other end does not speak PostgreSQL's protocol, or not as expected.
+    #[error("the answer is not PostgreSQL's protocol: {0}")]
+    Protocol(String),
+}
+
+impl ConnectError {
+    pub(super) fn new(side: Side, settings: &ConnectionSettings, failure: ConnectFailure) -> Self {
+        Self { side, server: settings.describe(), failure: Box::new(failure) }
+    }
+
+    /// Which of the two databases.
+    #[must_use]
+    pub const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn failure(&self) -> &ConnectFailure {
+        &self.failure
+    }
+
+    /// The server's SQLSTATE, if it was the server that refused.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.failure.server_message().map(|message| message.sqlstate.as_str())
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let side = self.side;
+        self.failure.remedy().replace("{side}", side.as_str())
+    }
+
+    /// What to do about it while the program runs.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        use ConnectFailure as F;
+        match self.failure() {
+            F::Dns { .. }
+            | F::Refused { .. }
+            | F::Unreachable { .. }
+            | F::Timeout { .. }
+            | F::TooManyConnections(_)
+            | F::NotAcceptingConnections(_)
+            | F::WrongRole { .. }
+            | F::Lost(_) => Disposition::Retry,
+            F::TlsNotOffered { .. }
+            | F::Tls(_)
+            | F::PasswordMissing
+            | F::AuthenticationFailed(_)
+            | F::NotAllowed(_)
+            | F::UnsupportedAuthentication { .. }
+            | F::ServerNotProven { .. }
+            | F::ChannelBindingUnavailable
+            | F::DatabaseMissing(_)
+            | F::Protocol(_) => Disposition::WaitForOperator { remedy: self.remedy() },
+            F::Server(message) => disposition_of_sqlstate(&message.sqlstate),
+        }
+    }
+}
+
+impl ConnectFailure {
+    pub(super) fn of_server(message: ServerMessage) -> Self {
+        match message.sqlstate.as_str() {
+            "28P01" => Self::AuthenticationFailed(message),
+            "28000" => Self::NotAllowed(message),
+            "3D000" => Self::DatabaseMissing(message),
+            "53300" => Self::TooManyConnections(message),
+            "57P03" => Self::NotAcceptingConnections(message),
+            _ => Self::Server(message),
+        }
+    }
+
+    pub(super) fn of_io(address: &str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                Self::Refused { address: address.to_owned() }
+            }
+            _ => Self::Unreachable { address: address.to_owned(), source },
+        }
+    }
+
+    /// Whether the same server might say something else with or without TLS: `prefer` and `allow` try both.
+    pub(super) const fn depends_on_encryption(&self) -> bool {
+        matches!(self, Self::Tls(_) | Self::TlsNotOffered { .. } | Self::NotAllowed(_))
+    }
+
+    const fn server_message(&self) -> Option<&ServerMessage> {
+        match self {
+            Self::AuthenticationFailed(message)
+            | Self::NotAllowed(message)
+            | Self::DatabaseMissing(message)
+            | Self::TooManyConnections(message)
+            | Self::NotAcceptingConnections(message)
+            | Self::Server(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// `{side}` stands for the side's name.
+    fn remedy(&self) -> String {
+        match self {
+            Self::Dns { .. } => {
+                "Check the host in `{side}.url`, and that this machine or pod can resolve it (in Kubernetes: service.namespace.svc)."
+            }
+            Self::Refused { .. } => {
+                "Check host and port in `{side}.url`, that PostgreSQL is running, and that its `listen_addresses` includes that address."
+            }
+            Self::Unreachable { .. } | Self::Timeout { .. } => {
+                "Check host and port in `{side}.url`, and firewalls, security groups and network policies between here and there."
+            }
+            Self::TlsNotOffered { .. } => {
+                "Switch `ssl = on` at the server, or use sslmode=prefer in `{side}.url` if the network in between is trusted."
+            }
+            Self::Tls(error) => return error.remedy(),
+            Self::PasswordMissing => {
+                "Set `{side}.password_file` to a file with the password (or put it into `{side}.url`)."
+            }
+            Self::AuthenticationFailed(_) => {
+                "Check the user in `{side}.url` and the password in `{side}.password_file`; try them with psql."
+            }
+            Self::NotAllowed(_) => {
+                "Add a line for this user, database and address to the server's `pg_hba.conf` and reload it (a replication connection names the database too), and check that the role has LOGIN and, on the source, REPLICATION."
+            }
+            Self::UnsupportedAuthentication { .. } => {
+                "Let this user authenticate by scram-sha-256 (or md5, password, cert, trust) in the server's `pg_hba.conf`."
+            }
+            Self::ServerNotProven { .. } => {
+                "Somebody may be pretending to be the server: check the address, and use sslmode=verify-full in `{side}.url`."
+            }
+            Self::ChannelBindingUnavailable => {
+                "Channel binding needs TLS and scram-sha-256 on the server: check sslmode, `password_encryption` and `pg_hba.conf`, or use channel_binding=prefer."
+            }
+            Self::DatabaseMissing(_) => "Check the database's name in `{side}.url`, or create the database.",
+            Self::TooManyConnections(_) => {
+                "Raise `max_connections`, `max_wal_senders` or the role's CONNECTION LIMIT, or close sessions that are not needed; nothing is lost by waiting."
+            }
+            Self::NotAcceptingConnections(_) => "Wait until the server has started; nothing is lost by waiting.",
+            Self::WrongRole { .. } => {
+                "List every server of the cluster in `{side}.url`, or connect to the service that follows the primary."
+            }
+            Self::Server(_) => "The server's own message says what is missing; its log may say more.",
+            Self::Lost(_) => "Look into the server's log; if a proxy or load balancer stands in between, check it.",
+            Self::Protocol(_) => {
+                "Check that host and port in `{side}.url` lead to PostgreSQL itself: replication does not work through PgBouncer or an HTTP proxy."
+            }
+        }
+        .to_owned()
+    }
+}
+
+impl From<FrameError> for ConnectFailure {
+    fn from(error: FrameError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+impl From<DecodeError> for ConnectFailure {
+    fn from(error: DecodeError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+impl From<EncodeError> for ConnectFailure {
+    fn from(error: EncodeError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+/// An established replication connection failed. The connection is of no more use, except after
+/// [`Server`](Self::Server) from a simple query.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// The server reported an error.
+    #[error("the source's walsender reports: {0}")]
+    Server(ServerMessage),
+    /// The server ended the stream in order, as it does when it shuts down.
+    #[error("the source's walsender ended the stream")]
+    Ended,
+    /// The connection broke.
+    #[error("the replication connection to the source was lost ({0})")]
+    Lost(#[source] io::Error),
+    /// Nothing could be sent or received within a bound.
+    #[error("the source's walsender did not {awaited} within {} s", .after.as_secs_f32())]
+    Timeout {
+        /// What was waited for.
+        awaited: &'static str,
+        /// The bound.
+        after: Duration,
+    },
+    /// A frame that is none.
+    #[error("the replication connection is out of step: {0}")]
+    Frame(#[from] FrameError),
+    /// A message that is none.
+    #[error("the replication connection is out of step: {0}")]
+    Decode(#[from] DecodeError),
+    /// A command that cannot be sent.
+    #[error("the command cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
+    /// A simple query answered with more than is kept.
+    #[error("the answer on the replication connection is larger than {bytes_max} bytes")]
+    ResultTooLarge {
+        /// The bound, in bytes of values.
+        bytes_max: usize,
+    },
+    /// A message that has no place here.
+    #[error("the source's walsender sent {found} where {expected} was expected")]
+    Unexpected {
+        /// The message's name.
+        found: &'static str,
+        /// What should have come.
+        expected: &'static str,
+    },
+}
+
+impl ReplicationError {
+    /// The server's SQLSTATE, if it was the server that reported it.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Server(message) => Some(&message.sqlstate),
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Server(message) => disposition_of_sqlstate(&message.sqlstate),
+            // The connection alone is spoilt; a new one resumes from what is durable.
+            Self::Ended
+            | Self::Lost(_)
+            | Self::Timeout { .. }
+            | Self::Frame(_)
+            | Self::Decode(_)
+            | Self::Unexpected { .. } => Disposition::Retry,
+            Self::Encode(_) | Self::ResultTooLarge { .. } => Disposition::Halt { remedy: REPORT_BUG.to_owned() },
+        }
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self.disposition() {
+            Disposition::Retry => "Nothing: it reconnects by itself and resumes from what is durable.".to_owned(),
+            Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
+        }
+    }
+}
+
+const REPORT_BUG: &str =
+    "Nothing was confirmed that is not durable, so nothing is lost. Please report this with the log around it.";
+
+/// What to do about an error of an SQL session: passing ones are tried again, those a person can cure are waited
+/// for, the rest halts.
+#[must_use]
+pub fn disposition_of(error: &tokio_postgres::Error) -> Disposition {
+    if let Some(code) = error.code() {
+        return disposition_of_sqlstate(code.code());
+    }
+    let by_connection = std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>());
+    if error.is_closed() || by_connection {
+        Disposition::Retry
+    } else {
+        Disposition::Halt { remedy: REPORT_BUG.to_owned() }
+    }
+}
+
+/// [`disposition_of`] by SQLSTATE alone (PostgreSQL documentation, appendix A).
+#[must_use]
+pub fn disposition_of_sqlstate(sqlstate: &str) -> Disposition {
+    let wait = |remedy: &str| Disposition::WaitForOperator { remedy: remedy.to_owned() };
+    match sqlstate {
+        // Serialization failure, deadlock; lock not available; object (slot) in use; too many connections; shutdown,
+        // crash, starting; canceled by somebody; a failover left us on a server that is read only now.
+        "40001" | "40P01" | "55P03" | "55006" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "57014"
+        | "25006" | "25P03" | "25P04" => Disposition::Retry,
+        // Connection exceptions.
+        code if code.starts_with("08") => Disposition::Retry,
+        "53100" => wait("Free or add disk space on that server; it goes on by itself then."),
+        "53200" | "53400" => wait("Give that server more memory, or raise the limit its message names."),
+        "28P01" | "28000" => wait("Make the user name and password valid again on that server."),
+        "3D000" => wait("Create the database again, or correct its name in the configuration."),
+        "42501" => wait("Grant the privilege that the server's message names to the user that connects."),
+        "42P01" | "42703" | "3F000" | "42883" | "42704" => wait(
+            "Something that should exist on that server does not: create what the server's message names, or undo what removed it.",
+        ),
+        "42P04" | "42P06" | "42P07" | "42710" => {
+            wait("Something of that name exists already on that server: remove or rename it, if it is not needed.")
+        }
+        _ => Disposition::Halt {
+            remedy: "Read the server's message above. Nothing was confirmed to the source that is not durable on the target, so nothing is lost: correct the cause and start again.".to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passing_conditions_are_retried_and_divergence_halts() {
+        for code in ["40001", "40P01", "57P01", "57P03", "08006", "53300", "55006", "55P03"] {
+            assert_eq!(disposition_of_sqlstate(code), Disposition::Retry, "{code}");
+        }
+        assert!(matches!(disposition_of_sqlstate("53100"), Disposition::WaitForOperator { .. }));
+        assert!(matches!(disposition_of_sqlstate("23505"), Disposition::Halt { .. }));
+        assert!(matches!(disposition_of_sqlstate("55000"), Disposition::Halt { .. }));
+    }
+
+    #[test]
+    fn a_wrong_password_waits_for_the_operator_and_says_which_key_to_correct() {
+        let settings = ConnectionSettings::parse("postgres://app:secret@db/shop").unwrap();
+        let message = ServerMessage { sqlstate: "28P01".into(), message: "password authentication failed".into() };
+        let error = ConnectError::new(Side::Source, &settings, ConnectFailure::of_server(message));
+        assert_eq!(error.sqlstate(), Some("28P01"));
+        assert!(error.remedy().contains("source.password_file"));
+        assert!(matches!(error.disposition(), Disposition::WaitForOperator { .. }));
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+}
