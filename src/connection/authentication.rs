@@ -56,7 +56,11 @@ impl<'a> Authentication<'a> {
     }
 
     /// Takes one message, and appends the answer to `out`.
-    pub(super) fn handle(&mut self, request: AuthRequest, out: &mut BytesMut) -> Result<Progress, ConnectFailure> {
+    pub(super) fn handle(
+        &mut self,
+        request: AuthRequest,
+        out: &mut BytesMut,
+    ) -> Result<Progress, ConnectFailure> {
         match request {
             AuthRequest::Ok => {
                 self.check_finished()?;

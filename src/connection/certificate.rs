@@ -85,7 +85,10 @@ fn pss_hash(content: &[u8]) -> Option<Hash> {
 }
 
 /// Whether the certificate is valid now.
-pub(super) fn check_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+pub(super) fn check_validity(
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
     let parsed = Certificate::from_der(certificate.as_ref()).map_err(|_| CertificateError::BadEncoding)?;
     let validity = parsed.tbs_certificate().validity();
     let seconds = now.as_secs();

@@ -92,10 +92,9 @@ type Pairs = Vec<(String, String)>;
 fn uri_pairs(rest: &str) -> Result<Pairs, SettingsError> {
     let mut pairs = Pairs::new();
     // As in libpq: user information goes up to the first `@` that stands before the path.
-    let authority_end = rest.find(['@', '/']).filter(|&at| rest[at..].starts_with('@'));
-    let (user_info, rest) = match authority_end {
-        Some(at) => (&rest[..at], &rest[at + 1..]),
-        None => ("", rest),
+    let (user_info, rest) = match rest.split_once('@') {
+        Some((user_info, rest)) if !user_info.contains('/') => (user_info, rest),
+        _ => ("", rest),
     };
     let (before_query, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (host_list, path) = before_query.split_once('/').unwrap_or((before_query, ""));
@@ -284,7 +283,12 @@ impl Draft {
                 let allowed = "use disable; hosts are tried in order";
                 return Err(SettingsError::InvalidValue { keyword: "load_balance_hosts", allowed });
             }
-            "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslnegotiation" | "sslsni"
+            "sslmode"
+            | "sslrootcert"
+            | "sslcert"
+            | "sslkey"
+            | "sslnegotiation"
+            | "sslsni"
             | "ssl_min_protocol_version" => self.set_tls(keyword, &value)?,
             _ if keyword.starts_with("keepalives") || keyword == "tcp_user_timeout" => {
                 self.set_tcp(keyword, &value)?;
@@ -390,9 +394,8 @@ impl Draft {
         if hosts.iter().all(String::is_empty) {
             return Err(SettingsError::Missing { keyword: "host" });
         }
-        let count_mismatch = |keyword, others| {
-            Err(SettingsError::CountMismatch { keyword, hosts: hosts.len(), others })
-        };
+        let count_mismatch =
+            |keyword, others| Err(SettingsError::CountMismatch { keyword, hosts: hosts.len(), others });
         if !self.addresses.is_empty() && self.addresses.len() != hosts.len() {
             return count_mismatch("hostaddr", self.addresses.len());
         }

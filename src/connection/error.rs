@@ -374,7 +374,9 @@ impl ReplicationError {
             | Self::Frame(_)
             | Self::Decode(_)
             | Self::Unexpected { .. } => Disposition::Retry,
-            Self::Encode(_) | Self::ResultTooLarge { .. } => Disposition::Halt { remedy: REPORT_BUG.to_owned() },
+            Self::Encode(_) | Self::ResultTooLarge { .. } => {
+                Disposition::Halt { remedy: REPORT_BUG.to_owned() }
+            }
         }
     }
 
@@ -382,14 +384,15 @@ impl ReplicationError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self.disposition() {
-            Disposition::Retry => "Nothing: it reconnects by itself and resumes from what is durable.".to_owned(),
+            Disposition::Retry => {
+                "Nothing: it reconnects by itself and resumes from what is durable.".to_owned()
+            }
             Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
         }
     }
 }
 
-const REPORT_BUG: &str =
-    "Nothing was confirmed that is not durable, so nothing is lost. Please report this with the log around it.";
+const REPORT_BUG: &str = "Nothing was confirmed that is not durable, so nothing is lost. Please report this with the log around it.";
 
 /// What to do about an error of an SQL session: passing ones are tried again, those a person can cure are waited
 /// for, the rest halts.
@@ -451,7 +454,8 @@ mod tests {
     #[test]
     fn a_wrong_password_waits_for_the_operator_and_says_which_key_to_correct() {
         let settings = ConnectionSettings::parse("postgres://app:secret@db/shop").unwrap();
-        let message = ServerMessage { sqlstate: "28P01".into(), message: "password authentication failed".into() };
+        let message =
+            ServerMessage { sqlstate: "28P01".into(), message: "password authentication failed".into() };
         let error = ConnectError::new(Side::Source, &settings, ConnectFailure::of_server(message));
         assert_eq!(error.sqlstate(), Some("28P01"));
         assert!(error.remedy().contains("source.password_file"));

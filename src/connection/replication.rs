@@ -112,8 +112,7 @@ impl ReplicationConnection {
         authentication.check_finished()?;
         let mut rest = FrameReader::new(FRAME_BYTES_MAX);
         *rest.buffer_mut() = reader.into_buffer();
-        let unknown =
-            SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
+        let unknown = SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
         let mut connection = Self { socket, reader: rest, facts: unknown };
         let rows = connection.simple_query(FIRST_QUERY).await.map_err(during_startup)?;
         connection.facts = SessionFacts::from_columns(|name| rows.first().and_then(|row| row.get(name)))?;

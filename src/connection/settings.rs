@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::connection_string;
 
 /// PostgreSQL's own port.
-pub const DEFAULT_PORT: u16 = 5432;
+pub(super) const DEFAULT_PORT: u16 = 5432;
 /// How long one server address may take to answer, authenticate and be ready, unless `connect_timeout` says else.
-pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle time before TCP asks whether the other end is still there.
 const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(15);
 /// Time between those questions.
@@ -328,9 +328,8 @@ impl ConnectionSettings {
         let each = |text: fn(&HostSettings) -> String| -> String {
             self.hosts.iter().map(text).collect::<Vec<_>>().join(",")
         };
-        let path = |path: &Option<PathBuf>| {
-            path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
-        };
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let has_address =
             self.hosts.iter().any(|host| matches!(&host.place, Place::Tcp { address: Some(_), .. }));
         let mut variables = vec![

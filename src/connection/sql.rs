@@ -2,7 +2,7 @@
 //! [`SqlSession`] owns the task that drives its socket; dropping it closes the socket at once, so that the server
 //! rolls back whatever was open. It never reconnects by itself.
 
-use std::future::{Future, Ready, ready};
+use std::future::{Ready, ready};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -148,9 +148,7 @@ impl SessionFacts {
     }
 
     /// From the columns of [`FIRST_QUERY`].
-    pub(super) fn from_columns<'a>(
-        column: impl Fn(&str) -> Option<&'a str>,
-    ) -> Result<Self, ConnectFailure> {
+    pub(super) fn from_columns<'a>(column: impl Fn(&str) -> Option<&'a str>) -> Result<Self, ConnectFailure> {
         let number = |name: &str| column(name).and_then(|text| text.parse::<u32>().ok());
         let read = || {
             Some(Self {

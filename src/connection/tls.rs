@@ -110,7 +110,11 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, TlsE
         (mode @ (SslMode::VerifyFull | SslMode::VerifyCa), None) => return Err(TlsError::NoRoots { mode }),
         _ => Checks::Nothing,
     };
-    let verifier = Verifier { provider: Arc::clone(&provider), checks, roots: roots.unwrap_or_default() };
+    let verifier = Verifier {
+        provider: Arc::clone(&provider),
+        checks,
+        roots: roots.unwrap_or_else(|| Roots::new(Vec::new())),
+    };
     let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
         MinTlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         MinTlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -140,7 +144,7 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, TlsE
 
 /// Trusted certificates: as anchors for chains, and as they are, because a self-signed server certificate that is
 /// itself the trusted one is no chain to webpki, while libpq accepts it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Roots {
     anchors: RootCertStore,
     certificates: Vec<CertificateDer<'static>>,
@@ -213,13 +217,7 @@ impl Verifier {
             return certificate::check_validity(certificate, now).map_err(rustls::Error::InvalidCertificate);
         }
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(
-            parsed,
-            &self.roots.anchors,
-            intermediates,
-            now,
-            algorithms,
-        )
+        verify_server_cert_signed_by_trust_anchor(parsed, &self.roots.anchors, intermediates, now, algorithms)
     }
 }
 

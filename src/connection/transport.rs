@@ -137,8 +137,7 @@ impl<'a> Connector<'a> {
     async fn endpoints(&self, host: &HostSettings) -> Result<Vec<Vec<Endpoint>>, ConnectFailure> {
         let (name, address) = match &host.place {
             Place::Unix { .. } => {
-                let endpoint =
-                    Endpoint { host: host.clone(), address: None, encryption: Encryption::Plain };
+                let endpoint = Endpoint { host: host.clone(), address: None, encryption: Encryption::Plain };
                 return Ok(vec![vec![endpoint]]);
             }
             Place::Tcp { host, address } => (host, address),
@@ -161,8 +160,7 @@ impl<'a> Connector<'a> {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Encryption::Tls],
         };
         let alternatives = |address| {
-            let endpoint =
-                |encryption| Endpoint { host: host.clone(), address: Some(address), encryption };
+            let endpoint = |encryption| Endpoint { host: host.clone(), address: Some(address), encryption };
             encryptions.iter().copied().map(endpoint).collect()
         };
         Ok(addresses.into_iter().map(alternatives).collect())
