@@ -1,1 +1,53 @@
-//! placeholder
+//! The command line: arguments, the commands that talk to a running instance, and how results are shown. Commands
+//! that do the work themselves are wired in `app`; nothing here opens a database connection.
+
+mod client;
+mod render;
+
+pub use client::{ApiClient, ClientCommand, ClientError, StatusView};
+pub use render::{Table, cutover_text, findings_table, status_text};
+
+/// How results are printed on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// For a person.
+    #[default]
+    Table,
+    /// One JSON document (with `--watch`, one a line).
+    Json,
+}
+
+/// How the program ends; the numbers are a contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done.
+    Success,
+    /// 1: the operation failed and the source is still primary.
+    Failed,
+    /// 2: usage or configuration error, or something cannot be reached.
+    Usage,
+    /// 3: a check found a blocker.
+    Blocker,
+    /// 4: stopped for an operator's decision; nothing is lost, the message says what to decide.
+    Decision,
+}
+
+impl Exit {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Blocker => 3,
+            Self::Decision => 4,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

@@ -1,0 +1,394 @@
+//! Commands that talk to a running instance over its HTTP API: start an operation, follow it, and end with its
+//! outcome. They hold no state: a command that is interrupted changes nothing about the operation.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode, Url};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use serde::de::DeserializeOwned;
+
+use super::render::{ending, step_line};
+use super::{Exit, OutputFormat, status_text};
+use crate::config::BearerToken;
+use crate::control::ProblemRecord;
+use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
+
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
+/// How often an operation is looked at while it is followed.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+/// An instance that does not answer while an operation is followed may be restarting: it is waited for this long.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// What is asked of the running instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientCommand {
+    /// Show the status.
+    Status(StatusView),
+    /// Cut over, and follow.
+    Cutover {
+        /// The longest write pause; `None`: as configured there.
+        max_pause: Option<Duration>,
+    },
+    /// Rehearse, and follow.
+    Rehearse {
+        /// The longest write pause; `None`: as configured there.
+        max_pause: Option<Duration>,
+    },
+    /// Roll the running operation back, and follow.
+    Abort,
+    /// Give the word that a `manual` traffic adapter waits for, and follow.
+    Confirm,
+    /// Not in this version.
+    Verify,
+    /// Not in this version.
+    Rollback,
+}
+
+/// Whether the status is shown once or again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusView {
+    /// Once.
+    Once,
+    /// Every second, until interrupted.
+    Watch,
+}
+
+/// Why a command could not be carried out. What it says is for a person; [`ClientError::exit`] for the shell.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not an address.
+    #[error("\"{given}\" is not the address of an API: {reason}. Use a URL such as http://127.0.0.1:8080")]
+    Address {
+        /// As given.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up on this machine.
+    #[error("TLS cannot be set up here: {0}")]
+    Tls(String),
+    /// Nothing answers.
+    #[error(
+        "no pgsluice answers at {address}: {reason}. Nothing was changed. Check that `pgsluice run` is running and \
+         that --api names the address it listens on (api.listen)"
+    )]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The command was sent, and no answer came.
+    #[error(
+        "{address} took the command and did not answer: {reason}. It may be carried out all the same; look with \
+         `pgsluice status` before repeating it"
+    )]
+    NoAnswer {
+        /// Where.
+        address: String,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The instance refused.
+    #[error("{}\n{}", .0.detail, .0.remedy)]
+    Refused(Box<ProblemRecord>),
+    /// Something answers, but not as a pgsluice of this version does.
+    #[error(
+        "{address} answered with status {status} and not as this version of pgsluice does ({reason}). Check --api, \
+         and that both are of the same version"
+    )]
+    Unexpected {
+        /// Where.
+        address: String,
+        /// HTTP status.
+        status: StatusCode,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The operation was accepted, and then nothing more was heard of it.
+    #[error(
+        "operation {epoch} was accepted, and its end is not known: {reason}. The instance rolls back or finishes it by \
+         itself when it starts again; look with `pgsluice status` before doing anything else"
+    )]
+    LostSight {
+        /// The operation.
+        epoch: i64,
+        /// What happened.
+        reason: String,
+    },
+    /// Standard output is closed.
+    #[error("the result cannot be printed: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl ClientError {
+    /// How the program ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Refused(problem) if matches!(problem.status, 404 | 409 | 503) => Exit::Failed,
+            Self::LostSight { .. } | Self::NoAnswer { .. } => Exit::Decision,
+            Self::Output(_) => Exit::Failed,
+            Self::Refused(_)
+            | Self::Address { .. }
+            | Self::Tls(_)
+            | Self::Unreachable { .. }
+            | Self::Unexpected { .. } => Exit::Usage,
+        }
+    }
+}
+
+/// A running instance, and how results are printed.
+#[derive(Clone, Debug)]
+pub struct ApiClient {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<BearerToken>,
+    output: OutputFormat,
+}
+
+impl ApiClient {
+    /// A client for the instance at `address`, a URL or `host:port`. Connects only when asked something.
+    ///
+    /// # Errors
+    /// When the address is not one, or TLS cannot be set up.
+    pub fn new(address: &str, token: Option<BearerToken>, output: OutputFormat) -> Result<Self, ClientError> {
+        let base = parse_address(address)?;
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(&base)?)
+            .no_proxy()
+            .connect_timeout(CONNECT_TIME_MAX)
+            .timeout(REQUEST_TIME_MAX)
+            .build()
+            .map_err(|error| ClientError::Tls(innermost(&error)))?;
+        Ok(Self { http, base, token, output })
+    }
+
+    /// Carries out a command, printing to `out` as it goes.
+    ///
+    /// # Errors
+    /// When the instance cannot be reached, refuses, or is lost sight of.
+    pub async fn run(
+        &self,
+        command: ClientCommand,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Exit, ClientError> {
+        match command {
+            ClientCommand::Status(view) => self.status(view, out).await,
+            ClientCommand::Cutover { max_pause } => {
+                self.start(CutoverModeRecord::Cutover, max_pause, out).await
+            }
+            ClientCommand::Rehearse { max_pause } => {
+                self.start(CutoverModeRecord::Rehearsal, max_pause, out).await
+            }
+            ClientCommand::Abort => {
+                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/abort", None).await?;
+                // Asked to roll back, having rolled back is success, and having cut over is news.
+                match self.follow(accepted.epoch, out).await?.outcome.as_str() {
+                    "aborted" => Ok(Exit::Success),
+                    _ => Ok(Exit::Decision),
+                }
+            }
+            ClientCommand::Confirm => {
+                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/confirm", None).await?;
+                Ok(exit_of(&self.follow(accepted.epoch, out).await?))
+            }
+            ClientCommand::Verify => {
+                self.ask::<serde_json::Value>(Method::POST, "v1/verify", None).await.map(|_| Exit::Success)
+            }
+            ClientCommand::Rollback => {
+                self.ask::<serde_json::Value>(Method::POST, "v1/rollback", None).await.map(|_| Exit::Success)
+            }
+        }
+    }
+
+    async fn status(&self, view: StatusView, out: &mut (dyn Write + Send)) -> Result<Exit, ClientError> {
+        loop {
+            let status: StatusRecord = self.ask(Method::GET, "v1/status", None).await?;
+            match (self.output, view) {
+                (OutputFormat::Json, StatusView::Once) => writeln!(out, "{:#}", json(&status)?)?,
+                (OutputFormat::Json, StatusView::Watch) => writeln!(out, "{}", json(&status)?)?,
+                (OutputFormat::Table, StatusView::Once) => write!(out, "{}", status_text(&status))?,
+                (OutputFormat::Table, StatusView::Watch) => writeln!(out, "{}", status_text(&status))?,
+            }
+            out.flush()?;
+            if view == StatusView::Once {
+                return Ok(Exit::Success);
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    async fn start(
+        &self,
+        mode: CutoverModeRecord,
+        max_pause: Option<Duration>,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Exit, ClientError> {
+        let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let request = CutoverRequestRecord { mode, max_pause_ms };
+        let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover", Some(&request)).await?;
+        if self.output == OutputFormat::Table {
+            writeln!(out, "{} {} accepted", accepted.mode.as_str(), accepted.epoch)?;
+        }
+        Ok(exit_of(&self.follow(accepted.epoch, out).await?))
+    }
+
+    /// Prints steps as they end, until the operation has ended.
+    async fn follow(&self, epoch: i64, out: &mut (dyn Write + Send)) -> Result<CutoverRecord, ClientError> {
+        let mut steps_printed = 0;
+        let mut last_heard = Instant::now();
+        loop {
+            match self.ask::<CutoverRecord>(Method::GET, "v1/cutover", None).await {
+                Ok(seen) if seen.epoch > epoch => {
+                    let reason = format!("operation {} has begun meanwhile", seen.epoch);
+                    return Err(ClientError::LostSight { epoch, reason });
+                }
+                Ok(seen) if seen.epoch == epoch => {
+                    last_heard = Instant::now();
+                    steps_printed = self.print_steps(&seen, steps_printed, out)?;
+                    if seen.outcome != "running" {
+                        self.print_end(&seen, out)?;
+                        return Ok(seen);
+                    }
+                }
+                // The operation is not published yet, or a restarted instance has not read its journal yet.
+                Ok(_) => {}
+                Err(ClientError::Refused(problem)) if matches!(problem.status, 404 | 503) => {}
+                Err(ClientError::Unreachable { .. }) => {}
+                Err(error) => return Err(ClientError::LostSight { epoch, reason: error.to_string() }),
+            }
+            if last_heard.elapsed() > SILENCE_MAX {
+                let reason = format!("nothing was heard of it for {} s", SILENCE_MAX.as_secs());
+                return Err(ClientError::LostSight { epoch, reason });
+            }
+            tokio::time::sleep(FOLLOW_EVERY).await;
+        }
+    }
+
+    fn print_steps(
+        &self,
+        seen: &CutoverRecord,
+        printed: usize,
+        out: &mut (dyn Write + Send),
+    ) -> Result<usize, ClientError> {
+        let ended = seen.steps.iter().take_while(|step| step.outcome != "running").count();
+        if self.output == OutputFormat::Table {
+            for step in seen.steps.iter().take(ended).skip(printed) {
+                write!(out, "{}", step_line(step))?;
+            }
+            out.flush()?;
+        }
+        Ok(ended.max(printed))
+    }
+
+    fn print_end(&self, ended: &CutoverRecord, out: &mut (dyn Write + Send)) -> Result<(), ClientError> {
+        match self.output {
+            OutputFormat::Table => write!(out, "{}", ending(ended))?,
+            OutputFormat::Json => writeln!(out, "{:#}", json(ended)?)?,
+        }
+        Ok(out.flush()?)
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&CutoverRequestRecord>,
+    ) -> Result<T, ClientError> {
+        let url = self.base.join(path).map_err(|error| self.bad_address(&error.to_string()))?;
+        let mut request = self.http.request(method.clone(), url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.silent(&method, &error))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| self.silent(&method, &error))?;
+        let unexpected = |error: serde_json::Error| ClientError::Unexpected {
+            address: self.base.to_string(),
+            status,
+            reason: error.to_string(),
+        };
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(unexpected);
+        }
+        let problem: ProblemRecord = serde_json::from_slice(&bytes).map_err(unexpected)?;
+        Err(ClientError::Refused(Box::new(problem)))
+    }
+
+    /// What was never sent has changed nothing; what was sent may have.
+    fn silent(&self, method: &Method, error: &reqwest::Error) -> ClientError {
+        let (address, reason) = (self.base.to_string(), innermost(error));
+        if error.is_connect() || method == Method::GET {
+            ClientError::Unreachable { address, reason }
+        } else {
+            ClientError::NoAnswer { address, reason }
+        }
+    }
+
+    fn bad_address(&self, reason: &str) -> ClientError {
+        ClientError::Address { given: self.base.to_string(), reason: reason.to_owned() }
+    }
+}
+
+fn exit_of(ended: &CutoverRecord) -> Exit {
+    match ended.outcome.as_str() {
+        "completed" => Exit::Success,
+        "aborted" => Exit::Failed,
+        _ => Exit::Decision,
+    }
+}
+
+fn json<T: serde::Serialize>(record: &T) -> Result<serde_json::Value, ClientError> {
+    serde_json::to_value(record).map_err(|error| ClientError::Output(error.into()))
+}
+
+/// A URL, or `host:port`; always ending in a slash, so that routes are joined below its path.
+fn parse_address(given: &str) -> Result<Url, ClientError> {
+    let with_scheme = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
+    let wrong = |reason: String| ClientError::Address { given: given.to_owned(), reason };
+    let mut url = Url::parse(&format!("{}/", with_scheme.trim_end_matches('/')))
+        .map_err(|error| wrong(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong(format!("{} is not http or https", url.scheme())));
+    }
+    if url.password().is_some() || !url.username().is_empty() {
+        let _ = url.set_password(None);
+        return Err(ClientError::Address {
+            given: url.host_str().unwrap_or_default().to_owned(),
+            reason: "it contains a user name; give the token with --token-file".to_owned(),
+        });
+    }
+    Ok(url)
+}
+
+/// Root certificates are read only where they are needed: most instances are on the same machine.
+fn tls(base: &Url) -> Result<ClientConfig, ClientError> {
+    let mut roots = RootCertStore::empty();
+    if base.scheme() == "https" {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// The innermost cause says what happened (`Connection refused`); the outer ones that sending failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,300 @@
+//! Results as text for a person: tables, the status, a cutover with its steps. Pure: values in, text out.
+
+use std::fmt::Write as _;
+
+use indicatif::{BinaryBytes, HumanCount};
+
+use crate::control::dto::{CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord};
+
+/// Tables listed in the status; the rest is summed up.
+const TABLES_SHOWN_MAX: usize = 20;
+
+/// Columns of text, each as wide as its widest cell.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with a heading for each column.
+    #[must_use]
+    pub fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+    }
+
+    /// Adds a row; line breaks in cells become spaces.
+    pub fn row<const COLUMNS: usize>(&mut self, cells: [String; COLUMNS]) {
+        self.rows.push(cells.into_iter().map(|cell| cell.replace(['\n', '\r'], " ")).collect());
+    }
+
+    /// The text, ending in a line break. Trailing spaces are cut off.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max())
+            .map(Option::unwrap_or_default)
+            .collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, column_width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', column_width - width(cell) + 2));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn width(cell: &str) -> usize {
+    cell.chars().count()
+}
+
+/// What preflight found: blockers first, each with its remedy on the lines below it.
+#[must_use]
+pub fn findings_table(findings: &[FindingRecord]) -> String {
+    let rank = |finding: &FindingRecord| match finding.severity.as_str() {
+        "blocker" => 0,
+        "warning" => 1,
+        _ => 2,
+    };
+    let mut sorted: Vec<&FindingRecord> = findings.iter().collect();
+    sorted.sort_by_key(|finding| rank(finding));
+
+    let mut text = String::new();
+    for finding in &sorted {
+        let mark = finding.severity.to_uppercase();
+        let _ = writeln!(text, "{mark:<8} {}  {}", finding.id, finding.subject);
+        push_indented(&mut text, &finding.finding);
+        if !finding.remedy.is_empty() {
+            push_indented(&mut text, &format!("Remedy: {}", finding.remedy));
+        }
+    }
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (blockers, warnings) = (count("blocker"), count("warning"));
+    let _ = match blockers {
+        0 => writeln!(text, "Nothing stops the migration; {warnings} warnings."),
+        _ => writeln!(text, "{blockers} blockers stop the migration; {warnings} warnings."),
+    };
+    text
+}
+
+fn push_indented(text: &mut String, paragraph: &str) {
+    for line in paragraph.lines() {
+        let _ = writeln!(text, "         {line}");
+    }
+}
+
+/// The status of a running instance.
+#[must_use]
+pub fn status_text(status: &StatusRecord) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "phase       {} since {}", status.phase.replace('_', " "), status.phase_since);
+    if let (Some(bytes), Some(seconds)) = (status.lag.bytes, status.lag.seconds) {
+        let _ = writeln!(text, "lag         {} / {seconds:.1} s", BinaryBytes(bytes));
+    }
+    let known = |position: &Option<String>| position.clone().unwrap_or_else(|| "unknown".to_owned());
+    if status.positions.received.is_some() || status.positions.source.is_some() {
+        let _ = writeln!(
+            text,
+            "positions   source {}  received {}  applied {}  durable {}",
+            known(&status.positions.source),
+            known(&status.positions.received),
+            known(&status.positions.applied),
+            known(&status.positions.durable),
+        );
+    }
+    let throughput = status.throughput;
+    if throughput.transactions_total > 0 {
+        let _ = writeln!(
+            text,
+            "applied     {} transactions, {} rows; now {:.0} tx/s, {:.0} rows/s",
+            HumanCount(throughput.transactions_total),
+            HumanCount(throughput.rows_total),
+            throughput.transactions_per_second,
+            throughput.rows_per_second,
+        );
+    }
+    if let Some(bytes) = status.slot_retained_wal_bytes {
+        let _ = writeln!(text, "slot keeps  {} of WAL on the source", BinaryBytes(bytes));
+    }
+    push_tables(&mut text, &status.tables);
+    for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
+        let _ = writeln!(
+            text,
+            "{:<11} {} {}: {}",
+            finding.severity, finding.id, finding.subject, finding.finding
+        );
+    }
+    if let Some(cutover) = &status.cutover {
+        text.push_str(&cutover_text(cutover));
+    }
+    if let Some(problem) = &status.problem {
+        let _ = writeln!(text, "problem     {} ({}, {})", problem.message, problem.blocking, problem.at);
+        let _ = writeln!(text, "remedy      {}", problem.remedy);
+    }
+    text
+}
+
+fn push_tables(text: &mut String, tables: &[TableRecord]) {
+    if tables.is_empty() {
+        return;
+    }
+    let joined = tables.iter().filter(|table| table.state == "joined").count();
+    let rows: u64 = tables.iter().map(|table| table.rows_copied).sum();
+    let bytes: u64 = tables.iter().map(|table| table.bytes_copied).sum();
+    let estimated: u64 = tables.iter().map(|table| table.bytes_estimated).sum();
+    let _ = writeln!(
+        text,
+        "copy        {joined} of {} tables, {} rows, {} of about {}",
+        tables.len(),
+        HumanCount(rows),
+        BinaryBytes(bytes),
+        BinaryBytes(estimated),
+    );
+    let mut unfinished: Vec<&TableRecord> = tables.iter().filter(|table| table.state != "joined").collect();
+    if unfinished.is_empty() {
+        return;
+    }
+    unfinished
+        .sort_by(|a, b| b.bytes_copied.cmp(&a.bytes_copied).then(b.bytes_estimated.cmp(&a.bytes_estimated)));
+    let mut table = Table::new(&["table", "state", "rows", "about", "bytes", "about"]);
+    for progress in unfinished.iter().take(TABLES_SHOWN_MAX) {
+        table.row([
+            format!("{}.{}", progress.schema, progress.name),
+            progress.state.clone(),
+            HumanCount(progress.rows_copied).to_string(),
+            HumanCount(progress.rows_estimated).to_string(),
+            BinaryBytes(progress.bytes_copied).to_string(),
+            BinaryBytes(progress.bytes_estimated).to_string(),
+        ]);
+    }
+    text.push_str(&table.text());
+    if let Some(hidden) = unfinished.len().checked_sub(TABLES_SHOWN_MAX).filter(|hidden| *hidden > 0) {
+        let _ = writeln!(text, "and {hidden} more");
+    }
+}
+
+/// A cutover or rehearsal with its steps, and how it ended.
+#[must_use]
+pub fn cutover_text(cutover: &CutoverRecord) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:<11} {}: {} ({}), started {}",
+        cutover.mode.as_str(),
+        cutover.epoch,
+        cutover.outcome.replace('_', " "),
+        cutover.state.replace('_', " "),
+        cutover.started_at,
+    );
+    for step in &cutover.steps {
+        text.push_str(&step_line(step));
+    }
+    text.push_str(&ending(cutover));
+    text
+}
+
+/// One step on a line of its own.
+pub(super) fn step_line(step: &StepRecord) -> String {
+    let share = match (step.in_pause, step.share_of_pause) {
+        (true, Some(share)) => format!("  {:.0} % of the pause", share * 100.0),
+        (true, None) => "  in the pause".to_owned(),
+        (false, _) => String::new(),
+    };
+    let detail = step.detail.as_deref().map(|detail| format!("  {detail}")).unwrap_or_default();
+    format!("  {:<24} {:>10.1} ms  {:<7}{share}{detail}\n", step.name, step.duration_ms, step.outcome)
+}
+
+/// How the operation ended and what that means; empty while it runs.
+pub(super) fn ending(cutover: &CutoverRecord) -> String {
+    let mut text = String::new();
+    let pause = cutover.pause_ms.map(|pause| format!("Writers waited {pause:.1} ms.")).unwrap_or_default();
+    let meaning = match (cutover.outcome.as_str(), cutover.mode.as_str()) {
+        ("completed", "rehearsal") => "Rehearsed: the source is as before, and this is the forecast.",
+        ("completed", _) => "Completed: the target is the primary now.",
+        ("aborted", _) => "Aborted: the source is the primary, as before.",
+        ("in_doubt", _) => "In doubt: neither side takes writes until the source has answered.",
+        _ => return text,
+    };
+    let _ = writeln!(text, "{}", format!("{meaning} {pause}").trim_end());
+    if let Some(reason) = &cutover.reason {
+        let _ = writeln!(text, "Reason: {reason}");
+    }
+    if let Some(remedy) = &cutover.remedy {
+        let _ = writeln!(text, "Remedy: {remedy}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::control::dto::CutoverModeRecord;
+
+    fn finding(severity: &str, id: &str) -> FindingRecord {
+        FindingRecord {
+            id: id.into(),
+            severity: severity.into(),
+            subject: "source".into(),
+            finding: "wal_level is replica.".into(),
+            remedy: "ALTER SYSTEM SET wal_level = logical;\nthen restart.".into(),
+        }
+    }
+
+    #[test]
+    fn blockers_come_first_and_every_finding_has_its_remedy() {
+        let text = findings_table(&[finding("warning", "b"), finding("info", "c"), finding("blocker", "a")]);
+        let order: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
+        assert_eq!(order.len(), 4, "{text}");
+        assert!(order.first().is_some_and(|line| line.starts_with("BLOCKER  a")), "{text}");
+        assert!(
+            text.contains("         Remedy: ALTER SYSTEM SET wal_level = logical;\n         then restart.\n")
+        );
+        assert!(text.ends_with("1 blockers stop the migration; 1 warnings.\n"));
+    }
+
+    #[test]
+    fn columns_line_up_and_cells_stay_on_their_line() {
+        let mut table = Table::new(&["name", "x"]);
+        table.row(["two\nlines".into(), "1".into()]);
+        table.row(["é".into(), "22".into()]);
+        assert_eq!(table.text(), "name       x\ntwo lines  1\né          22\n");
+    }
+
+    #[test]
+    fn an_aborted_cutover_says_what_it_means_and_what_to_do() {
+        let cutover = CutoverRecord {
+            epoch: 3,
+            mode: CutoverModeRecord::Cutover,
+            idempotency_key: None,
+            state: "aborted".into(),
+            outcome: "aborted".into(),
+            reason: Some("max_pause_ms passed".into()),
+            remedy: Some("find the long transaction".into()),
+            steps: vec![StepRecord {
+                name: "lock_tables".into(),
+                started_at: Timestamp::UNIX_EPOCH,
+                duration_ms: 1000.04,
+                in_pause: true,
+                outcome: "undone".into(),
+                detail: Some("37 tables".into()),
+                share_of_pause: Some(0.994),
+            }],
+            pause_ms: Some(1006.0),
+            certificate: None,
+            started_at: Timestamp::UNIX_EPOCH,
+            ended_at: Some(Timestamp::UNIX_EPOCH),
+        };
+        let text = cutover_text(&cutover);
+        assert!(text.contains("1000.0 ms  undone   99 % of the pause  37 tables\n"), "{text}");
+        let end = "Aborted: the source is the primary, as before. Writers waited 1006.0 ms.\n\
+                   Reason: max_pause_ms passed\nRemedy: find the long transaction\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+}
