@@ -48,7 +48,8 @@ fn main() -> Result<(), Failure> {
         SlotLife::Permanent,
         server,
     ))?;
-    let pairs: Vec<String> = options.pairs()?.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<String> =
+        options.pairs()?.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
     println!("# PostgreSQL {}", server.0);
     println!("# {}", pairs.join(" "));
     connection.send_query(&command::start_replication(&slot, None, &options)?)?;
@@ -144,7 +145,9 @@ impl EndMarker {
 
 fn commit_end(message: &LogicalMessage) -> Option<Lsn> {
     match message {
-        LogicalMessage::Commit { end_lsn, .. } | LogicalMessage::StreamCommit { end_lsn, .. } => Some(*end_lsn),
+        LogicalMessage::Commit { end_lsn, .. } | LogicalMessage::StreamCommit { end_lsn, .. } => {
+            Some(*end_lsn)
+        }
         _ => None,
     }
 }
