@@ -1,1 +1,4 @@
-//! placeholder
+//! The side that is left: what is in its catalog, the publication and the slot this program keeps there, and the
+//! fence. Never decides when any of it is created or dropped; that is the migration's and the cutover's.
+
+pub mod fence;

@@ -51,7 +51,8 @@ impl GateError {
                  `source.tables.exclude`."
                 .into(),
             Self::Blocked { .. } => {
-                "Look on the target for a session that holds the table (pg_locks), end it, and try again.".into()
+                "Look on the target for a session that holds the table (pg_locks), end it, and try again."
+                    .into()
             }
         }
     }

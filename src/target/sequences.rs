@@ -81,10 +81,14 @@ pub async fn missing(target: &Client, names: &[SequenceName]) -> Result<Vec<Sequ
 
 /// One row per sequence: its place in `names`, `last_value`, `is_called`.
 fn read_statement(names: &[SequenceName]) -> String {
-    let selects = names.iter().enumerate().map(|(place, name)| {
-        format!("SELECT {place} AS place, last_value, is_called FROM {name}")
-    });
-    format!("SELECT place, last_value, is_called FROM ({}) AS s", selects.collect::<Vec<_>>().join(" UNION ALL "))
+    let selects = names
+        .iter()
+        .enumerate()
+        .map(|(place, name)| format!("SELECT {place} AS place, last_value, is_called FROM {name}"));
+    format!(
+        "SELECT place, last_value, is_called FROM ({}) AS s",
+        selects.collect::<Vec<_>>().join(" UNION ALL ")
+    )
 }
 
 /// The three-column rows of an answer, by place. A row that is missing is missing from the result too, so that

@@ -88,13 +88,17 @@ impl Exec {
         let stderr = child.stderr.take();
         // A grandchild may keep standard error open: the program's own end is what counts.
         let (status, said) = tokio::join!(child.wait(), tail(stderr));
-        let status = status
-            .map_err(|error| failed(format!("`{program}` was lost ({error})"), "Run it by hand to see why."))?;
+        let status = status.map_err(|error| {
+            failed(format!("`{program}` was lost ({error})"), "Run it by hand to see why.")
+        })?;
         group.0 = None;
         if status.success() {
             return Ok(());
         }
-        Err(failed(describe(status, &said), "Run the program by hand with the same argument to see what is wrong."))
+        Err(failed(
+            describe(status, &said),
+            "Run the program by hand with the same argument to see what is wrong.",
+        ))
     }
 }
 
@@ -128,6 +132,11 @@ async fn tail(source: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 fn describe(status: ExitStatus, stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
-    let last: String = text.trim().lines().next_back().unwrap_or_default().chars().take(STDERR_SHOWN_CHARS).collect();
-    if last.is_empty() { format!("it ended with {status}") } else { format!("it ended with {status}: {last}") }
+    let last: String =
+        text.trim().lines().next_back().unwrap_or_default().chars().take(STDERR_SHOWN_CHARS).collect();
+    if last.is_empty() {
+        format!("it ended with {status}")
+    } else {
+        format!("it ended with {status}: {last}")
+    }
 }

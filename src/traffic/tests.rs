@@ -77,10 +77,8 @@ async fn a_program_that_hangs_is_killed_with_its_children() {
 
 #[tokio::test]
 async fn a_program_that_does_not_exist_is_a_plain_error() {
-    let missing = TrafficConfig::Exec {
-        command: vec!["/nonexistent/switch".into()],
-        timeout: Duration::from_secs(1),
-    };
+    let missing =
+        TrafficConfig::Exec { command: vec!["/nonexistent/switch".into()], timeout: Duration::from_secs(1) };
     let error = traffic(missing).perform(Step::Prepare, &context()).await.expect_err("no such file");
     assert!(error.problem.contains("/nonexistent/switch"), "{error}");
 }
@@ -107,8 +105,7 @@ async fn a_webhook_is_told_the_step_with_its_token() {
     let directory = tempfile::tempdir().expect("a directory");
     let token_file = directory.path().join("token");
     std::fs::write(&token_file, "t0ken\n").expect("written");
-    let hook =
-        TrafficConfig::Webhook { url, token_file: Some(token_file), timeout: Duration::from_secs(10) };
+    let hook = TrafficConfig::Webhook { url, token_file: Some(token_file), timeout: Duration::from_secs(10) };
     traffic(hook).perform(Step::Retarget, &context()).await.expect("204");
     let seen = seen.lock().expect("lock").clone();
     let (token, body) = seen.first().expect("one request");

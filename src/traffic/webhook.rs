@@ -78,8 +78,12 @@ impl Webhook {
         let answer = request.send().await.map_err(|error| {
             // Without the URL, which may hold a secret; with the cause, which reqwest keeps apart.
             let error = error.without_url();
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            failed(format!("{error}{cause}"), "Check the address and that its service is up and reachable from here.")
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            failed(
+                format!("{error}{cause}"),
+                "Check the address and that its service is up and reachable from here.",
+            )
         })?;
         let status = answer.status();
         if status.is_success() {

@@ -101,16 +101,13 @@ async fn under_short_lock(
     statements: &str,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
-    let batch =
-        format!("BEGIN; SET LOCAL lock_timeout = {}; {statements}; COMMIT", LOCK_TRY.as_millis());
+    let batch = format!("BEGIN; SET LOCAL lock_timeout = {}; {statements}; COMMIT", LOCK_TRY.as_millis());
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
     let started = Instant::now();
     loop {
         let Err(error) = source.batch_execute(&batch).await else { return Ok(()) };
-        let contended = matches!(
-            error.code(),
-            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED)
-        );
+        let contended =
+            matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED));
         // If the connection is lost, the error says so and there is nothing to roll back.
         let _ = source.batch_execute("ROLLBACK").await;
         if !contended {
@@ -144,10 +141,8 @@ pub(crate) async fn armed_tables(source: &Client) -> Result<Vec<FencedTable>, Fe
          JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
          WHERE t.tgname = 'pgsluice_deny' AND f.nspname = 'pgsluice' AND NOT t.tgisinternal
          ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\"";
-    let rows = source
-        .query_typed(sql, &[])
-        .await
-        .map_err(SqlFailure::of(Side::Source, "look for deny triggers"))?;
+    let rows =
+        source.query_typed(sql, &[]).await.map_err(SqlFailure::of(Side::Source, "look for deny triggers"))?;
     let table = |row: &tokio_postgres::Row| FencedTable {
         oid: row.get(0),
         name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),

@@ -97,7 +97,10 @@ enum Try {
 
 impl fmt::Debug for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fence").field("phase", &self.phase).field("tries", &self.tries).finish_non_exhaustive()
+        f.debug_struct("Fence")
+            .field("phase", &self.phase)
+            .field("tries", &self.tries)
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,10 +193,8 @@ impl Fence {
         let outcome = run_counting(&self.session, &batch).await;
         self.phase = Phase::Open;
         let Err((done, error)) = outcome else { return Ok(Try::Held) };
-        let contended = matches!(
-            error.code(),
-            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED)
-        );
+        let contended =
+            matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED));
         let failing = done.checked_sub(PREAMBLE_STATEMENTS).filter(|at| *at < self.order.len());
         let (true, Some(at)) = (contended, failing) else {
             return Err(SqlFailure::of(Side::Source, "lock the published tables")(error).into());
@@ -251,10 +252,8 @@ impl Fence {
         );
         for table in &self.plan.tables {
             // ALWAYS: `session_replication_role = replica` does not pass it.
-            batch.push_str(&format!(
-                "; ALTER TABLE ONLY {} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}",
-                table.name
-            ));
+            batch
+                .push_str(&format!("; ALTER TABLE ONLY {} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}", table.name));
         }
         let enabling = async {
             let failed = SqlFailure::of(Side::Source, "enable the deny triggers");
@@ -314,7 +313,9 @@ impl Fence {
                     CommitAnswer::Unknown("the fence transaction was no longer there".into())
                 }
             }
-            Err(error) => CommitAnswer::Unknown(SqlFailure::of(Side::Source, "commit the fence")(error).to_string()),
+            Err(error) => {
+                CommitAnswer::Unknown(SqlFailure::of(Side::Source, "commit the fence")(error).to_string())
+            }
         }
     }
 

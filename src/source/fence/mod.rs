@@ -79,18 +79,24 @@ impl FenceError {
                 "Check `source.publication`, and that nobody dropped the publication `{publication}`; pgsluice \
                  creates it before the copy."
             ),
-            Self::SetChanged { .. } => "Start the cutover again: it prepares itself anew. If the table is new, check \
+            Self::SetChanged { .. } => {
+                "Start the cutover again: it prepares itself anew. If the table is new, check \
                  that it is in the publication and on the target first."
-                .into(),
+                    .into()
+            }
             Self::ArmBlocked { .. } => {
                 "Let the transaction that is in the way end, or end it, then start the cutover again.".into()
             }
-            Self::StillOpen => "Wait: the server ends it after idle_in_transaction_session_timeout; or end the session \
+            Self::StillOpen => {
+                "Wait: the server ends it after idle_in_transaction_session_timeout; or end the session \
                  `pgsluice fence` with pg_terminate_backend."
-                .into(),
-            Self::AlreadyCommitted { .. } => "The migration is over. If it was undone by hand, remove the fence with \
+                    .into()
+            }
+            Self::AlreadyCommitted { .. } => {
+                "The migration is over. If it was undone by hand, remove the fence with \
                  `pgsluice cleanup --unfence-source`."
-                .into(),
+                    .into()
+            }
         }
     }
 }

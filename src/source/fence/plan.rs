@@ -165,10 +165,7 @@ mod tests {
     #[test]
     fn a_table_that_was_dropped_and_made_again_is_another_table() {
         let (before, after) = (plan(&[(1, "a"), (2, "b")]), plan(&[(1, "a"), (3, "b"), (4, "c")]));
-        assert_eq!(
-            before.difference(&after),
-            [TableName::new("public", "b"), TableName::new("public", "c")]
-        );
+        assert_eq!(before.difference(&after), [TableName::new("public", "b"), TableName::new("public", "c")]);
         assert!(before.difference(&before).is_empty());
     }
 }

@@ -29,7 +29,8 @@ pub struct FenceRow {
 /// [`FenceError::StillOpen`] when the bound has passed; otherwise the source could not be read.
 pub async fn read_truth(source: &Client, bound: Duration) -> Result<Option<FenceRow>, FenceError> {
     let failed = SqlFailure::of(Side::Source, "read the fence row");
-    let exists = source.simple_query("SELECT to_regclass('pgsluice.fence') IS NOT NULL").await.map_err(&failed)?;
+    let exists =
+        source.simple_query("SELECT to_regclass('pgsluice.fence') IS NOT NULL").await.map_err(&failed)?;
     if rows(&exists).next().and_then(|row| row.get(0)) != Some("t") {
         return Ok(None);
     }
