@@ -11,6 +11,7 @@ mod replication;
 mod replication_stream;
 mod settings;
 mod sql;
+mod sql_error;
 mod tls;
 mod transport;
 
@@ -22,4 +23,5 @@ pub use replication::{ReplicationConnection, ReplicationRow, ReplicationSocket};
 pub use replication_stream::ReplicationStream;
 pub use settings::{ChannelBinding, ConnectionSettings, SettingsError, SslMode};
 pub use sql::{CancelHandle, SqlSession, connect_sql};
+pub use sql_error::SqlError;
 pub use tls::TlsError;

@@ -1,4 +1,12 @@
-//! The side that is left: what is in its catalog, the publication and the slot this program keeps there, and the
-//! fence. Never decides when any of it is created or dropped; that is the migration's and the cutover's.
+//! The side that is left: what is in its catalog, the publication and the slot this program keeps there.
+//! Never decides when any of it is created or dropped; that is the migration's.
 
-pub mod fence;
+pub mod catalog;
+mod column_type;
+pub mod publication;
+pub mod slot;
+
+pub use catalog::{
+    CatalogError, ColumnIdentity, Generated, IdentityKind, MissingIdentity, Persistence, ReplicaIdentity,
+    SourceColumn, SourceTable, TableKind,
+};

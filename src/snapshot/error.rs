@@ -1,0 +1,154 @@
+//! Why a copy failed, and what that means: nothing half-copied is ever kept.
+
+use crate::connection::{ConnectError, SqlError};
+use crate::model::{Disposition, Side, TableName};
+use crate::source::CatalogError;
+use crate::source::slot::SlotError;
+
+/// Why a copy failed. What was copied is recorded on the target, and emptied before the next try.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A statement or COPY failed on the source.
+    #[error("the copy failed on the source{}: {error}", of(.table))]
+    Source {
+        /// Which table was copied.
+        table: Option<TableName>,
+        /// As the server said, without values.
+        error: SqlError,
+    },
+    /// A statement or COPY failed on the target.
+    #[error("the copy failed on the target{}: {error}", of(.table))]
+    Target {
+        /// Which table was copied.
+        table: Option<TableName>,
+        /// As the server said, without values.
+        error: SqlError,
+    },
+    /// The catalog could not be read.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The slot could not be looked at.
+    #[error(transparent)]
+    Slot(Box<SlotError>),
+    /// The exported snapshot is gone, with the connection that exported it.
+    #[error("the snapshot of the replication slot is gone: the connection that held it was lost")]
+    SnapshotGone,
+    /// TRUNCATE, VACUUM FULL, CLUSTER or a rewriting ALTER TABLE came between the snapshot and the copy's lock.
+    #[error("table {} of the source was rewritten or emptied while the copy began", .table.plain())]
+    TableRewritten {
+        /// Which.
+        table: TableName,
+    },
+    /// Columns were added, dropped or altered after the target's schema was made.
+    #[error("table {} of the source was altered after its definition was copied", .table.plain())]
+    TableAltered {
+        /// Which.
+        table: TableName,
+    },
+    /// Its definition is not there.
+    #[error("table {} does not exist on the target", .table.plain())]
+    TargetTableMissing {
+        /// Which.
+        table: TableName,
+    },
+    /// Copying into it would mix rows.
+    #[error("table {} on the target has rows that this program did not copy", .table.plain())]
+    TargetNotEmpty {
+        /// Which.
+        table: TableName,
+    },
+    /// `snapshot.max_wal_retained_bytes` is passed.
+    #[error(
+        "the copy was stopped: its replication slot keeps {retained_bytes} bytes of WAL on the source, and snapshot.max_wal_retained_bytes allows {limit_bytes}"
+    )]
+    WalRetained {
+        /// What the slot keeps.
+        retained_bytes: u64,
+        /// What is allowed.
+        limit_bytes: u64,
+    },
+    /// A copying task ended without saying why.
+    #[error("a copying task ended unexpectedly")]
+    WorkerLost,
+    /// The program is asked to stop.
+    #[error("stopped while copying; the next start empties what was copied and copies again")]
+    Stopped,
+}
+
+fn of(table: &Option<TableName>) -> String {
+    table.as_ref().map(|table| format!(" (table {})", table.plain())).unwrap_or_default()
+}
+
+impl SnapshotError {
+    pub(super) fn source(error: tokio_postgres::Error) -> Self {
+        Self::Source { table: None, error: error.into() }
+    }
+
+    pub(super) fn target(error: tokio_postgres::Error) -> Self {
+        Self::Target { table: None, error: error.into() }
+    }
+
+    pub(super) fn slot(error: SlotError) -> Self {
+        Self::Slot(Box::new(error))
+    }
+
+    /// On one side, while copying a table.
+    pub(super) fn copying(side: Side, table: &TableName) -> impl Fn(tokio_postgres::Error) -> Self {
+        let table = Some(table.clone());
+        move |error| {
+            let (table, error) = (table.clone(), SqlError::from(error));
+            match side {
+                Side::Source => Self::Source { table, error },
+                Side::Target => Self::Target { table, error },
+            }
+        }
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Connect(error) => error.remedy(),
+            Self::Catalog(error) => error.remedy(),
+            Self::Slot(error) => error.remedy(),
+            Self::Source { .. } => "Read the source's message above; its role needs SELECT on every table. The source was only read.".to_owned(),
+            Self::Target { .. } => "Read the target's message above. The copy is emptied and begun again; the source was only read.".to_owned(),
+            Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
+                "Nothing: the copy is emptied and begun again. The source was only read.".to_owned()
+            }
+            Self::TableAltered { table } => format!(
+                "Avoid DDL until the copy is done. Make table {} on the target the same (or empty the target and run `pgsluice cleanup`), then start again.",
+                table.plain()
+            ),
+            Self::TargetTableMissing { table } => format!(
+                "Create table {} on the target as it is on the source, set schema.mode = \"copy\", or leave the table out with source.tables.exclude.",
+                table.plain()
+            ),
+            Self::TargetNotEmpty { table } => format!(
+                "If those rows are not needed, TRUNCATE {table} on the target; otherwise leave the table out with source.tables.exclude."
+            ),
+            Self::WalRetained { .. } => "Free or add disk space on the source and raise snapshot.max_wal_retained_bytes, or add snapshot.jobs to copy faster. As long as the slot exists the source keeps that WAL: `pgsluice cleanup` drops it.".to_owned(),
+        }
+    }
+
+    /// What the program does about it. Retry means: [`reset`](super::reset), and a new slot.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Connect(error) => error.disposition(),
+            Self::Catalog(error) => error.disposition(),
+            Self::Slot(error) => error.disposition(),
+            Self::Source { error, .. } | Self::Target { error, .. } => error.disposition(),
+            Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
+                Disposition::Retry
+            }
+            Self::TableAltered { .. } | Self::TargetTableMissing { .. } | Self::WalRetained { .. } => {
+                Disposition::WaitForOperator { remedy: self.remedy() }
+            }
+            Self::TargetNotEmpty { .. } => Disposition::Halt { remedy: self.remedy() },
+        }
+    }
+}

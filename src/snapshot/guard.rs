@@ -1,0 +1,126 @@
+//! Holds a copy's ground still: a session under the slot's snapshot that keeps ACCESS SHARE on every table, so that
+//! nothing can move rows under a ctid plan (VACUUM FULL, CLUSTER, TRUNCATE, DDL), and finds out what changed before
+//! it had the locks. Writes of applications do not conflict with it.
+
+use pgsluice_proto::command::quote_literal;
+use tokio_postgres::error::SqlState;
+
+use super::SnapshotError;
+use super::plan::{Storage, TableSize};
+use crate::config::TableFilter;
+use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
+use crate::model::{Oid, Side, TableName};
+use crate::source::SourceTable;
+use crate::source::catalog;
+
+/// The session with the locks, and what it saw under them.
+pub(super) struct SnapshotGuard {
+    /// Ends the locks when dropped.
+    pub(super) session: SqlSession,
+    /// Sizes of all tables.
+    pub(super) sizes: Vec<TableSize>,
+    /// `block_size` of the source.
+    pub(super) block_bytes: u64,
+    /// `pg_current_snapshot()`.
+    pub(super) snapshot_text: String,
+}
+
+impl SnapshotGuard {
+    /// Takes snapshot and locks, and checks that every table still is what `tables` says.
+    pub(super) async fn take(
+        source: &ConnectionSettings,
+        snapshot_name: &str,
+        tables: &[SourceTable],
+    ) -> Result<Self, SnapshotError> {
+        let session = connect_sql(source, Side::Source, "copy guard").await?;
+        import_snapshot(&session, snapshot_name).await?;
+        let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name)).collect();
+        session
+            .batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", ")))
+            .await
+            .map_err(SnapshotError::source)?;
+        refuse_rewritten(&session, tables).await?;
+        refuse_altered(&session, tables).await?;
+        let sizes = read_sizes(&session, tables).await?;
+        let row = session
+            .query_one("SELECT current_setting('block_size')::int8, pg_current_snapshot()::text", &[])
+            .await
+            .map_err(SnapshotError::source)?;
+        let block_bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or(8192);
+        Ok(Self { session, sizes, block_bytes, snapshot_text: row.get(1) })
+    }
+}
+
+/// Begins the transaction in which the session sees what the slot's snapshot sees, until it ends.
+pub(super) async fn import_snapshot(session: &SqlSession, snapshot_name: &str) -> Result<(), SnapshotError> {
+    session
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await
+        .map_err(SnapshotError::source)?;
+    let import = format!("SET TRANSACTION SNAPSHOT {}", quote_literal(snapshot_name));
+    session.batch_execute(&import).await.map_err(|error| match error.code() {
+        Some(&(SqlState::UNDEFINED_OBJECT | SqlState::INVALID_PARAMETER_VALUE)) => {
+            SnapshotError::SnapshotGone
+        }
+        _ => SnapshotError::source(error),
+    })
+}
+
+/// A rewrite by TRUNCATE or ALTER TABLE is not visible through an older snapshot: rows the stream will update would
+/// be missing in the copy. The catalog row is read under the snapshot, the function reads the present.
+async fn refuse_rewritten(session: &SqlSession, tables: &[SourceTable]) -> Result<(), SnapshotError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid.0).collect();
+    let rewritten = session
+        .query_opt(
+            "SELECT oid FROM pg_class
+              WHERE oid = ANY ($1) AND relfilenode IS DISTINCT FROM pg_relation_filenode(oid) LIMIT 1",
+            &[&oids],
+        )
+        .await
+        .map_err(SnapshotError::source)?;
+    match rewritten.and_then(|row| find(tables, row.get(0))) {
+        Some(table) => Err(SnapshotError::TableRewritten { table: table.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The target's tables were made before the snapshot was taken; columns must not have changed in between.
+async fn refuse_altered(session: &SqlSession, tables: &[SourceTable]) -> Result<(), SnapshotError> {
+    let now = catalog::read_tables(session, &TableFilter::default()).await?;
+    let is_same = |table: &&SourceTable| {
+        now.iter().any(|now| now.oid == table.oid && now.name == table.name && now.columns == table.columns)
+    };
+    match tables.iter().find(|table| !is_same(table)) {
+        Some(table) => Err(SnapshotError::TableAltered { table: table.name.clone() }),
+        None => Ok(()),
+    }
+}
+
+async fn read_sizes(session: &SqlSession, tables: &[SourceTable]) -> Result<Vec<TableSize>, SnapshotError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid.0).collect();
+    let rows = session
+        .query(
+            "SELECT c.oid, pg_relation_size(c.oid) / current_setting('block_size')::int8, m.amname = 'heap'
+               FROM pg_class c JOIN pg_am m ON m.oid = c.relam WHERE c.oid = ANY ($1)",
+            &[&oids],
+        )
+        .await
+        .map_err(SnapshotError::source)?;
+    let size = |row: &tokio_postgres::Row| {
+        Some(TableSize {
+            table: find(tables, row.get(0))?.name.clone(),
+            heap_blocks: u64::try_from(row.get::<_, i64>(1)).unwrap_or_default(),
+            storage: if row.get(2) { Storage::Heap } else { Storage::Other },
+        })
+    };
+    let sizes: Vec<TableSize> = rows.iter().filter_map(size).collect();
+    let is_missing = |name: &TableName| !sizes.iter().any(|size| size.table == *name);
+    match tables.iter().find(|table| is_missing(&table.name)) {
+        Some(table) => Err(SnapshotError::TableAltered { table: table.name.clone() }),
+        None => Ok(sizes),
+    }
+}
+
+fn find(tables: &[SourceTable], oid: u32) -> Option<&SourceTable> {
+    tables.iter().find(|table| table.oid == Oid(oid))
+}

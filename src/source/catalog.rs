@@ -1,0 +1,420 @@
+//! What the source's catalog says of the tables to migrate: kind, columns, replica identity, size.
+//! Reads only. DDL between two of its statements is not excluded here: the copy compares with the catalog again,
+//! under its locks and its snapshot.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Row;
+
+use super::column_type::{TypeFacts, TypeKind, is_binary_portable};
+use crate::config::TableFilter;
+use crate::connection::{SqlError, SqlSession};
+use crate::model::{Disposition, Oid, TableName};
+
+/// A table of the source, as of one reading of its catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTable {
+    /// `pg_class.oid`: the id in the stream's relation messages.
+    pub oid: Oid,
+    /// Its name.
+    pub name: TableName,
+    /// Whether it holds rows, and whose.
+    pub kind: TableKind,
+    /// Whether its changes are in the WAL.
+    pub persistence: Persistence,
+    /// Which columns tell its rows apart in the stream.
+    pub replica_identity: ReplicaIdentity,
+    /// Its columns, in order of `attnum`, without dropped ones.
+    pub columns: Vec<SourceColumn>,
+    /// Size of the main fork, in bytes, without TOAST and indexes; 0 for partitioned tables.
+    pub heap_bytes: u64,
+    /// Size with TOAST, free space map and visibility map, without indexes, in bytes.
+    pub total_bytes: u64,
+    /// `pg_class.reltuples`; `None` when the table was never vacuumed or analyzed.
+    pub rows_estimated: Option<u64>,
+    /// `pg_class.relowner`, by name.
+    pub owner: String,
+    /// Whether the session's role has the owner's rights: needed to publish the table, and to fence it.
+    pub owned_by_us: bool,
+    /// Whether the session's role may read it.
+    pub readable: bool,
+}
+
+/// How a table takes part in partitioning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// Holds its own rows. Children of `INHERITS` are ordinary too: each is copied for itself.
+    Ordinary,
+    /// Holds no rows; its partitions do. Also a partition that is itself partitioned.
+    Partitioned {
+        /// The topmost partitioned table: itself, or what it is a partition of.
+        root: TableName,
+    },
+    /// Holds rows of a partitioned table.
+    Partition {
+        /// The topmost partitioned table.
+        root: TableName,
+    },
+}
+
+/// `pg_class.relpersistence`. Temporary tables are never listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// Changes are in the WAL.
+    Logged,
+    /// Changes are not in the WAL, and therefore not in the stream.
+    Unlogged,
+}
+
+/// What the stream sends of an updated or deleted row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaIdentity {
+    /// Enough to find the row again.
+    Usable {
+        /// The identity's columns, in table order.
+        columns: Vec<String>,
+        /// Where they come from.
+        how: IdentityKind,
+    },
+    /// Not enough. Published, the table's own UPDATE and DELETE would fail on the source (trap 19).
+    Missing(MissingIdentity),
+}
+
+/// Where a replica identity comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentityKind {
+    /// `REPLICA IDENTITY DEFAULT`.
+    PrimaryKey,
+    /// `REPLICA IDENTITY USING INDEX`.
+    Index,
+    /// `REPLICA IDENTITY FULL`.
+    Full,
+}
+
+/// Why a table has no usable replica identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingIdentity {
+    /// `DEFAULT`, and there is no primary key.
+    NoPrimaryKey,
+    /// `DEFAULT`, and the primary key is deferrable (PostgreSQL does not use it then).
+    DeferrablePrimaryKey,
+    /// `REPLICA IDENTITY NOTHING`.
+    Nothing,
+    /// `USING INDEX`, and that index is gone or invalid.
+    IndexGone,
+    /// It contains a generated column, whose value the stream does not carry.
+    GeneratedColumn,
+}
+
+/// A column of a [`SourceTable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceColumn {
+    /// `pg_attribute.attname`.
+    pub name: String,
+    /// `format_type()`: schema-qualified unless in `pg_catalog`, with length or precision.
+    pub type_name: String,
+    /// `pg_attribute.atttypid`.
+    pub type_oid: Oid,
+    /// Whether the server computes it. Generated columns are neither copied nor streamed.
+    pub generated: Generated,
+    /// Whether it is an identity column.
+    pub identity: ColumnIdentity,
+    /// Whether its binary form means the same on another cluster (trap 16).
+    pub binary_portable: bool,
+}
+
+/// `pg_attribute.attgenerated`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generated {
+    /// An ordinary column.
+    No,
+    /// Computed when written.
+    Stored,
+    /// Computed when read (PostgreSQL 18).
+    Virtual,
+}
+
+/// `pg_attribute.attidentity`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnIdentity {
+    /// An ordinary column.
+    No,
+    /// `GENERATED ALWAYS AS IDENTITY`.
+    Always,
+    /// `GENERATED BY DEFAULT AS IDENTITY`.
+    ByDefault,
+}
+
+impl SourceTable {
+    /// Whether rows are stored in it, rather than in its partitions.
+    #[must_use]
+    pub const fn holds_rows(&self) -> bool {
+        !matches!(self.kind, TableKind::Partitioned { .. })
+    }
+
+    /// Whether it is no other table's partition.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        match &self.kind {
+            TableKind::Ordinary => true,
+            TableKind::Partitioned { root } => *root == self.name,
+            TableKind::Partition { .. } => false,
+        }
+    }
+
+    /// Whether its changes reach the stream.
+    #[must_use]
+    pub const fn is_logged(&self) -> bool {
+        matches!(self.persistence, Persistence::Logged)
+    }
+
+    /// The columns that are copied: all that the server does not compute itself.
+    pub fn copied_columns(&self) -> impl Iterator<Item = &SourceColumn> {
+        self.columns.iter().filter(|column| column.generated == Generated::No)
+    }
+}
+
+#[cfg(test)]
+impl SourceTable {
+    /// A table of `id bigint` (its primary key) and `note text`.
+    pub(crate) fn sample(name: TableName) -> Self {
+        let column = |name: &str, type_name: &str, type_oid| SourceColumn {
+            name: name.to_owned(),
+            type_name: type_name.to_owned(),
+            type_oid: Oid(type_oid),
+            generated: Generated::No,
+            identity: ColumnIdentity::No,
+            binary_portable: true,
+        };
+        Self {
+            oid: Oid(16_400),
+            name,
+            kind: TableKind::Ordinary,
+            persistence: Persistence::Logged,
+            replica_identity: ReplicaIdentity::Usable {
+                columns: vec!["id".to_owned()],
+                how: IdentityKind::PrimaryKey,
+            },
+            columns: vec![column("id", "bigint", 20), column("note", "text", 25)],
+            heap_bytes: 8192,
+            total_bytes: 16_384,
+            rows_estimated: Some(15),
+            owner: "app".to_owned(),
+            owned_by_us: true,
+            readable: true,
+        }
+    }
+}
+
+/// The catalog could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// A query failed.
+    #[error("the source's catalog cannot be read: {0}")]
+    Sql(#[from] SqlError),
+}
+
+impl From<tokio_postgres::Error> for CatalogError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error.into())
+    }
+}
+
+impl CatalogError {
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        let Self::Sql(error) = self;
+        error.disposition()
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        "Check that the source answers and that its role may read pg_catalog. Nothing was changed.".to_owned()
+    }
+}
+
+/// Reads every user table that `filter` selects, in name order: not those of system schemas, of extensions, of
+/// schema `pgsluice`, nor temporary or foreign tables and views. A partitioned table is migrated whole: the name
+/// of its root decides for all of its partitions.
+///
+/// # Errors
+/// [`CatalogError`].
+pub async fn read_tables(
+    source: &SqlSession,
+    filter: &TableFilter,
+) -> Result<Vec<SourceTable>, CatalogError> {
+    let mut columns = read_columns(source).await?;
+    let rows = source.query(&format!("{TABLES}{IS_USER_TABLE} ORDER BY 2, 3"), &[]).await?;
+    let mut tables = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let name = TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name"));
+        let root = TableName::new(row.get::<_, String>("root_schema"), row.get::<_, String>("root_name"));
+        if filter.selects(&root) {
+            let oid: u32 = row.get("oid");
+            tables.push(decode_table(row, name, root, columns.remove(&oid).unwrap_or_default()));
+        }
+    }
+    Ok(tables)
+}
+
+/// Which relations are a user's tables, for a query over `pg_class c JOIN pg_namespace n`.
+pub(crate) const IS_USER_TABLE: &str = "c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+    AND n.nspname NOT IN ('information_schema', 'pgsluice') AND n.nspname !~ '^pg_'
+    AND NOT EXISTS (SELECT FROM pg_depend d
+                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')";
+
+/// Sizes and privileges are NULL for a table that is dropped while this runs. A deferrable primary key is no
+/// replica identity to PostgreSQL, hence `indimmediate`.
+const TABLES: &str = "
+SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.relkind = 'p' AS is_partitioned,
+       c.relispartition, c.relpersistence = 'u' AS is_unlogged, c.relreplident::text AS replica_identity,
+       coalesce(rn.nspname, n.nspname)::text AS root_schema, coalesce(r.relname, c.relname)::text AS root_name,
+       coalesce(pg_relation_size(c.oid), 0) AS heap_bytes, coalesce(pg_table_size(c.oid), 0) AS total_bytes,
+       c.reltuples::float8 AS rows_estimated, pg_get_userbyid(c.relowner)::text AS owner,
+       pg_has_role(c.relowner, 'USAGE') AS owned_by_us,
+       coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), false) AS readable,
+       coalesce(i.indisvalid, false) AS has_index, coalesce(NOT i.indimmediate, false) AS is_deferrable,
+       current_setting('server_version_num')::int AS version,
+       ARRAY(SELECT a.attname::text FROM pg_attribute a
+              WHERE a.attrelid = c.oid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+              ORDER BY a.attnum) AS identity_columns
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_class r ON r.oid = pg_partition_root(c.oid)
+  LEFT JOIN pg_namespace rn ON rn.oid = r.relnamespace
+  LEFT JOIN pg_index i ON i.indrelid = c.oid
+       AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)
+ WHERE ";
+
+const COLUMNS: &str = "
+SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
+       a.attgenerated::text, a.attidentity::text
+  FROM pg_attribute a
+  JOIN pg_class c ON c.oid = a.attrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE a.attnum > 0 AND NOT a.attisdropped AND ";
+
+/// Composites are left out: a type that is not found is not portable.
+const TYPES: &str = "
+SELECT t.oid, t.typtype::text, e.oid AS element, t.typbasetype, coalesce(r.rngsubtype, m.rngsubtype) AS bound,
+       t.typsend <> 0 AND t.typreceive <> 0 AS has_binary_form
+  FROM pg_type t
+  LEFT JOIN pg_type e ON e.typarray = t.oid
+  LEFT JOIN pg_range r ON r.rngtypid = t.oid
+  LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
+ WHERE t.typtype IN ('b', 'd', 'e', 'r', 'm')";
+
+fn decode_table(row: &Row, name: TableName, root: TableName, columns: Vec<SourceColumn>) -> SourceTable {
+    let rows: f64 = row.get("rows_estimated");
+    let kind = match (row.get("is_partitioned"), row.get("relispartition")) {
+        (true, _) => TableKind::Partitioned { root },
+        (false, true) => TableKind::Partition { root },
+        (false, false) => TableKind::Ordinary,
+    };
+    SourceTable {
+        oid: Oid(row.get("oid")),
+        kind,
+        persistence: if row.get("is_unlogged") { Persistence::Unlogged } else { Persistence::Logged },
+        replica_identity: decode_identity(row, &columns),
+        heap_bytes: unsigned(row.get("heap_bytes")),
+        total_bytes: unsigned(row.get("total_bytes")),
+        // PostgreSQL says -1 for "unknown"; beyond 2^53 an estimate need not be exact.
+        rows_estimated: (rows >= 0.0).then_some(rows as u64),
+        owner: row.get("owner"),
+        owned_by_us: row.get("owned_by_us"),
+        readable: row.get("readable"),
+        name,
+        columns,
+    }
+}
+
+fn decode_identity(row: &Row, columns: &[SourceColumn]) -> ReplicaIdentity {
+    let setting: String = row.get("replica_identity");
+    let has_index: bool = row.get("has_index");
+    let is_deferrable: bool = row.get("is_deferrable");
+    let (how, identity) = match setting.as_str() {
+        "f" => (IdentityKind::Full, columns.iter().map(|column| column.name.clone()).collect()),
+        "n" => return ReplicaIdentity::Missing(MissingIdentity::Nothing),
+        "i" if has_index => (IdentityKind::Index, row.get("identity_columns")),
+        "i" => return ReplicaIdentity::Missing(MissingIdentity::IndexGone),
+        _ if is_deferrable => return ReplicaIdentity::Missing(MissingIdentity::DeferrablePrimaryKey),
+        _ if has_index => (IdentityKind::PrimaryKey, row.get("identity_columns")),
+        _ => return ReplicaIdentity::Missing(MissingIdentity::NoPrimaryKey),
+    };
+    usable_identity(how, identity, columns, row.get("version"))
+}
+
+/// The stream carries no generated columns, so an identity must not need one. Before PostgreSQL 18 a FULL identity
+/// goes without them; from 18 on, UPDATE and DELETE of such a published table fail on the source.
+fn usable_identity(
+    how: IdentityKind,
+    identity: Vec<String>,
+    columns: &[SourceColumn],
+    version: i32,
+) -> ReplicaIdentity {
+    let is_generated = |name: &String| {
+        columns.iter().any(|column| column.name == *name && column.generated != Generated::No)
+    };
+    let (generated, columns): (Vec<_>, Vec<_>) = identity.into_iter().partition(is_generated);
+    let tolerated = how == IdentityKind::Full && version < 180_000;
+    if generated.is_empty() || tolerated {
+        ReplicaIdentity::Usable { columns, how }
+    } else {
+        ReplicaIdentity::Missing(MissingIdentity::GeneratedColumn)
+    }
+}
+
+async fn read_columns(source: &SqlSession) -> Result<BTreeMap<u32, Vec<SourceColumn>>, CatalogError> {
+    let types = read_types(source).await?;
+    let rows = source.query(&format!("{COLUMNS}{IS_USER_TABLE} ORDER BY a.attrelid, a.attnum"), &[]).await?;
+    let mut columns: BTreeMap<u32, Vec<SourceColumn>> = BTreeMap::new();
+    for row in rows {
+        let type_oid: u32 = row.get(3);
+        let generated: String = row.get(4);
+        let identity: String = row.get(5);
+        columns.entry(row.get(0)).or_default().push(SourceColumn {
+            name: row.get(1),
+            type_name: row.get(2),
+            type_oid: Oid(type_oid),
+            generated: match generated.as_str() {
+                "s" => Generated::Stored,
+                "v" => Generated::Virtual,
+                _ => Generated::No,
+            },
+            identity: match identity.as_str() {
+                "a" => ColumnIdentity::Always,
+                "d" => ColumnIdentity::ByDefault,
+                _ => ColumnIdentity::No,
+            },
+            binary_portable: is_binary_portable(&types, type_oid),
+        });
+    }
+    Ok(columns)
+}
+
+async fn read_types(source: &SqlSession) -> Result<BTreeMap<u32, TypeFacts>, CatalogError> {
+    let rows = source.query(TYPES, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get("oid"), decode_type(row))).collect())
+}
+
+fn decode_type(row: &Row) -> TypeFacts {
+    let typtype: String = row.get("typtype");
+    let element: Option<u32> = row.get("element");
+    let bound: Option<u32> = row.get("bound");
+    let kind = match (typtype.as_str(), element, bound) {
+        (_, Some(element), _) => TypeKind::Array { element },
+        ("d", ..) => TypeKind::Domain { base: row.get("typbasetype") },
+        ("e", ..) => TypeKind::Enum,
+        ("r" | "m", _, Some(bound)) => TypeKind::Range { bound },
+        ("b", ..) => TypeKind::Base,
+        _ => TypeKind::Other,
+    };
+    TypeFacts { kind, has_binary_form: row.get("has_binary_form") }
+}
+
+/// Sizes are never negative; the protocol has no unsigned type.
+fn unsigned(bytes: i64) -> u64 {
+    u64::try_from(bytes).unwrap_or_default()
+}
