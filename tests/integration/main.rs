@@ -3,5 +3,6 @@
 
 mod harness;
 
+mod live_workload;
 mod local_cluster;
 mod row_comparison;

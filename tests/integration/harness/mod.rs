@@ -1,3 +1,4 @@
 //! What the tests stand on: clusters, the program as a child process, faults, the judges.
 
 pub(crate) mod clusters;
+pub(crate) mod wait;
