@@ -199,6 +199,24 @@ impl PgoutputOptions {
         Ok(pairs)
     }
 
+    /// Whether a server knows these options; it would refuse `START_REPLICATION` otherwise, after the slot was made.
+    pub fn check_server(&self, server: ServerVersion) -> Result<(), CommandError> {
+        let asked = [
+            (self.proto_version >= ProtocolVersion::V2, "protocol version 2", 14),
+            (self.proto_version >= ProtocolVersion::V3, "protocol version 3", 15),
+            (self.proto_version >= ProtocolVersion::V4, "protocol version 4", 16),
+            (self.messages, "the pgoutput option messages", 14),
+            (self.binary, "the pgoutput option binary", 14),
+            (self.origin.is_some(), "the pgoutput option origin", 16),
+        ];
+        match asked.into_iter().find(|&(wanted, _, needed)| wanted && server.major() < needed) {
+            Some((_, option, needed)) => {
+                Err(CommandError::NeedsServer { option, needed, server: server.major() })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn require(&self, needed: ProtocolVersion, option: &'static str) -> Result<(), CommandError> {
         if self.proto_version >= needed {
             return Ok(());

@@ -16,7 +16,7 @@
 //! - [`pgoutput`]: the messages of the `pgoutput` plugin, protocol versions 1 to 4, decoded and encoded.
 //!
 //! Two rules hold everywhere. No input can make this crate panic: decoders read through one checked cursor, and
-//! their errors carry the offset and what was expected there, never the bytes themselves. And no row value or secret
+//! their errors carry the offset and what was expected there, and of the input at most one tag byte. And no row value or secret
 //! is ever printed: the [`Debug`](std::fmt::Debug) output of anything that carries one shows a length (INV-10).
 //!
 //! ```

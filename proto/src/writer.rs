@@ -30,9 +30,9 @@ pub enum EncodeError {
         /// The first version that has it.
         version: u8,
     },
-    /// A message that has no streamed form was wrapped as streamed.
-    #[error("a {0} message cannot be part of a streamed block")]
-    NotStreamable(&'static str),
+    /// The message has no form at this place, such as one that was wrapped as streamed and never is.
+    #[error("a {0} message cannot stand at this place of a stream")]
+    OutOfPlace(&'static str),
 }
 
 pub(crate) fn put_lsn(out: &mut BytesMut, position: impl Into<Option<Lsn>>) {

@@ -103,6 +103,22 @@ fn options_that_the_protocol_version_lacks_are_refused_before_the_server_is_aske
 }
 
 #[test]
+fn options_that_the_server_lacks_are_refused_by_name() {
+    let base = PgoutputOptions::new(vec!["p".to_owned()]);
+    let v13 = ServerVersion(130_023);
+    assert_eq!(base.check_server(v13), Ok(()));
+    let needs = |option, needed, server| Err(CommandError::NeedsServer { option, needed, server });
+    let messages = PgoutputOptions { messages: true, ..base.clone() };
+    assert_eq!(messages.check_server(v13), needs("the pgoutput option messages", 14, 13));
+    assert_eq!(messages.check_server(V14), Ok(()));
+    let origin = PgoutputOptions { origin: Some(Origin::None), ..base.clone() };
+    assert_eq!(origin.check_server(V15), needs("the pgoutput option origin", 16, 15));
+    let v4 = PgoutputOptions { proto_version: ProtocolVersion::V4, ..base };
+    assert_eq!(v4.check_server(V15), needs("protocol version 4", 16, 15));
+    assert_eq!(v4.check_server(ServerVersion(160_000)), Ok(()));
+}
+
+#[test]
 fn the_small_commands_are_what_the_grammar_says() {
     assert_eq!(identify_system(), "IDENTIFY_SYSTEM");
     assert_eq!(timeline_history(3), "TIMELINE_HISTORY 3");

@@ -321,10 +321,7 @@ fn what_the_wire_cannot_carry_is_refused_and_leaves_no_trace() {
     let too_long = EncodeError::TooLong { what: "row", len: 65_536, max: 65_535 };
     assert_eq!(encode(&wide, ProtocolVersion::V1, &mut out), Err(too_long));
     let nested = LogicalMessage::Streamed { xid: Xid(1), message: Box::new(LogicalMessage::StreamStop) };
-    assert_eq!(
-        encode(&nested, ProtocolVersion::V2, &mut out),
-        Err(EncodeError::NotStreamable("stream stop"))
-    );
+    assert_eq!(encode(&nested, ProtocolVersion::V2, &mut out), Err(EncodeError::OutOfPlace("stream stop")));
     assert_eq!(out, &b"before"[..]);
 }
 

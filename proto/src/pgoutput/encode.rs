@@ -62,7 +62,7 @@ fn encode_message(
         LogicalMessage::StreamStart { .. }
         | LogicalMessage::StreamStop
         | LogicalMessage::StreamCommit { .. }
-        | LogicalMessage::StreamAbort { .. } => encode_streamed_transaction(message, out),
+        | LogicalMessage::StreamAbort { .. } => encode_streamed_transaction(message, out)?,
         LogicalMessage::BeginPrepare { .. }
         | LogicalMessage::Prepare { .. }
         | LogicalMessage::CommitPrepared { .. }
@@ -152,7 +152,7 @@ fn encode_change(
             out.put_slice(content);
             Ok(())
         }
-        other => Err(EncodeError::NotStreamable(other.kind())),
+        other => Err(EncodeError::OutOfPlace(other.kind())),
     }
 }
 
@@ -180,7 +180,7 @@ fn encode_truncate(
     Ok(())
 }
 
-fn encode_streamed_transaction(message: &LogicalMessage, out: &mut BytesMut) {
+fn encode_streamed_transaction(message: &LogicalMessage, out: &mut BytesMut) -> Result<(), EncodeError> {
     match message {
         LogicalMessage::StreamStart { xid, first_segment } => {
             out.put_u8(b'S');
@@ -204,8 +204,10 @@ fn encode_streamed_transaction(message: &LogicalMessage, out: &mut BytesMut) {
                 put_timestamp(out, info.abort_time);
             }
         }
-        _ => out.put_u8(b'E'),
+        LogicalMessage::StreamStop => out.put_u8(b'E'),
+        other => return Err(EncodeError::OutOfPlace(other.kind())),
     }
+    Ok(())
 }
 
 fn encode_prepared_transaction(message: &LogicalMessage, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -243,7 +245,7 @@ fn encode_prepared_transaction(message: &LogicalMessage, out: &mut BytesMut) -> 
             out.put_u32(xid.0);
             put_cstr(out, gid.as_bytes(), "global identifier")
         }
-        other => Err(EncodeError::NotStreamable(other.kind())),
+        other => Err(EncodeError::OutOfPlace(other.kind())),
     }
 }
 

@@ -70,14 +70,14 @@ pub enum LogicalMessage {
     Relation(Relation),
     /// `Y`: the name of a type that is not built in, before a relation that uses it.
     Type(TypeInfo),
-    /// `I`
+    /// `I`: a row was inserted.
     Insert {
         /// The table.
         relation: Oid,
         /// The row.
         new: Tuple,
     },
-    /// `U`
+    /// `U`: a row was updated.
     Update {
         /// The table.
         relation: Oid,
@@ -86,14 +86,14 @@ pub enum LogicalMessage {
         /// The row as it is now; columns whose TOASTed value did not change are absent from it.
         new: Tuple,
     },
-    /// `D`
+    /// `D`: a row was deleted.
     Delete {
         /// The table.
         relation: Oid,
         /// What identifies the row.
         old: OldTuple,
     },
-    /// `T`
+    /// `T`: tables were truncated.
     Truncate {
         /// The published tables that were truncated by one statement, those reached by CASCADE included.
         relations: Vec<Oid>,
