@@ -1,8 +1,9 @@
-//! The side that is left: what is in its catalog, the publication and the slot this program keeps there.
-//! Never decides when any of it is created or dropped; that is the migration's.
+//! The side that is left: what is in its catalog, the publication and the slot this program keeps there, and the
+//! fence. Never decides when any of it is created or dropped; that is the migration's and the cutover's.
 
 pub mod catalog;
 mod column_type;
+pub mod fence;
 pub mod publication;
 pub mod slot;
 

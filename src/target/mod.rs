@@ -2,5 +2,7 @@
 //! Never decides when something is applied; only knows how the target keeps it.
 
 mod durability;
+pub mod gate;
+pub mod sequences;
 
 pub use durability::{CommitReceipt, DurableLsn};

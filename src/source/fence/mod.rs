@@ -1,0 +1,115 @@
+//! The fence: one transaction on the source that locks every published table against writes, enables the deny
+//! triggers, freezes the sequences and writes the fence row. Rolled back it leaves nothing and blocked writers
+//! simply go on (INV-9); committed it is the point of no return. This module opens, proves, commits and rolls
+//! back that transaction; it never decides which of it is to happen.
+
+mod arm;
+mod hold;
+mod obstacle;
+mod plan;
+mod truth;
+
+use crate::connection::ConnectError;
+use crate::cutover::SqlFailure;
+use crate::model::TableName;
+
+pub use arm::{ArmBound, arm, disarm, is_armed};
+pub use hold::{CommitAnswer, Fence, FenceTerms};
+pub use obstacle::{Obstacle, long_transactions, prepared_transactions};
+pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
+pub use truth::{FenceRow, read_truth};
+
+/// Schema of everything this program keeps on the source.
+const SCHEMA: &str = "pgsluice";
+/// The trigger that refuses writes, on every published table: created disabled, enabled by the fence.
+pub const DENY_TRIGGER: &str = "pgsluice_deny";
+
+/// The fence could not be armed, taken or read. Nothing is committed on the source when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    /// A statement failed.
+    #[error(transparent)]
+    Sql(#[from] SqlFailure),
+    /// A session could not be had.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The publication is not there or has no tables.
+    #[error("the publication `{publication}` has no tables on the source, so there is nothing to fence")]
+    NothingPublished {
+        /// Its name.
+        publication: String,
+    },
+    /// Tables or sequences came or went between arming and locking.
+    #[error("the set of tables or sequences changed while the cutover was being prepared: {}", names(.differing))]
+    SetChanged {
+        /// Those that are in one set only.
+        differing: Vec<TableName>,
+    },
+    /// A table's lock was not to be had while arming.
+    #[error("the deny trigger of {table} could not be created within {bound_seconds} s{}", in_the_way(.obstacle))]
+    ArmBlocked {
+        /// The table.
+        table: TableName,
+        /// How long it was tried.
+        bound_seconds: u64,
+        /// Who holds it.
+        obstacle: Option<Obstacle>,
+    },
+    /// The fence row cannot be read because the fence transaction is still open on the source.
+    #[error("the fence transaction of an earlier cutover is still open on the source")]
+    StillOpen,
+    /// A row of an earlier cutover is there.
+    #[error("the source is fenced already: it has moved to {moved_to} (epoch {epoch})")]
+    AlreadyCommitted {
+        /// Its epoch.
+        epoch: i64,
+        /// Where the source's clients are sent.
+        moved_to: String,
+    },
+}
+
+impl FenceError {
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Sql(failure) => failure.remedy(),
+            Self::Connect(error) => error.remedy(),
+            Self::NothingPublished { publication } => format!(
+                "Check `source.publication`, and that nobody dropped the publication `{publication}`; pgsluice \
+                 creates it before the copy."
+            ),
+            Self::SetChanged { .. } => {
+                "Start the cutover again: it prepares itself anew. If the table is new, check \
+                 that it is in the publication and on the target first."
+                    .into()
+            }
+            Self::ArmBlocked { .. } => {
+                "Let the transaction that is in the way end, or end it, then start the cutover again.".into()
+            }
+            Self::StillOpen => {
+                "Wait: the server ends it after idle_in_transaction_session_timeout; or end the session \
+                 `pgsluice fence` with pg_terminate_backend."
+                    .into()
+            }
+            Self::AlreadyCommitted { .. } => {
+                "The migration is over. If it was undone by hand, remove the fence with \
+                 `pgsluice cleanup --unfence-source`."
+                    .into()
+            }
+        }
+    }
+}
+
+fn names(tables: &[TableName]) -> String {
+    const SHOWN_MAX: usize = 5;
+    let mut text = tables.iter().take(SHOWN_MAX).map(TableName::plain).collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = tables.len().checked_sub(SHOWN_MAX) {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+fn in_the_way(obstacle: &Option<Obstacle>) -> String {
+    obstacle.as_ref().map(|obstacle| format!("; in the way: {obstacle}")).unwrap_or_default()
+}

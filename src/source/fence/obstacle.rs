@@ -1,0 +1,189 @@
+//! Who is in the fence's way: transactions that hold a lock it needs, that have a transaction id while it needs
+//! there to be none, or that are prepared. Works with ordinary rights: what another role runs is not visible then,
+//! its process, role and age are.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+use super::FenceError;
+use crate::cutover::SqlFailure;
+use crate::model::{Side, TableName};
+
+/// Somebody in the way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Obstacle {
+    /// A session.
+    Session {
+        /// `pg_stat_activity.pid`.
+        pid: i32,
+        /// Its role, or what kind of background process it is.
+        role: String,
+        /// `application_name`.
+        application: String,
+        /// `idle in transaction`, `active`, …; empty when we may not see it.
+        state: String,
+        /// Age of its transaction.
+        age: Duration,
+        /// Whether it waits for our own fence, so that waiting for it is in vain.
+        waits_for_us: bool,
+    },
+    /// A prepared transaction.
+    Prepared {
+        /// `pg_prepared_xacts.gid`.
+        gid: String,
+        /// Who prepared it.
+        owner: String,
+        /// Since when.
+        age: Duration,
+    },
+}
+
+impl Obstacle {
+    /// The process to terminate, if there is one and the operator allows it.
+    pub(super) const fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Session { pid, .. } => Some(*pid),
+            Self::Prepared { .. } => None,
+        }
+    }
+
+    pub(super) const fn waits_for_us(&self) -> bool {
+        matches!(self, Self::Session { waits_for_us: true, .. })
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session { pid, role, application, state, age, .. } => {
+                write!(f, "process {pid} of {role}")?;
+                if !application.is_empty() {
+                    write!(f, " ({application})")?;
+                }
+                if !state.is_empty() {
+                    write!(f, ", {state}")?;
+                }
+                write!(f, ", transaction open for {:.1} s", age.as_secs_f64())
+            }
+            Self::Prepared { gid, owner, age } => {
+                write!(f, "prepared transaction '{gid}' of {owner}, {:.1} s old", age.as_secs_f64())
+            }
+        }
+    }
+}
+
+/// What is selected of a session in `pg_stat_activity a`.
+const SESSION: &str = "a.pid, coalesce(a.usename::text, a.backend_type, 'a background process'),
+    coalesce(a.application_name, ''), coalesce(a.state, ''),
+    coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8";
+
+fn session(row: &Row) -> Obstacle {
+    Obstacle::Session {
+        pid: row.get(0),
+        role: row.get(1),
+        application: row.get(2),
+        state: row.get(3),
+        age: seconds(row.get(4)),
+        waits_for_us: row.try_get(5).unwrap_or(false),
+    }
+}
+
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or_default()
+}
+
+/// Those that have a transaction id in this database, except ours and autovacuum's: the proof needs there to be
+/// none. A transaction's lock on its own id is given up only after its commit record is written, so whoever is
+/// not in `pg_locks` is before the marker in the WAL.
+pub(super) async fn writing_transactions(
+    control: &Client,
+    fence_pid: i32,
+) -> Result<Vec<Obstacle>, FenceError> {
+    let sql = format!(
+        "SELECT {SESSION}, $1 = ANY (pg_blocking_pids(a.pid))
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+           AND a.datname = current_database() AND a.pid <> $1 AND a.pid <> pg_backend_pid()
+           AND a.usesysid IS NOT NULL"
+    );
+    // A session's activity is read once per transaction; this session is never in one.
+    let (sessions, prepared) = futures_util::future::try_join(
+        control.query_typed(&sql, &[(&fence_pid, Type::INT4)]),
+        control.query_typed(PREPARED, &[]),
+    )
+    .await
+    .map_err(SqlFailure::of(Side::Source, "look for transactions that are still writing"))?;
+    Ok(prepared.iter().map(prepared_transaction).chain(sessions.iter().map(session)).collect())
+}
+
+/// Those that hold a lock on `relation` (`pg_class.oid`) which conflicts with the fence's.
+pub(super) async fn lock_holders(
+    control: &Client,
+    relation: u32,
+    fence_pid: i32,
+) -> Result<Vec<Obstacle>, FenceError> {
+    let sql = format!(
+        "SELECT DISTINCT {SESSION}, false
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND a.pid <> $2
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+    );
+    let (sessions, prepared) = futures_util::future::try_join(
+        control.query_typed(&sql, &[(&relation, Type::OID), (&fence_pid, Type::INT4)]),
+        control.query_typed(PREPARED, &[]),
+    )
+    .await
+    .map_err(SqlFailure::of(Side::Source, "look for who holds a table's lock"))?;
+    Ok(sessions.iter().map(session).chain(prepared.iter().map(prepared_transaction)).collect())
+}
+
+const PREPARED: &str = "SELECT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::float8
+    FROM pg_prepared_xacts WHERE database = current_database()";
+
+fn prepared_transaction(row: &Row) -> Obstacle {
+    Obstacle::Prepared { gid: row.get(0), owner: row.get(1), age: seconds(row.get(2)) }
+}
+
+/// The prepared transactions of this database: none may be left when the fence is taken.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn prepared_transactions(source: &Client) -> Result<Vec<Obstacle>, FenceError> {
+    let rows = source
+        .query_typed(PREPARED, &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look for prepared transactions"))?;
+    Ok(rows.iter().map(prepared_transaction).collect())
+}
+
+/// Sessions that have held a write lock on one of `tables`, or a transaction id, for longer than `age`: the fence
+/// would wait for them in vain.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn long_transactions(
+    source: &Client,
+    tables: &[(u32, TableName)],
+    age: Duration,
+) -> Result<Vec<Obstacle>, FenceError> {
+    let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+    let sql = format!(
+        "SELECT DISTINCT {SESSION}, false
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+           AND a.usesysid IS NOT NULL
+           AND ((l.locktype = 'relation' AND l.relation = ANY ($1)
+                 AND l.mode NOT IN ('AccessShareLock', 'RowShareLock'))
+                OR (l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock'))
+           AND clock_timestamp() - a.xact_start > make_interval(secs => $2)"
+    );
+    let rows = source
+        .query_typed(&sql, &[(&oids, Type::OID_ARRAY), (&age.as_secs_f64(), Type::FLOAT8)])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look for long transactions"))?;
+    Ok(rows.iter().map(session).collect())
+}

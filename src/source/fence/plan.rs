@@ -1,0 +1,171 @@
+//! What the fence covers: every table of the publication with its partitions and their parents, because a
+//! statement trigger fires only on the table that is named; and every sequence that is migrated.
+
+use futures_util::future::try_join;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::{DENY_TRIGGER, FenceError};
+use crate::cutover::SqlFailure;
+use crate::model::{SequenceName, Side, TableName};
+
+/// A table the fence covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FencedTable {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// `pg_trigger.tgenabled` of the deny trigger, `None` where there is none.
+    pub deny_trigger: Option<u8>,
+}
+
+/// A sequence the fence freezes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenSequence {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its name.
+    pub name: SequenceName,
+    /// `pg_sequence.seqstart`: setting it again is the no-op that takes the lock.
+    pub start: i64,
+    /// The table it is owned by, for messages about a missing one.
+    pub owner: Option<u32>,
+}
+
+/// Both, each in name order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FencePlan {
+    /// Tables.
+    pub tables: Vec<FencedTable>,
+    /// Sequences.
+    pub sequences: Vec<FrozenSequence>,
+}
+
+impl FencePlan {
+    /// Names that are in one of the two plans only (by name and oid).
+    pub(super) fn difference(&self, other: &Self) -> Vec<TableName> {
+        let identities = |plan: &Self| -> Vec<(u32, TableName)> {
+            let tables = plan.tables.iter().map(|table| (table.oid, table.name.clone()));
+            tables.chain(plan.sequences.iter().map(|each| (each.oid, each.name.clone()))).collect()
+        };
+        let (ours, theirs) = (identities(self), identities(other));
+        let only = |some: &[(u32, TableName)], others: &[(u32, TableName)]| -> Vec<TableName> {
+            some.iter().filter(|each| !others.contains(each)).map(|(_, name)| name.clone()).collect()
+        };
+        let mut differing = only(&ours, &theirs);
+        differing.extend(only(&theirs, &ours));
+        differing.sort();
+        differing.dedup();
+        differing
+    }
+
+    /// The tables' names.
+    #[must_use]
+    pub fn table_names(&self) -> Vec<TableName> {
+        self.tables.iter().map(|table| table.name.clone()).collect()
+    }
+
+    /// The sequences' names.
+    #[must_use]
+    pub fn sequence_names(&self) -> Vec<SequenceName> {
+        self.sequences.iter().map(|sequence| sequence.name.clone()).collect()
+    }
+}
+
+/// Published tables, downwards over partitions and upwards over their parents.
+const FENCED: &str = "\
+WITH RECURSIVE published(oid) AS (
+  SELECT r.prrelid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $1
+), below(oid) AS (
+  SELECT oid FROM published
+  UNION
+  SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+), above(oid) AS (
+  SELECT oid FROM published
+  UNION
+  SELECT i.inhparent FROM above a JOIN pg_class c ON c.oid = a.oid AND c.relispartition
+    JOIN pg_inherits i ON i.inhrelid = a.oid
+), fenced(oid) AS (
+  SELECT oid FROM below UNION SELECT oid FROM above
+)";
+
+/// The tables of publication `publication` and the sequences of the database, as the catalog has them now.
+///
+/// Sequences are those of user schemas that belong to no extension and to no table outside the publication: those
+/// stay with their table.
+///
+/// # Errors
+/// The catalog cannot be read, or the publication has no tables.
+pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, FenceError> {
+    let tables_sql = format!(
+        "{FENCED}
+         SELECT c.oid, n.nspname::text, c.relname::text, t.tgenabled
+         FROM fenced f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = '{DENY_TRIGGER}'
+         WHERE c.relkind IN ('r', 'p')
+         ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\""
+    );
+    let sequences_sql = format!(
+        "{FENCED}
+         SELECT c.oid, n.nspname::text, c.relname::text, s.seqstart, d.refobjid
+         FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
+              AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+         WHERE n.nspname NOT IN ('pgsluice', 'information_schema') AND n.nspname !~ '^pg_'
+           AND (d.refobjid IS NULL OR d.refobjid IN (SELECT oid FROM fenced))
+           AND NOT EXISTS (SELECT 1 FROM pg_depend e
+                WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+         ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\""
+    );
+    // Both in flight at once: this runs inside the write pause too.
+    let (tables, sequences) = try_join(
+        source.query_typed(&tables_sql, &[(&publication, Type::TEXT)]),
+        source.query_typed(&sequences_sql, &[(&publication, Type::TEXT)]),
+    )
+    .await
+    .map_err(SqlFailure::of(Side::Source, "read the published tables and the sequences"))?;
+    if tables.is_empty() {
+        return Err(FenceError::NothingPublished { publication: publication.to_owned() });
+    }
+    let tables = tables
+        .iter()
+        .map(|row| FencedTable {
+            oid: row.get(0),
+            name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            deny_trigger: row.get::<_, Option<i8>>(3).map(i8::cast_unsigned),
+        })
+        .collect();
+    let sequences = sequences
+        .iter()
+        .map(|row| FrozenSequence {
+            oid: row.get(0),
+            name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            start: row.get(3),
+            owner: row.get(4),
+        })
+        .collect();
+    Ok(FencePlan { tables, sequences })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(tables: &[(u32, &str)]) -> FencePlan {
+        let table = |&(oid, name): &(u32, &str)| FencedTable {
+            oid,
+            name: TableName::new("public", name),
+            deny_trigger: Some(b'D'),
+        };
+        FencePlan { tables: tables.iter().map(table).collect(), sequences: Vec::new() }
+    }
+
+    #[test]
+    fn a_table_that_was_dropped_and_made_again_is_another_table() {
+        let (before, after) = (plan(&[(1, "a"), (2, "b")]), plan(&[(1, "a"), (3, "b"), (4, "c")]));
+        assert_eq!(before.difference(&after), [TableName::new("public", "b"), TableName::new("public", "c")]);
+        assert!(before.difference(&before).is_empty());
+    }
+}
