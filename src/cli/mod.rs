@@ -2,6 +2,8 @@
 //! that do the work themselves are wired in `app`; nothing here opens a database connection.
 
 mod client;
+#[cfg(test)]
+mod client_tests;
 mod render;
 
 pub use client::{ApiClient, ClientCommand, ClientError, StatusView};

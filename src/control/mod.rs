@@ -5,10 +5,14 @@
 mod access;
 pub mod dto;
 mod events;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod openapi;
 mod operations;
 mod problem;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;

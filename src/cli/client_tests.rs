@@ -1,0 +1,139 @@
+//! The client commands against a served API; the test plays the migration task.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::{ApiClient, ClientCommand, ClientError, Exit, OutputFormat, StatusView};
+use crate::config::BearerToken;
+use crate::control::fixture::{Fixture, TOKEN, paused_step, running};
+use crate::control::serve;
+use crate::cutover::{CutoverReport, Outcome};
+use crate::migration::{Command, CutoverMode, Refusal};
+use crate::runtime::Shutdown;
+
+/// Serves an API whose operations end as `end` says, as soon as they were accepted.
+async fn serve_one(
+    end: impl Fn(&mut CutoverReport) + Send + 'static,
+) -> (SocketAddr, Shutdown, JoinHandle<()>) {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    let shutdown = fixture.shutdown.clone();
+    let migration = tokio::spawn(async move {
+        while let Some(command) = fixture.commands.recv().await {
+            let (mode, reply) = match command {
+                Command::StartCutover { request, reply } => (request.mode, reply),
+                Command::AbortCutover { reply } | Command::ConfirmTraffic { reply } => {
+                    (CutoverMode::Cutover, reply)
+                }
+            };
+            let accepted = running(5, mode);
+            let mut ended = accepted.clone();
+            ended.steps = vec![paused_step("lock_tables", Duration::from_millis(12))];
+            ended.pause = Some(Duration::from_millis(48));
+            end(&mut ended);
+            reply.send(Ok(accepted)).expect("somebody waits");
+            fixture.board.update(|status| status.cutover = Some(ended));
+        }
+    });
+    (address, shutdown, migration)
+}
+
+fn client(address: SocketAddr, output: OutputFormat) -> ApiClient {
+    ApiClient::new(&address.to_string(), Some(BearerToken::new(TOKEN)), output).expect("client")
+}
+
+async fn run(client: &ApiClient, command: ClientCommand) -> (Result<Exit, ClientError>, String) {
+    let mut printed = Vec::new();
+    let exit = client.run(command, &mut printed).await;
+    (exit, String::from_utf8(printed).expect("utf-8"))
+}
+
+#[tokio::test]
+async fn a_rehearsal_is_followed_to_its_end_and_prints_the_forecast() {
+    let (address, ..) = serve_one(|report| report.outcome = Outcome::Completed).await;
+    let command = ClientCommand::Rehearse { max_pause: Some(Duration::from_millis(500)) };
+    let (exit, printed) = run(&client(address, OutputFormat::Table), command).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    assert!(printed.starts_with("rehearsal 5 accepted\n  lock_tables "), "{printed}");
+    assert!(printed.contains("25 % of the pause"), "{printed}");
+    assert!(printed.ends_with("this is the forecast. Writers waited 48.0 ms.\n"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_exit_tells_how_the_operation_ended() {
+    let reason = || "a long transaction".to_owned();
+    let (aborts, ..) =
+        serve_one(move |report| report.outcome = Outcome::Aborted { reason: reason(), remedy: reason() })
+            .await;
+    let aborting = client(aborts, OutputFormat::Json);
+    let (exit, printed) = run(&aborting, ClientCommand::Cutover { max_pause: None }).await;
+    assert_eq!(exit.expect("followed"), Exit::Failed);
+    let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
+    assert_eq!(document["outcome"], "aborted");
+    assert_eq!(run(&aborting, ClientCommand::Abort).await.0.expect("followed"), Exit::Success);
+
+    let (doubts, ..) =
+        serve_one(|report| report.outcome = Outcome::InDoubt { reason: "?".into(), remedy: "?".into() })
+            .await;
+    let doubting = client(doubts, OutputFormat::Table);
+    assert_eq!(run(&doubting, ClientCommand::Confirm).await.0.expect("followed"), Exit::Decision);
+}
+
+#[tokio::test]
+async fn the_status_is_printed_once_unless_watched() {
+    let (address, ..) = serve_one(|_| {}).await;
+    let (exit, printed) =
+        run(&client(address, OutputFormat::Table), ClientCommand::Status(StatusView::Once)).await;
+    assert_eq!(exit.expect("answered"), Exit::Success);
+    assert!(printed.starts_with("phase       starting since "), "{printed}");
+}
+
+#[tokio::test]
+async fn refusals_and_unreachable_instances_say_what_to_do_and_how_to_exit() {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    let serving = tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    let migration = async {
+        let Some(Command::AbortCutover { reply }) = fixture.commands.recv().await else { panic!("no abort") };
+        let refusal =
+            Refusal::Conflict { message: "nothing is running".into(), remedy: "nothing to do".into() };
+        reply.send(Err(refusal)).expect("somebody waits");
+    };
+    let asking = client(address, OutputFormat::Table);
+    let ((refused, _), ()) = tokio::join!(run(&asking, ClientCommand::Abort), migration);
+    let refused = refused.expect_err("refused");
+    assert_eq!(
+        (refused.exit(), refused.to_string().as_str()),
+        (Exit::Failed, "nothing is running\nnothing to do")
+    );
+
+    let stranger = ApiClient::new(&format!("http://{address}"), None, OutputFormat::Table).expect("client");
+    let (unauthorized, _) = run(&stranger, ClientCommand::Cutover { max_pause: None }).await;
+    assert_eq!(unauthorized.expect_err("no token").exit(), Exit::Usage);
+    let (missing, _) = run(&asking, ClientCommand::Verify).await;
+    let missing = missing.expect_err("not in this version");
+    assert!(missing.exit() == Exit::Usage && missing.to_string().contains("not available in this version"));
+
+    fixture.shutdown.request();
+    serving.await.expect("no panic").expect("no error");
+    let (gone, _) = run(&asking, ClientCommand::Status(StatusView::Once)).await;
+    let gone = gone.expect_err("nobody is there");
+    assert_eq!(gone.exit(), Exit::Usage);
+    assert!(gone.to_string().contains("--api"), "{gone}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_named_and_secrets_in_it_are_not_repeated() {
+    for address in ["", "ftp://host", "http://", "::::"] {
+        let error = ApiClient::new(address, None, OutputFormat::Table).expect_err("no address");
+        assert_eq!(error.exit(), Exit::Usage, "{address}");
+    }
+    let error = ApiClient::new("http://me:hunter2@host", None, OutputFormat::Table).expect_err("refused");
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+}

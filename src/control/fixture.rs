@@ -1,0 +1,109 @@
+//! An API without a migration behind it, for tests: the test itself plays the migration task.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use super::{Access, ApiState};
+use crate::config::{
+    ApiConfig, ApplyConfig, BearerToken, Config, CutoverConfig, Durability, OnWriters, PreflightConfig,
+    SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, TableFilter, TargetConfig,
+};
+use crate::connection::ConnectionSettings;
+use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
+use crate::migration::{Command, CutoverMode, StatusBoard};
+use crate::runtime::Shutdown;
+use crate::telemetry::Metrics;
+
+pub(crate) const TOKEN: &str = "open-sesame";
+
+/// The state of an API, and the receiving end of its commands.
+pub(crate) struct Fixture {
+    pub(crate) board: StatusBoard,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) state: ApiState,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let (sender, commands) = mpsc::channel(4);
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+        let state = ApiState {
+            board: board.clone(),
+            metrics: Metrics::new().expect("metrics"),
+            commands: sender,
+            config: Arc::new(config()),
+        };
+        Self { board, commands, shutdown: Shutdown::new(), state }
+    }
+
+    /// The routes, as served to a listener with a token.
+    pub(crate) fn router(&self) -> Router {
+        let listen: SocketAddr = "0.0.0.0:8080".parse().expect("address");
+        super::router(self.state.clone(), Access::of(Some(BearerToken::new(TOKEN)), listen), &self.shutdown)
+    }
+}
+
+/// An operation that has just been accepted.
+pub(crate) fn running(epoch: i64, mode: CutoverMode) -> CutoverReport {
+    CutoverReport {
+        epoch,
+        mode,
+        idempotency_key: None,
+        state: "arming",
+        outcome: Outcome::Running,
+        started_at: Timestamp::UNIX_EPOCH,
+        ended_at: None,
+        steps: Vec::new(),
+        pause: None,
+        certificate: None,
+    }
+}
+
+/// One step that took `duration` of the pause.
+pub(crate) fn paused_step(name: &'static str, duration: Duration) -> StepReport {
+    StepReport {
+        name,
+        started_at: Timestamp::UNIX_EPOCH,
+        duration,
+        in_pause: true,
+        outcome: StepOutcome::Done,
+        detail: None,
+    }
+}
+
+fn config() -> Config {
+    let settings = |name: &str| {
+        ConnectionSettings::parse(&format!("host=127.0.0.1 dbname={name} user=test")).expect("settings")
+    };
+    Config {
+        source: SourceConfig {
+            connection: settings("old"),
+            publication: "pgsluice".into(),
+            slot: "pgsluice".into(),
+            tables: TableFilter::default(),
+        },
+        target: TargetConfig { connection: settings("new"), durability: Durability::Local },
+        preflight: PreflightConfig::default(),
+        schema: SchemaConfig { mode: SchemaMode::Existing, postgres_bin_dir: None },
+        snapshot: SnapshotConfig { jobs: 1, chunk_bytes: 1 << 30, max_wal_retained_bytes: None },
+        apply: ApplyConfig { max_batch_bytes: 1 << 20, max_batch_delay: Duration::ZERO, connections: 1 },
+        api: ApiConfig {
+            listen: "127.0.0.1:0".parse().expect("address"),
+            token: Some(BearerToken::new(TOKEN)),
+        },
+        cutover: CutoverConfig {
+            max_pause: Duration::from_secs(1),
+            max_lag_bytes: 1000,
+            on_writers: OnWriters::Wait,
+            reverse: false,
+            moved_to: None,
+        },
+        traffic: Vec::new(),
+    }
+}
