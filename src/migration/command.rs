@@ -68,3 +68,13 @@ pub enum Command {
         reply: oneshot::Sender<Result<CutoverReport, Refusal>>,
     },
 }
+
+impl Command {
+    /// Answers a command with a refusal. Nobody listening any more is no error.
+    pub fn refuse(self, refusal: Refusal) {
+        let (Self::StartCutover { reply, .. }
+        | Self::AbortCutover { reply }
+        | Self::ConfirmTraffic { reply }) = self;
+        let _ = reply.send(Err(refusal));
+    }
+}

@@ -31,6 +31,8 @@ struct Progress {
     applied: Option<Lsn>,
     durable: Option<DurableLsn>,
     marker: Option<AppliedMarker>,
+    transactions: u64,
+    rows: u64,
 }
 
 /// The writing end: owned by the stream's tasks.
@@ -64,6 +66,14 @@ impl StreamPublisher {
         self.0.send_if_modified(|progress| raise(&mut progress.durable, lsn));
     }
 
+    /// So much was applied by a batch that is committed.
+    pub fn counted(&self, transactions: u64, rows: u64) {
+        self.0.send_modify(|progress| {
+            progress.transactions += transactions;
+            progress.rows += rows;
+        });
+    }
+
     /// A marker's transaction was applied.
     pub fn marker(&self, marker: AppliedMarker) {
         self.0.send_modify(|progress| progress.marker = Some(marker));
@@ -95,6 +105,13 @@ impl StreamHandle {
     #[must_use]
     pub fn durable_lsn(&self) -> Option<DurableLsn> {
         self.0.borrow().durable
+    }
+
+    /// Source transactions and row changes applied by this process.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        let progress = self.0.borrow();
+        (progress.transactions, progress.rows)
     }
 
     /// Waits until the marker with this nonce has been applied. Cancel safe.

@@ -1,6 +1,18 @@
 //! Changes as they happen: the walsender's messages are assembled into transactions, applied to the target in
 //! commit order together with their progress record, and acknowledged once durable.
 
+mod apply;
+mod assemble;
+mod engine;
+mod error;
 mod handle;
+mod pipeline;
+mod reader;
+mod resume;
+mod shape;
+mod statement;
+mod walsender;
 
+pub use engine::{StreamContext, StreamHalted, run};
+pub use error::StreamError;
 pub use handle::{AppliedMarker, MARKER_PREFIX, StreamGone, StreamHandle, StreamPublisher};

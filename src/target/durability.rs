@@ -2,6 +2,13 @@
 //! [`DurableLsn`] only for receipts that the durability watch has seen flushed: the status message to the source
 //! accepts nothing else, so acknowledging before it is durable does not compile (INV-3).
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::config::Durability;
+use crate::connection::SqlSession;
 use crate::model::Lsn;
 
 /// A target transaction has committed, and with it everything the source committed up to `source_lsn`.
@@ -47,5 +54,146 @@ impl DurableLsn {
     #[must_use]
     pub const fn lsn(self) -> Lsn {
         self.0
+    }
+}
+
+/// How often the target is asked how far it has flushed, while something waits for it.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Receipts remembered at once (INV-11). More are thinned out: a later one covers the earlier ones.
+const RECEIPTS_MAX: usize = 256;
+
+/// Receipts whose durability is not known yet, in commit order.
+#[derive(Debug, Default)]
+struct Outstanding(VecDeque<CommitReceipt>);
+
+impl Outstanding {
+    fn add(&mut self, receipt: CommitReceipt) {
+        if self.0.len() >= RECEIPTS_MAX {
+            let mut index = 0_usize;
+            self.0.retain(|_| {
+                index += 1;
+                index.is_multiple_of(2)
+            });
+        }
+        self.0.push_back(receipt);
+    }
+
+    /// The newest receipt that is durable, if any became so.
+    fn confirm(&mut self, target_flushed: Lsn) -> Option<DurableLsn> {
+        let mut newest = None;
+        while let Some(durable) =
+            self.0.front().and_then(|first| DurableLsn::confirmed_by(*first, target_flushed))
+        {
+            newest = Some(durable);
+            self.0.pop_front();
+        }
+        newest
+    }
+}
+
+/// Watches, on a connection of its own, how far the target has flushed, and turns receipts into durable positions.
+#[derive(Debug)]
+pub struct DurabilityWatch {
+    session: SqlSession,
+    durability: Durability,
+    outstanding: Outstanding,
+}
+
+impl DurabilityWatch {
+    /// A watch that asks over `session`.
+    #[must_use]
+    pub fn new(session: SqlSession, durability: Durability) -> Self {
+        Self { session, durability, outstanding: Outstanding::default() }
+    }
+
+    /// Takes receipts as they come and hands durable positions to `confirm`, until the sender is gone.
+    ///
+    /// # Errors
+    /// What the target answered; receipts not confirmed until then stay unconfirmed.
+    pub async fn run(
+        mut self,
+        mut receipts: mpsc::Receiver<CommitReceipt>,
+        confirm: impl Fn(DurableLsn) + Send,
+    ) -> Result<(), tokio_postgres::Error> {
+        loop {
+            if self.outstanding.0.is_empty() {
+                match receipts.recv().await {
+                    Some(receipt) => self.outstanding.add(receipt),
+                    None => return Ok(()),
+                }
+            }
+            while let Ok(receipt) = receipts.try_recv() {
+                self.outstanding.add(receipt);
+            }
+            if let Some(flushed) = self.flushed_lsn().await?
+                && let Some(durable) = self.outstanding.confirm(flushed)
+            {
+                confirm(durable);
+            }
+            if !self.outstanding.0.is_empty() {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+        }
+    }
+
+    /// How far the target's WAL is safe: flushed here and, if asked for, on enough standbys. `None` when fewer
+    /// standbys than asked for are connected.
+    async fn flushed_lsn(&self) -> Result<Option<Lsn>, tokio_postgres::Error> {
+        let row = match self.durability {
+            Durability::Local => {
+                self.session.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?
+            }
+            Durability::Standbys(count) => {
+                let standbys = i64::from(count.get());
+                self.session
+                    .query_one(
+                        "SELECT least(pg_current_wal_flush_lsn(), (
+                             SELECT flush_lsn FROM pg_stat_replication
+                             WHERE state = 'streaming' AND flush_lsn IS NOT NULL
+                             ORDER BY flush_lsn DESC OFFSET $1 - 1 LIMIT 1))::text
+                         WHERE (SELECT count(*) FROM pg_stat_replication
+                                WHERE state = 'streaming' AND flush_lsn IS NOT NULL) >= $1
+                         UNION ALL SELECT NULL LIMIT 1",
+                        &[&standbys],
+                    )
+                    .await?
+            }
+        };
+        let text: Option<String> = row.get(0);
+        Ok(text.and_then(|text| text.parse().ok()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(source: u64, target: u64) -> CommitReceipt {
+        CommitReceipt::of_commit(Lsn::new(source), Lsn::new(target))
+    }
+
+    #[test]
+    fn only_receipts_below_the_flushed_position_become_durable() {
+        // Trap 2: a commit with synchronous_commit = off is not durable because it was committed.
+        let mut outstanding = Outstanding::default();
+        for (source, target) in [(10, 100), (20, 200), (30, 300)] {
+            outstanding.add(receipt(source, target));
+        }
+        assert_eq!(outstanding.confirm(Lsn::new(99)), None);
+        assert_eq!(outstanding.confirm(Lsn::new(250)).map(DurableLsn::lsn), Some(Lsn::new(20)));
+        assert_eq!(outstanding.confirm(Lsn::new(250)), None);
+        assert_eq!(outstanding.confirm(Lsn::new(300)).map(DurableLsn::lsn), Some(Lsn::new(30)));
+    }
+
+    #[test]
+    fn thinning_out_receipts_keeps_the_newest_and_never_confirms_too_much() {
+        let mut outstanding = Outstanding::default();
+        for at in 1..=10_000_u64 {
+            outstanding.add(receipt(at, at * 10));
+        }
+        assert!(outstanding.0.len() <= RECEIPTS_MAX);
+        let confirmed = outstanding.confirm(Lsn::new(50_000)).map(DurableLsn::lsn);
+        assert!(confirmed.is_none_or(|lsn| lsn <= Lsn::new(5_000)));
+        assert_eq!(outstanding.confirm(Lsn::new(100_000)).map(DurableLsn::lsn), Some(Lsn::new(10_000)));
     }
 }

@@ -1,8 +1,13 @@
-//! The side that is reached: its progress records, schema, sequences and durability.
+//! The side that is reached: its records, tables, schema, sequences and durability.
 //! Never decides when something is applied; only knows how the target keeps it.
 
 mod durability;
 pub mod gate;
+pub mod lock;
+pub mod progress;
+pub mod records;
 pub mod sequences;
+mod table;
 
-pub use durability::{CommitReceipt, DurableLsn};
+pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn};
+pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table};

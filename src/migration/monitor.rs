@@ -1,0 +1,152 @@
+//! Looks at the source a few times a second and publishes positions, lag, slot retention and throughput. Only
+//! observes: nothing is decided by what it finds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::connection::{SqlSession, connect_sql};
+use crate::model::{Lsn, Side};
+use crate::runtime::Shutdown;
+use crate::stream::StreamHandle;
+use crate::telemetry::{LagTracker, Metrics};
+
+use super::status::{LagView, Positions, StatusBoard, Throughput};
+
+/// How often the source is looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Throughput is measured over this time.
+const THROUGHPUT_WINDOW: Duration = Duration::from_secs(5);
+
+/// What the monitor needs.
+#[derive(Debug)]
+pub struct Monitor {
+    /// Where the source is.
+    pub config: Arc<Config>,
+    /// What the stream has done.
+    pub stream: StreamHandle,
+    /// Where it is published.
+    pub board: StatusBoard,
+    /// Gauges follow the board.
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SourceView {
+    wal_end: Lsn,
+    retained_bytes: Option<u64>,
+}
+
+impl Monitor {
+    /// Watches until shutdown. A source that cannot be reached is looked for again at the next round.
+    pub async fn run(self, shutdown: Shutdown) {
+        let mut session = None;
+        let mut lag = LagTracker::new();
+        let mut rates = Rates::default();
+        loop {
+            let view = self.look(&mut session).await;
+            self.publish(view, &mut lag, &mut rates);
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn look(&self, session: &mut Option<SqlSession>) -> Option<SourceView> {
+        if session.is_none() {
+            *session = connect_sql(&self.config.source.connection, Side::Source, "monitor").await.ok();
+        }
+        let view = match session {
+            Some(session) => self.ask(session).await,
+            None => return None,
+        };
+        if view.is_none() {
+            *session = None;
+        }
+        view
+    }
+
+    async fn ask(&self, session: &SqlSession) -> Option<SourceView> {
+        let slot = &self.config.source.slot;
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [slot];
+        let asked = session.query_one(
+            "SELECT pg_current_wal_flush_lsn()::text,
+                    (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
+                     FROM pg_replication_slots WHERE slot_name = $1)",
+            &parameters,
+        );
+        let row = tokio::time::timeout(INTERVAL * 10, asked).await.ok()?.ok()?;
+        let retained: Option<i64> = row.get(1);
+        Some(SourceView {
+            wal_end: row.get::<_, &str>(0).parse().ok()?,
+            retained_bytes: retained.and_then(|bytes| bytes.try_into().ok()),
+        })
+    }
+
+    fn publish(&self, view: Option<SourceView>, lag: &mut LagTracker, rates: &mut Rates) {
+        let now = Instant::now();
+        let applied = self.stream.applied_lsn();
+        if let Some(view) = view {
+            lag.observe_source(view.wal_end, now);
+        }
+        if let Some(applied) = applied {
+            lag.observe_applied(applied);
+        }
+        let (transactions, rows) = self.stream.counts();
+        let throughput = rates.observe(now, transactions, rows);
+        let lag_view = applied.and_then(|_| lag.lag(now)).map_or_else(LagView::default, LagView::from);
+        self.board.update(|status| {
+            status.positions = Positions {
+                source: view.map(|view| view.wal_end).or(status.positions.source),
+                received: self.stream.received_lsn().max(applied),
+                applied,
+                durable: self.stream.durable_lsn().map(crate::target::DurableLsn::lsn),
+            };
+            status.lag = lag_view;
+            status.throughput = throughput;
+            status.slot_retained_wal_bytes = view.and_then(|view| view.retained_bytes);
+        });
+        self.board.with(|status| self.metrics.publish(status));
+    }
+}
+
+/// Counters of the last few seconds, oldest first.
+#[derive(Debug, Default)]
+struct Rates(std::collections::VecDeque<(Instant, u64, u64)>);
+
+impl Rates {
+    fn observe(&mut self, now: Instant, transactions: u64, rows: u64) -> Throughput {
+        while self.0.front().is_some_and(|(at, ..)| now.duration_since(*at) > THROUGHPUT_WINDOW) {
+            self.0.pop_front();
+        }
+        let (since, transactions_then, rows_then) = *self.0.front().unwrap_or(&(now, transactions, rows));
+        self.0.push_back((now, transactions, rows));
+        let seconds = now.duration_since(since).as_secs_f64();
+        #[expect(clippy::cast_precision_loss, reason = "a rate is an approximation")]
+        let rate = |now: u64, then: u64| if seconds > 0.0 { (now - then) as f64 / seconds } else { 0.0 };
+        Throughput {
+            transactions_per_second: rate(transactions, transactions_then),
+            rows_per_second: rate(rows, rows_then),
+            transactions_total: transactions,
+            rows_total: rows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_those_of_the_last_seconds_only() {
+        let mut rates = Rates::default();
+        let begin = Instant::now();
+        rates.observe(begin, 0, 0);
+        let early = rates.observe(begin + Duration::from_secs(2), 2_000, 8_000);
+        assert!((early.transactions_per_second - 1_000.0).abs() < 1e-6);
+        let later = rates.observe(begin + Duration::from_secs(60), 2_000, 8_000);
+        assert!(later.transactions_per_second.abs() < f64::EPSILON);
+        assert_eq!(later.rows_total, 8_000);
+    }
+}

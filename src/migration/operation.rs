@@ -1,0 +1,240 @@
+//! The long phase: the stream runs, commands are answered, a cutover may run beside it. One task owns all of it, so
+//! that no two cutovers can ever run at once.
+
+use std::future::pending;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::connection::connect_sql;
+use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
+use crate::model::Side;
+use crate::runtime::{Shutdown, Supervisor};
+use crate::stream::{self, StreamContext, StreamHalted};
+use crate::target::records::{self, MigrationRecord, RecordedPhase};
+
+use super::command::{Command, CutoverMode, CutoverRequest, Refusal};
+use super::error::MigrationError;
+use super::status::{Blocking, Phase, Problem, StatusBoard};
+use super::task::Migration;
+
+/// How long the stream gets to end.
+const STREAM_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// The streaming migration.
+pub struct Operation {
+    migration: Migration,
+    record: MigrationRecord,
+    running: Option<RunningCutover>,
+}
+
+enum Happened {
+    Shutdown,
+    StreamEnded(Option<StreamHalted>),
+    Command(Command),
+    CutoverEnded(CutoverReport),
+}
+
+impl Operation {
+    /// An operation whose stream has not begun.
+    #[must_use]
+    pub const fn new(migration: Migration, record: MigrationRecord) -> Self {
+        Self { migration, record, running: None }
+    }
+
+    /// Streams and answers until shutdown, or until the migration is cut over and stopped.
+    ///
+    /// # Errors
+    /// [`MigrationError::Halted`] when an operator has to decide.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+        self.migration.board.enter(Phase::Streaming);
+        let mut tasks = self.start_stream();
+        loop {
+            match self.next(&mut tasks, &mut commands).await {
+                Happened::Shutdown => {
+                    self.finish_cutover().await;
+                    tasks.drain(STREAM_GRACE).await;
+                    return Ok(());
+                }
+                Happened::StreamEnded(halted) => {
+                    self.finish_cutover().await;
+                    return halted.map_or(Ok(()), |halted| Err(self.halt(halted)));
+                }
+                Happened::Command(command) => self.answer(command).await,
+                Happened::CutoverEnded(report) => {
+                    self.running = None;
+                    if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
+                        tasks.drain(STREAM_GRACE).await;
+                        self.record_cut_over().await?;
+                        return self.migration.serve_cut_over(commands).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn start_stream(&self) -> Supervisor<StreamHalted> {
+        let mut tasks = Supervisor::new(self.migration.shutdown.child());
+        let context = StreamContext {
+            config: self.migration.config.clone(),
+            record: self.record.clone(),
+            publisher: self.migration.publisher.clone(),
+            board: self.migration.board.clone(),
+            metrics: self.migration.metrics.clone(),
+        };
+        let shutdown: Shutdown = tasks.shutdown().clone();
+        tasks.spawn("stream", stream::run(context, shutdown));
+        tasks
+    }
+
+    async fn next(
+        &mut self,
+        tasks: &mut Supervisor<StreamHalted>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Happened {
+        let shutdown = self.migration.shutdown.clone();
+        let finished = async {
+            match &mut self.running {
+                Some(running) => running.finished().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.requested() => Happened::Shutdown,
+            end = tasks.next_end() => Happened::StreamEnded(end.and_then(|end| end.outcome.err().flatten())),
+            report = finished => Happened::CutoverEnded(report),
+            Some(command) = commands.recv() => Happened::Command(command),
+        }
+    }
+
+    async fn answer(&mut self, command: Command) {
+        match command {
+            Command::StartCutover { request, reply } => {
+                let _ = reply.send(self.start_cutover(request).await);
+            }
+            Command::AbortCutover { reply } => {
+                let _ = reply.send(self.with_running(RunningCutover::abort));
+            }
+            Command::ConfirmTraffic { reply } => {
+                let _ = reply.send(self.with_running(RunningCutover::confirm));
+            }
+        }
+    }
+
+    async fn start_cutover(&mut self, request: CutoverRequest) -> Result<CutoverReport, Refusal> {
+        if let Some(known) = known_by_key(&self.migration.board, &request) {
+            return Ok(known);
+        }
+        if let Some(running) = self.current() {
+            return Err(Refusal::Conflict {
+                message: format!("operation {} is running", running.epoch),
+                remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort.".into(),
+            });
+        }
+        let (report, running) = cutover::start(self.migration.cutover_context(), request).await?;
+        self.running = Some(running);
+        Ok(report)
+    }
+
+    fn with_running(
+        &self,
+        act: impl FnOnce(&RunningCutover) -> Result<(), Refusal>,
+    ) -> Result<CutoverReport, Refusal> {
+        let Some(running) = &self.running else { return Err(nothing_runs()) };
+        act(running)?;
+        self.migration.board.with(|status| status.cutover.clone()).ok_or_else(nothing_runs)
+    }
+
+    fn current(&self) -> Option<CutoverReport> {
+        self.running.as_ref()?;
+        self.migration.board.with(|status| status.cutover.clone())
+    }
+
+    /// A cutover that is under way ends by itself when shutdown is requested: rolled back before the point of no
+    /// return, left to the next start after it.
+    async fn finish_cutover(&mut self) {
+        if let Some(running) = &mut self.running {
+            let _ = running.abort();
+            let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
+        }
+    }
+
+    async fn record_cut_over(&self) -> Result<(), MigrationError> {
+        let target = connect_sql(&self.migration.config.target.connection, Side::Target, "control").await?;
+        Ok(records::enter(&target, RecordedPhase::CutOver).await?)
+    }
+
+    fn halt(&self, halted: StreamHalted) -> MigrationError {
+        let problem = Problem {
+            message: halted.to_string(),
+            remedy: halted.remedy.clone(),
+            at: Timestamp::now(),
+            blocking: Blocking::Halted,
+        };
+        self.migration.board.update(|status| status.problem = Some(problem));
+        self.migration.board.enter(Phase::Halted);
+        MigrationError::Halted { message: halted.to_string(), remedy: halted.remedy }
+    }
+}
+
+/// The operation that was started with the same idempotency key.
+fn known_by_key(board: &StatusBoard, request: &CutoverRequest) -> Option<CutoverReport> {
+    let key = request.idempotency_key.as_ref()?;
+    board.with(|status| status.cutover.clone()).filter(|report| report.idempotency_key.as_ref() == Some(key))
+}
+
+fn nothing_runs() -> Refusal {
+    Refusal::Conflict {
+        message: "no cutover or rehearsal is running".into(),
+        remedy: "GET /v1/cutover shows how the last one ended.".into(),
+    }
+}
+
+/// What a cutover left behind says about the phase to go on with.
+pub(super) fn adopt_recovered(
+    recovered: Recovered,
+    phase: RecordedPhase,
+    board: &StatusBoard,
+) -> Result<RecordedPhase, MigrationError> {
+    match recovered {
+        Recovered::NothingToDo { last } => {
+            board.update(|status| status.cutover = last);
+            Ok(phase)
+        }
+        Recovered::Aborted(report) => {
+            tracing::warn!(epoch = report.epoch, "a cutover was interrupted; it is rolled back, the source is as before");
+            board.update(|status| status.cutover = Some(report));
+            Ok(phase)
+        }
+        Recovered::RolledForward(report) => {
+            tracing::info!(epoch = report.epoch, "a cutover was interrupted after its commit; it is finished now");
+            board.update(|status| status.cutover = Some(report));
+            Ok(RecordedPhase::CutOver)
+        }
+        Recovered::InDoubt(report) => {
+            let (reason, remedy) = match &report.outcome {
+                Outcome::InDoubt { reason, remedy } => (reason.clone(), remedy.clone()),
+                other => (format!("the cutover is {}", other.as_str()), String::new()),
+            };
+            board.update(|status| status.cutover = Some(report));
+            Err(MigrationError::Halted { message: reason, remedy })
+        }
+    }
+}
+
+/// After the cutover only its own report can be asked for.
+pub(super) fn answer_cut_over(command: Command, board: &StatusBoard) {
+    if let Command::StartCutover { request, reply } = command {
+        let known = known_by_key(board, &request);
+        let _ = reply.send(known.ok_or_else(cut_over_already));
+    } else {
+        command.refuse(cut_over_already());
+    }
+}
+
+fn cut_over_already() -> Refusal {
+    Refusal::Conflict {
+        message: "the migration is cut over: the target is the primary".into(),
+        remedy: "GET /v1/cutover shows the certificate. Remove what pgsluice left with `pgsluice cleanup`.".into(),
+    }
+}

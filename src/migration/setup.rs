@@ -1,0 +1,162 @@
+//! The phases before the stream: definitions, slot, copy, indexes. Each begins where the record says and moves the
+//! record in the transaction that completes it. A copy that was interrupted starts over under a new snapshot,
+//! because an exported snapshot dies with its session (trap 13: never append to what an unknown copy left).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::{Config, SchemaMode};
+use crate::connection::SqlSession;
+use crate::runtime::Shutdown;
+use crate::snapshot::{self, SnapshotContext};
+use crate::source::slot::{OldTransaction, WhenActive};
+use crate::source::{catalog, publication, slot};
+use crate::target::records::{self, MigrationIdentity, RecordedPhase};
+use crate::target::{gate, progress, schema};
+use crate::telemetry::Metrics;
+
+use super::error::MigrationError;
+use super::status::{Blocking, Phase, Problem, StatusBoard};
+
+/// How long closing the target may wait for locks; nobody but us uses it yet.
+const GATE_LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// One walk through the phases.
+pub struct Setup<'a> {
+    /// The operator's configuration.
+    pub config: &'a Arc<Config>,
+    /// Where progress is published.
+    pub board: &'a StatusBoard,
+    /// Where work is counted.
+    pub metrics: &'a Arc<Metrics>,
+    /// The signal to stop.
+    pub shutdown: &'a Shutdown,
+    /// Which migration.
+    pub identity: &'a MigrationIdentity,
+    /// Control session on the source.
+    pub source: SqlSession,
+    /// Control session on the target; holds the replicator's lock.
+    pub target: SqlSession,
+}
+
+impl Setup<'_> {
+    /// Does what is left to do from `phase` on, up to the point where changes can be applied.
+    ///
+    /// # Errors
+    /// [`MigrationError`]; the record says where the next run begins.
+    pub async fn run_from(&mut self, phase: RecordedPhase) -> Result<(), MigrationError> {
+        if phase <= RecordedPhase::Schema {
+            self.make_tables().await?;
+        }
+        if phase <= RecordedPhase::Snapshot {
+            self.copy_rows().await?;
+        }
+        if phase <= RecordedPhase::Indexes {
+            self.make_indexes().await?;
+        }
+        Ok(())
+    }
+
+    async fn make_tables(&self) -> Result<(), MigrationError> {
+        self.board.enter(Phase::Schema);
+        let done = RecordedPhase::Snapshot.record_sql();
+        match self.config.schema.mode {
+            SchemaMode::Copy => schema::copy_pre_data(self.config, &self.source, &self.target, &done).await?,
+            SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Snapshot).await?,
+        }
+        Ok(())
+    }
+
+    async fn copy_rows(&mut self) -> Result<(), MigrationError> {
+        self.board.enter(Phase::Slot);
+        let slot_name = &self.identity.slot;
+        // A slot of an interrupted run has lost its snapshot, and rows it copied are of that snapshot.
+        slot::drop_slot(&self.source, slot_name, WhenActive::TerminateOurs).await?;
+        snapshot::reset(&mut self.target).await?;
+        let tables = catalog::read_tables(&self.source, &self.config.source.tables).await?;
+        gate::close(&self.target, &names(&tables), GATE_LOCK_WAIT).await?;
+        // Publication before slot (trap 17): every change the slot decodes is one the publication knows.
+        publication::ensure(&self.source, &self.identity.publication, &tables, self.shutdown).await?;
+        let exported = slot::create_exporting(
+            &self.config.source.connection,
+            slot_name,
+            |older| self.report_waiting(older),
+            self.shutdown,
+        )
+        .await?;
+        self.board.update(|status| status.problem = None);
+        let timeline = timeline(&self.source).await?;
+        records::slot_created(&self.target, exported.consistent_lsn, timeline).await?;
+
+        self.board.enter(Phase::Snapshot);
+        let context = SnapshotContext {
+            source: &self.config.source.connection,
+            target: &self.config.target.connection,
+            snapshot_name: &exported.snapshot_name,
+            slot: slot_name,
+            tables: &tables,
+            config: &self.config.snapshot,
+            board: self.board,
+            metrics: self.metrics,
+            shutdown: self.shutdown,
+        };
+        let summary = snapshot::copy_all(context).await?;
+        tracing::info!(rows = summary.rows, bytes = summary.bytes, "copied");
+        let begin = progress::begin_sql(self.identity, exported.consistent_lsn);
+        let next = RecordedPhase::Indexes.record_sql();
+        self.in_one_transaction(&format!("{begin}; {next}")).await
+    }
+
+    /// Creating the slot waits for every transaction of the source that is older: say which (trap 18).
+    fn report_waiting(&self, older: &[OldTransaction]) {
+        let known = self.board.with(|status| status.problem.is_some());
+        let Some(first) = older.first() else {
+            return self.board.update(|status| status.problem = None);
+        };
+        let message = format!(
+            "creating the replication slot waits for {} older transaction(s) on the source, first {first}",
+            older.len()
+        );
+        if !known {
+            tracing::warn!("{message}");
+        }
+        let problem = Problem {
+            message,
+            remedy: "Let them end, or end them with SELECT pg_terminate_backend(pid); on the source.".into(),
+            at: Timestamp::now(),
+            blocking: Blocking::WaitingForOperator,
+        };
+        self.board.update(|status| status.problem = Some(problem));
+    }
+
+    async fn make_indexes(&self) -> Result<(), MigrationError> {
+        self.board.enter(Phase::Indexes);
+        let done = RecordedPhase::Streaming.record_sql();
+        match self.config.schema.mode {
+            SchemaMode::Copy => schema::copy_post_data(self.config, &self.source, &self.target, &done).await?,
+            SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Streaming).await?,
+        }
+        Ok(())
+    }
+
+    async fn in_one_transaction(&self, sql: &str) -> Result<(), MigrationError> {
+        self.target
+            .batch_execute(&format!("BEGIN; {sql}; COMMIT"))
+            .await
+            .map_err(|error| MigrationError::sql(crate::model::Side::Target, error))
+    }
+}
+
+fn names(tables: &[catalog::SourceTable]) -> Vec<crate::model::TableName> {
+    tables.iter().map(|table| table.name.clone()).collect()
+}
+
+async fn timeline(source: &SqlSession) -> Result<i32, MigrationError> {
+    let row = source
+        .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
+        .await
+        .map_err(|error| MigrationError::sql(crate::model::Side::Source, error))?;
+    Ok(row.get(0))
+}

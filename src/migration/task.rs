@@ -1,0 +1,200 @@
+//! The migration itself: finds out where an earlier run stopped, walks the remaining phases, and then keeps the
+//! stream going and takes commands. Every phase is recorded on the target in the transaction that completes it, so
+//! that a crash anywhere is followed by a correct restart.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::connection::{SqlSession, connect_sql};
+use crate::cutover::{self, CutoverContext};
+use crate::model::Side;
+use crate::preflight::{self, Severity, Stage};
+use crate::runtime::Shutdown;
+use crate::stream::{StreamHandle, StreamPublisher};
+use crate::target::lock;
+use crate::target::records::{self, MigrationIdentity, MigrationRecord, RecordedPhase};
+use crate::telemetry::Metrics;
+
+use super::command::{Command, Refusal};
+use super::error::MigrationError;
+use super::operation::Operation;
+use super::setup::Setup;
+use super::status::{Phase, StatusBoard};
+
+/// What a migration needs.
+#[derive(Debug)]
+pub struct Migration {
+    /// The operator's configuration.
+    pub config: Arc<Config>,
+    /// Where it says what it is doing.
+    pub board: StatusBoard,
+    /// Where work is counted.
+    pub metrics: Arc<Metrics>,
+    /// The stream's writing end.
+    pub publisher: StreamPublisher,
+    /// The stream's reading end.
+    pub stream: StreamHandle,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+}
+
+impl Migration {
+    /// Runs until shutdown, through all phases.
+    ///
+    /// # Errors
+    /// [`MigrationError`]: its exit code says whether a person has to decide something.
+    pub async fn run(self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+        let prepared = {
+            let prepare = self.prepare();
+            tokio::pin!(prepare);
+            loop {
+                tokio::select! {
+                    prepared = &mut prepare => break prepared?,
+                    () = self.shutdown.requested() => return Ok(()),
+                    Some(command) = commands.recv() => refuse(command, &self.board),
+                }
+            }
+        };
+        match prepared {
+            Prepared::Streaming(record) => Operation::new(self, record).run(commands).await,
+            Prepared::CutOver => self.serve_cut_over(commands).await,
+        }
+    }
+
+    /// Everything up to the moment in which changes are applied.
+    async fn prepare(&self) -> Result<Prepared, MigrationError> {
+        let source = self.connect(Side::Source).await?;
+        let mut target = self.connect(Side::Target).await?;
+        lock::become_replicator(&target).await?;
+        lock::wait_for_predecessors(&target).await?;
+        let identity = identify(&self.config, &source, &target).await?;
+        let record = match records::read(&target).await? {
+            Some(record) if record.identity == identity => record,
+            Some(record) => return Err(MigrationError::other_migration(&record.identity, &identity)),
+            None => self.begin(&source, &mut target, &identity).await?,
+        };
+        tracing::info!(phase = record.phase.as_str(), "migration found");
+        match self.recover_cutover(&record).await? {
+            RecordedPhase::CutOver => {
+                lock::resign(&target).await.map_err(|error| MigrationError::sql(Side::Target, error))?;
+                return Ok(Prepared::CutOver);
+            }
+            phase => self.set_up(record, phase, source, target).await,
+        }
+    }
+
+    /// Checks both sides and, if nothing is in the way, makes the first change.
+    async fn begin(
+        &self,
+        source: &SqlSession,
+        target: &mut SqlSession,
+        identity: &MigrationIdentity,
+    ) -> Result<MigrationRecord, MigrationError> {
+        self.board.enter(Phase::Preflight);
+        let findings = preflight::run(&self.config, source, target, Stage::Fresh).await?;
+        self.board.update(|status| status.findings.clone_from(&findings));
+        if findings.iter().any(|finding| finding.severity == Severity::Blocker) {
+            return Err(MigrationError::Blocked(findings));
+        }
+        records::create(target, identity).await?;
+        records::read(target).await?.ok_or(MigrationError::RecordVanished)
+    }
+
+    async fn set_up(
+        &self,
+        record: MigrationRecord,
+        phase: RecordedPhase,
+        source: SqlSession,
+        target: SqlSession,
+    ) -> Result<Prepared, MigrationError> {
+        let mut setup = Setup {
+            config: &self.config,
+            board: &self.board,
+            metrics: &self.metrics,
+            shutdown: &self.shutdown,
+            identity: &record.identity,
+            source,
+            target,
+        };
+        setup.run_from(phase).await?;
+        let record = records::read(&setup.target).await?.ok_or(MigrationError::RecordVanished)?;
+        // The apply session is the replicator from here on: it takes the lock anew with every connection.
+        lock::resign(&setup.target).await.map_err(|error| MigrationError::sql(Side::Target, error))?;
+        Ok(Prepared::Streaming(record))
+    }
+
+    /// Ends what an earlier process left of a cutover; the phase to go on with comes back.
+    async fn recover_cutover(&self, record: &MigrationRecord) -> Result<RecordedPhase, MigrationError> {
+        if record.phase < RecordedPhase::Streaming {
+            return Ok(record.phase);
+        }
+        let recovered = cutover::recover(self.cutover_context()).await?;
+        super::operation::adopt_recovered(recovered, record.phase, &self.board)
+    }
+
+    async fn connect(&self, side: Side) -> Result<SqlSession, MigrationError> {
+        let settings = match side {
+            Side::Source => &self.config.source.connection,
+            Side::Target => &self.config.target.connection,
+        };
+        Ok(connect_sql(settings, side, "control").await?)
+    }
+
+    /// What a cutover needs of this migration.
+    pub(super) fn cutover_context(&self) -> CutoverContext {
+        CutoverContext {
+            config: Arc::clone(&self.config),
+            stream: self.stream.clone(),
+            board: self.board.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    /// The migration is over: the status stays readable until somebody stops the process.
+    pub(super) async fn serve_cut_over(&self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+        self.board.enter(Phase::CutOver);
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                Some(command) = commands.recv() => super::operation::answer_cut_over(command, &self.board),
+            }
+        }
+    }
+}
+
+enum Prepared {
+    Streaming(MigrationRecord),
+    CutOver,
+}
+
+/// Which two databases these are.
+async fn identify(
+    config: &Config,
+    source: &SqlSession,
+    target: &SqlSession,
+) -> Result<MigrationIdentity, MigrationError> {
+    let sql = "SELECT system_identifier::text, current_database()::text FROM pg_control_system()";
+    let source_row =
+        source.query_one(sql, &[]).await.map_err(|error| MigrationError::sql(Side::Source, error))?;
+    let target_row =
+        target.query_one(sql, &[]).await.map_err(|error| MigrationError::sql(Side::Target, error))?;
+    Ok(MigrationIdentity {
+        source_system_id: source_row.get(0),
+        source_database: source_row.get(1),
+        target_system_id: target_row.get(0),
+        slot: config.source.slot.clone(),
+        publication: config.source.publication.clone(),
+    })
+}
+
+/// Commands make sense only once changes are applied.
+fn refuse(command: Command, board: &StatusBoard) {
+    let phase = board.with(|status| status.phase);
+    let refusal = Refusal::NotReady {
+        message: format!("the migration is in phase \"{}\": nothing can be cut over yet", phase.as_str()),
+        remedy: "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again.".into(),
+    };
+    command.refuse(refusal);
+}

@@ -1,0 +1,327 @@
+//! Applies stream events to the target: whole source transactions in commit order (INV-1), several to a target
+//! transaction when behind, each target transaction with its progress record (INV-2). Statements are pipelined;
+//! a statement that touches a number of rows other than expected halts everything (INV-6). One task owns this.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgsluice_proto::pgoutput::{Relation, TypeInfo};
+use tokio_postgres::Statement;
+
+use crate::connection::SqlSession;
+use crate::model::{Lsn, Oid, TableName};
+use crate::target::{self, CommitReceipt, progress};
+use crate::telemetry::{Metrics, RowOperation};
+
+use super::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
+use super::error::StreamError;
+use super::handle::{AppliedMarker, StreamPublisher};
+use super::pipeline::{Expectation, Pipeline};
+use super::shape::match_columns;
+use super::statement::{BoundTable, RowOp, StatementKey};
+
+/// Prepared statements kept at once (INV-11); beyond it the cache starts over.
+const STATEMENTS_MAX: usize = 2_000;
+
+/// Applies one connection's stream. Dropping it in the middle rolls the open target transaction back; the next
+/// connection begins again at the progress record.
+#[derive(Debug)]
+pub(super) struct Applier {
+    session: Arc<SqlSession>,
+    pipeline: Pipeline,
+    tables: HashMap<Oid, Arc<BoundTable>>,
+    types: HashMap<Oid, TypeInfo>,
+    statements: HashMap<StatementKey, Statement>,
+    control: ControlStatements,
+    /// What the progress record holds.
+    recorded: Lsn,
+    /// Up to here there is nothing left to apply; at or beyond `recorded`.
+    position: Lsn,
+    batch: Batch,
+    transaction: Option<OpenTransaction>,
+    publisher: StreamPublisher,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct ControlStatements {
+    advance: Statement,
+    wal_end: Statement,
+}
+
+/// The open target transaction.
+#[derive(Debug, Default)]
+struct Batch {
+    begun_at: Option<Instant>,
+    transactions: u64,
+    inserts: u64,
+    updates: u64,
+    deletes: u64,
+    truncates: u64,
+    bytes: u64,
+}
+
+impl Batch {
+    const fn count(&mut self, operation: RowOperation) {
+        match operation {
+            RowOperation::Insert => self.inserts += 1,
+            RowOperation::Update => self.updates += 1,
+            RowOperation::Delete => self.deletes += 1,
+            RowOperation::Truncate => self.truncates += 1,
+        }
+    }
+
+    const fn rows(&self) -> u64 {
+        self.inserts + self.updates + self.deletes + self.truncates
+    }
+}
+
+/// The source transaction whose changes are coming in.
+#[derive(Debug)]
+struct OpenTransaction {
+    start: TransactionStart,
+    marker: Option<String>,
+    /// Already on the target: its changes pass unapplied.
+    skipped: Skipped,
+    changes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skipped {
+    No,
+    AlreadyApplied,
+}
+
+impl Applier {
+    /// An applier that goes on from `recorded`, the position in the progress record.
+    ///
+    /// # Errors
+    /// What the target answered when the statements were prepared.
+    pub(super) async fn new(
+        session: SqlSession,
+        recorded: Lsn,
+        publisher: StreamPublisher,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StreamError> {
+        let control = ControlStatements {
+            advance: session.prepare(progress::ADVANCE_SQL).await?,
+            wal_end: session.prepare("SELECT pg_current_wal_insert_lsn()::text").await?,
+        };
+        let session = Arc::new(session);
+        publisher.applied(recorded);
+        Ok(Self {
+            pipeline: Pipeline::new(Arc::clone(&session)),
+            session,
+            tables: HashMap::new(),
+            types: HashMap::new(),
+            statements: HashMap::new(),
+            control,
+            recorded,
+            position: recorded,
+            batch: Batch::default(),
+            transaction: None,
+            publisher,
+            metrics,
+        })
+    }
+
+    /// Takes the next event; `bytes` is the size of the message it came in. A receipt comes back when the event
+    /// made the batch end (a cutover marker does).
+    ///
+    /// # Errors
+    /// [`StreamError`]: this applier must be dropped; nothing of the open batch is on the target (INV-5).
+    pub(super) async fn event(
+        &mut self,
+        event: StreamEvent,
+        bytes: usize,
+    ) -> Result<Option<CommitReceipt>, StreamError> {
+        self.batch.bytes += bytes as u64;
+        match event {
+            StreamEvent::Begin(start) => self.begin(start),
+            StreamEvent::Type(type_info) => {
+                self.types.insert(type_info.oid, type_info);
+            }
+            StreamEvent::Shape(relation) => self.shape(relation).await?,
+            StreamEvent::Change { relation, change } => self.change(relation, &change).await?,
+            StreamEvent::Truncate { relations, options: _ } => self.truncate(&relations).await?,
+            StreamEvent::Marker { nonce } => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.marker = Some(nonce);
+                }
+            }
+            StreamEvent::Commit(end) => return self.source_commit(end).await,
+            StreamEvent::Position(lsn) => self.reach(lsn),
+        }
+        Ok(None)
+    }
+
+    /// Whether the open batch could be committed now: it is not empty, and no source transaction is under way.
+    #[must_use]
+    pub(super) const fn can_commit(&self) -> bool {
+        self.batch.begun_at.is_some() && self.transaction.is_none()
+    }
+
+    /// Bytes of the open batch, and since when it is open.
+    #[must_use]
+    pub(super) fn batch_size(&self) -> (u64, Option<Instant>) {
+        (self.batch.bytes, self.batch.begun_at)
+    }
+
+    /// Whether the stream has moved on without changes for us, beyond what the progress record says.
+    #[must_use]
+    pub(super) fn has_unrecorded_position(&self) -> bool {
+        self.transaction.is_none() && self.position > self.recorded
+    }
+
+    /// Commits the batch, with progress up to the last source commit (or the last position without changes).
+    ///
+    /// # Errors
+    /// [`StreamError`]. When the connection was lost at COMMIT, the next connection's progress record tells.
+    pub(super) async fn commit(&mut self) -> Result<CommitReceipt, StreamError> {
+        self.open_batch();
+        let lsn = self.position;
+        let advance = vec![progress::MAIN_STREAM.to_owned(), lsn.to_string(), self.recorded.to_string()];
+        self.pipeline.send_text(&self.control.advance, advance, Expectation::ProgressRecord);
+        self.pipeline.send_simple("COMMIT");
+        self.pipeline.drain().await?;
+        let row = self.session.query_one(&self.control.wal_end, &[]).await?;
+        let target_lsn = row.get::<_, &str>(0).parse().map_err(|_| StreamError::MalformedLsn)?;
+        self.recorded = lsn;
+        self.account_for_batch();
+        self.publisher.applied(lsn);
+        Ok(CommitReceipt::of_commit(lsn, target_lsn))
+    }
+
+    fn begin(&mut self, start: TransactionStart) {
+        // The server skips what is before the position asked for; should one come all the same, it is known by its
+        // commit position (INV-1), and applying it again would be wrong.
+        let skipped = if start.commit_lsn < self.recorded { Skipped::AlreadyApplied } else { Skipped::No };
+        if skipped == Skipped::AlreadyApplied {
+            tracing::warn!(xid = start.xid.0, commit_lsn = %start.commit_lsn, "transaction already applied, passed over");
+        }
+        self.transaction = Some(OpenTransaction { start, marker: None, skipped, changes: 0 });
+    }
+
+    async fn shape(&mut self, relation: Relation) -> Result<(), StreamError> {
+        let name = TableName::new(&relation.schema, &relation.name);
+        // The catalog is read by the apply session itself: it sees what its own transaction will write to.
+        let found = target::read_table(&self.session, &name).await?;
+        let columns = match_columns(&relation, &self.types, found.as_ref())?;
+        self.statements.retain(|key, _| key.relation != relation.id);
+        if let Some(found) = found {
+            self.tables.insert(relation.id, Arc::new(BoundTable::new(relation, found, columns)));
+        }
+        Ok(())
+    }
+
+    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<(), StreamError> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(StreamError::UnknownRelation { relation });
+        };
+        if transaction.skipped == Skipped::AlreadyApplied {
+            return Ok(());
+        }
+        transaction.changes += 1;
+        let commit_lsn = transaction.start.commit_lsn;
+        let table = Arc::clone(self.tables.get(&relation).ok_or(StreamError::UnknownRelation { relation })?);
+        let bound = table.bind(change)?;
+        self.open_batch();
+        let op = bound.key.op;
+        let statement = self.statement(&table, bound.key).await?;
+        let expectation = Expectation::OneRow { table, op, commit_lsn };
+        self.pipeline.send_values(&statement, bound.values, expectation);
+        self.batch.count(match op {
+            RowOp::Insert => RowOperation::Insert,
+            RowOp::Update => RowOperation::Update,
+            RowOp::Delete => RowOperation::Delete,
+        });
+        self.pipeline.relieve().await
+    }
+
+    async fn truncate(&mut self, relations: &[Oid]) -> Result<(), StreamError> {
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.skipped == Skipped::AlreadyApplied)
+        {
+            return Ok(());
+        }
+        let mut names = Vec::with_capacity(relations.len());
+        for relation in relations {
+            let table =
+                self.tables.get(relation).ok_or(StreamError::UnknownRelation { relation: *relation })?;
+            names.push(table.truncate_name());
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.open_batch();
+        // The source has worked the cascade out and named every table; identities are set by the cutover.
+        self.pipeline.send_simple(&format!("TRUNCATE {}", names.join(", ")));
+        if let Some(transaction) = &mut self.transaction {
+            transaction.changes += 1;
+        }
+        self.batch.count(RowOperation::Truncate);
+        self.pipeline.relieve().await
+    }
+
+    async fn source_commit(&mut self, end: TransactionEnd) -> Result<Option<CommitReceipt>, StreamError> {
+        let Some(transaction) = self.transaction.take() else { return Ok(None) };
+        self.reach(end.end_lsn);
+        if transaction.changes > 0 {
+            self.batch.transactions += 1;
+        }
+        let Some(nonce) = transaction.marker else { return Ok(None) };
+        let receipt = self.commit().await?;
+        tracing::info!(commit_lsn = %end.commit_lsn, "cutover marker applied");
+        self.publisher.marker(AppliedMarker { nonce, receipt });
+        Ok(Some(receipt))
+    }
+
+    /// Everything up to `lsn` is in the open batch or before it.
+    fn reach(&mut self, lsn: Lsn) {
+        if self.transaction.is_some() || lsn <= self.position {
+            return;
+        }
+        self.position = lsn;
+        if self.batch.begun_at.is_none() {
+            self.batch.bytes = 0;
+            self.publisher.applied(lsn);
+        }
+    }
+
+    fn open_batch(&mut self) {
+        if self.batch.begun_at.is_none() {
+            self.batch.begun_at = Some(Instant::now());
+            self.pipeline.send_simple("BEGIN");
+        }
+    }
+
+    /// Counts what the batch brought, now that it is committed.
+    fn account_for_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(begun_at) = batch.begun_at.filter(|_| batch.rows() > 0) else { return };
+        self.metrics.batch_applied(batch.transactions, batch.rows(), begun_at.elapsed());
+        for (operation, rows) in [
+            (RowOperation::Insert, batch.inserts),
+            (RowOperation::Update, batch.updates),
+            (RowOperation::Delete, batch.deletes),
+            (RowOperation::Truncate, batch.truncates),
+        ] {
+            self.metrics.rows_applied(operation, rows);
+        }
+        self.publisher.counted(batch.transactions, batch.rows());
+    }
+
+    async fn statement(&mut self, table: &BoundTable, key: StatementKey) -> Result<Statement, StreamError> {
+        if let Some(known) = self.statements.get(&key) {
+            return Ok(known.clone());
+        }
+        if self.statements.len() >= STATEMENTS_MAX {
+            self.statements.clear();
+        }
+        let statement = self.session.prepare(&table.sql(&key)).await.map_err(|error| {
+            StreamError::Prepare { table: table.name().clone(), op: key.op.as_str(), error }
+        })?;
+        self.statements.insert(key, statement.clone());
+        Ok(statement)
+    }
+}

@@ -1,0 +1,311 @@
+//! Turns pgoutput's messages into the events of whole transactions, and refuses what the protocol does not allow:
+//! a change outside a transaction, a commit that is not the begun one, a streamed part nobody asked for.
+//! Pure: no IO, no clock. Holds no row; what comes in goes out.
+
+use bytes::Bytes;
+use pgsluice_proto::pgoutput::{LogicalMessage, OldTuple, Relation, TruncateOptions, Tuple, TypeInfo};
+
+use crate::model::{Lsn, Oid, PgTimestamp, Xid};
+
+use super::handle::MARKER_PREFIX;
+
+/// A row change, in the order in which the source's transaction made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum RowChange {
+    /// A new row.
+    Insert {
+        /// Its values.
+        new: Tuple,
+    },
+    /// A changed row. `old` is there if its identity changed, or always with REPLICA IDENTITY FULL.
+    Update {
+        /// The row before: its identity's columns, or all.
+        old: Option<OldTuple>,
+        /// The row after; a value out of line that did not change is `UnchangedToast`.
+        new: Tuple,
+    },
+    /// A row gone.
+    Delete {
+        /// Its identity's columns, or all.
+        old: OldTuple,
+    },
+}
+
+/// What happens next on the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StreamEvent {
+    /// A source transaction begins; its changes follow.
+    Begin(TransactionStart),
+    /// The shape of a table, before its first change.
+    Shape(Relation),
+    /// The name of a user-defined type, before the shape that uses it.
+    Type(TypeInfo),
+    /// A row change of the transaction begun.
+    Change {
+        /// The table, as announced by a shape.
+        relation: Oid,
+        /// What happened.
+        change: RowChange,
+    },
+    /// Tables emptied by the transaction begun.
+    Truncate {
+        /// All of them: the cascade is already worked out.
+        relations: Vec<Oid>,
+        /// As the source said it.
+        options: TruncateOptions,
+    },
+    /// A cutover's marker is part of the transaction begun.
+    Marker {
+        /// Its content.
+        nonce: String,
+    },
+    /// The transaction begun has committed.
+    Commit(TransactionEnd),
+    /// The source has nothing to send before this position. Only between transactions.
+    Position(Lsn),
+}
+
+/// Where a transaction of the stream begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TransactionStart {
+    /// Its xid on the source.
+    pub xid: Xid,
+    /// Position of its commit record: what orders the stream (INV-1).
+    pub commit_lsn: Lsn,
+    /// When the source committed it.
+    pub commit_time: PgTimestamp,
+}
+
+/// Where a transaction of the stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TransactionEnd {
+    /// Position of the commit record.
+    pub commit_lsn: Lsn,
+    /// Position after it: what progress and acknowledgement speak of.
+    pub end_lsn: Lsn,
+}
+
+/// The stream said something that cannot be applied safely.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssembleError {
+    /// A message where the protocol does not allow it.
+    #[error("the source sent {message} {place}")]
+    OutOfPlace {
+        /// Kind of message.
+        message: &'static str,
+        /// Where we were.
+        place: &'static str,
+    },
+    /// Commits are not in order, or a commit is not that of the transaction begun (INV-1).
+    #[error("the source sent a commit at {found} where {expected} was due")]
+    WrongCommit {
+        /// As announced by the begin.
+        expected: Lsn,
+        /// As sent.
+        found: Lsn,
+    },
+    /// Transactions arrived in another order than they committed (INV-1).
+    #[error("the source sent a transaction with commit position {found} after one at {before}")]
+    OutOfOrder {
+        /// The last commit.
+        before: Lsn,
+        /// The one that came after it.
+        found: Lsn,
+    },
+}
+
+/// Assembles one connection's stream. A new connection needs a new one.
+#[derive(Debug, Default)]
+pub(super) struct Assembler {
+    current: Option<TransactionStart>,
+    last_commit: Option<Lsn>,
+}
+
+impl Assembler {
+    /// Takes a keepalive: a position to move to, if no transaction is under way (INV-3: a keepalive's position is
+    /// never progress while changes before it are unapplied).
+    pub(super) const fn keepalive(&self, wal_end: Lsn) -> Option<StreamEvent> {
+        match self.current {
+            None => Some(StreamEvent::Position(wal_end)),
+            Some(_) => None,
+        }
+    }
+
+    /// Takes the next message; `None` for those that mean nothing to the target.
+    ///
+    /// # Errors
+    /// [`AssembleError`]: the connection must not be used further.
+    pub(super) fn message(&mut self, message: LogicalMessage) -> Result<Option<StreamEvent>, AssembleError> {
+        let kind = message.kind();
+        Ok(Some(match message {
+            LogicalMessage::Begin { final_lsn, commit_time, xid } => {
+                self.begin(TransactionStart { xid, commit_lsn: final_lsn, commit_time })?
+            }
+            LogicalMessage::Commit { commit_lsn, end_lsn, .. } => self.commit(commit_lsn, end_lsn)?,
+            LogicalMessage::Relation(relation) => StreamEvent::Shape(relation),
+            LogicalMessage::Type(type_info) => StreamEvent::Type(type_info),
+            LogicalMessage::Insert { relation, new } => {
+                self.change(kind, relation, RowChange::Insert { new })?
+            }
+            LogicalMessage::Update { relation, old, new } => {
+                self.change(kind, relation, RowChange::Update { old, new })?
+            }
+            LogicalMessage::Delete { relation, old } => {
+                self.change(kind, relation, RowChange::Delete { old })?
+            }
+            LogicalMessage::Truncate { relations, options } => {
+                self.inside(kind)?;
+                StreamEvent::Truncate { relations, options }
+            }
+            LogicalMessage::Message { transactional: true, prefix, content, .. }
+                if prefix == MARKER_PREFIX =>
+            {
+                self.inside(kind)?;
+                StreamEvent::Marker { nonce: text(&content) }
+            }
+            LogicalMessage::Message { .. } | LogicalMessage::Origin { .. } => return Ok(None),
+            LogicalMessage::StreamStart { .. }
+            | LogicalMessage::StreamStop
+            | LogicalMessage::Streamed { .. }
+            | LogicalMessage::StreamCommit { .. }
+            | LogicalMessage::StreamAbort { .. }
+            | LogicalMessage::StreamPrepare { .. }
+            | LogicalMessage::BeginPrepare { .. }
+            | LogicalMessage::Prepare { .. }
+            | LogicalMessage::CommitPrepared { .. }
+            | LogicalMessage::RollbackPrepared { .. } => {
+                return Err(AssembleError::OutOfPlace {
+                    message: kind,
+                    place: "although neither streaming nor two-phase decoding was asked for",
+                });
+            }
+        }))
+    }
+
+    fn begin(&mut self, start: TransactionStart) -> Result<StreamEvent, AssembleError> {
+        if self.current.is_some() {
+            return Err(AssembleError::OutOfPlace { message: "begin", place: "inside a transaction" });
+        }
+        if let Some(before) = self.last_commit
+            && start.commit_lsn <= before
+        {
+            return Err(AssembleError::OutOfOrder { before, found: start.commit_lsn });
+        }
+        self.current = Some(start);
+        Ok(StreamEvent::Begin(start))
+    }
+
+    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<StreamEvent, AssembleError> {
+        let Some(start) = self.current.take() else {
+            return Err(AssembleError::OutOfPlace { message: "commit", place: "outside a transaction" });
+        };
+        if start.commit_lsn != commit_lsn || end_lsn < commit_lsn {
+            return Err(AssembleError::WrongCommit { expected: start.commit_lsn, found: commit_lsn });
+        }
+        self.last_commit = Some(commit_lsn);
+        Ok(StreamEvent::Commit(TransactionEnd { commit_lsn, end_lsn }))
+    }
+
+    const fn inside(&self, message: &'static str) -> Result<(), AssembleError> {
+        match self.current {
+            Some(_) => Ok(()),
+            None => Err(AssembleError::OutOfPlace { message, place: "outside a transaction" }),
+        }
+    }
+
+    fn change(
+        &self,
+        kind: &'static str,
+        relation: Oid,
+        change: RowChange,
+    ) -> Result<StreamEvent, AssembleError> {
+        self.inside(kind)?;
+        Ok(StreamEvent::Change { relation, change })
+    }
+}
+
+fn text(content: &Bytes) -> String {
+    String::from_utf8_lossy(content).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(xid: u32, commit: u64) -> LogicalMessage {
+        LogicalMessage::Begin {
+            final_lsn: Lsn::new(commit),
+            commit_time: PgTimestamp::from_unix_micros(0),
+            xid: Xid(xid),
+        }
+    }
+
+    fn commit(at: u64) -> LogicalMessage {
+        LogicalMessage::Commit {
+            flags: 0,
+            commit_lsn: Lsn::new(at),
+            end_lsn: Lsn::new(at + 48),
+            commit_time: PgTimestamp::from_unix_micros(0),
+        }
+    }
+
+    fn insert() -> LogicalMessage {
+        LogicalMessage::Insert { relation: Oid(1), new: Tuple::default() }
+    }
+
+    #[test]
+    fn a_keepalive_inside_a_transaction_is_not_a_position() {
+        let mut assembler = Assembler::default();
+        assert!(assembler.keepalive(Lsn::new(5)).is_some());
+        assembler.message(begin(7, 100)).expect("a begin");
+        assert_eq!(assembler.keepalive(Lsn::new(500)), None, "trap 6: changes before 500 are unapplied");
+        assembler.message(commit(100)).expect("its commit");
+        assert_eq!(assembler.keepalive(Lsn::new(500)), Some(StreamEvent::Position(Lsn::new(500))));
+    }
+
+    #[test]
+    fn transactions_are_ordered_by_commit_and_never_by_begin() {
+        // Trap 1: a transaction that began earlier may commit later; only a step back in *commit* order is wrong.
+        let mut assembler = Assembler::default();
+        for (xid, at) in [(11, 130), (10, 140)] {
+            assembler.message(begin(xid, at)).expect("in commit order");
+            assembler.message(insert()).expect("a change");
+            assembler.message(commit(at)).expect("its commit");
+        }
+        assert_eq!(
+            assembler.message(begin(12, 135)),
+            Err(AssembleError::OutOfOrder { before: Lsn::new(140), found: Lsn::new(135) })
+        );
+    }
+
+    #[test]
+    fn changes_and_commits_out_of_place_are_refused() {
+        let mut assembler = Assembler::default();
+        assert!(assembler.message(insert()).is_err());
+        assert!(assembler.message(commit(10)).is_err());
+        assembler.message(begin(1, 50)).expect("a begin");
+        assert!(assembler.message(begin(2, 60)).is_err());
+        assert_eq!(
+            assembler.message(commit(51)),
+            Err(AssembleError::WrongCommit { expected: Lsn::new(50), found: Lsn::new(51) })
+        );
+    }
+
+    #[test]
+    fn only_our_transactional_messages_are_markers() {
+        let message = |transactional, prefix: &str| LogicalMessage::Message {
+            transactional,
+            lsn: Lsn::new(9),
+            prefix: prefix.into(),
+            content: Bytes::from_static(b"nonce").into(),
+        };
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.message(message(false, MARKER_PREFIX)), Ok(None));
+        assembler.message(begin(1, 50)).expect("a begin");
+        assert_eq!(assembler.message(message(true, "somebody.else")), Ok(None));
+        assert_eq!(
+            assembler.message(message(true, MARKER_PREFIX)),
+            Ok(Some(StreamEvent::Marker { nonce: "nonce".into() }))
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! Keeps the stream going: one attempt after another, each from the progress record, with backoff between them, until
+//! shutdown or until an operator has to decide. An attempt is three tasks: the reader owns the walsender's socket, the
+//! applier owns the target's session, the durability watch owns a second one. When one ends, all do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use pgsluice_proto::pgoutput::{Decoder, ProtocolVersion};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::Config;
+use crate::connection::{SqlSession, connect_sql};
+use crate::migration::{Blocking, Problem, StatusBoard};
+use crate::model::{Disposition, Side};
+use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor};
+use crate::target::records::MigrationRecord;
+use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
+use crate::telemetry::Metrics;
+
+use super::apply::Applier;
+use super::assemble::Assembler;
+use super::error::StreamError;
+use super::handle::StreamPublisher;
+use super::reader::{Chunk, Incoming, Reader};
+use super::walsender;
+
+/// Delays between attempts.
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+/// An attempt that lasted this long was a good one: the next failure is a new one.
+const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
+/// How often it is tried again while an operator is waited for.
+const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an idle stream may move on before the progress record, and with it the slot, follows.
+const IDLE_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Receipts between apply and the durability watch.
+const RECEIPTS_QUEUED_MAX: usize = 64;
+/// How long the tasks of an attempt get to end.
+const DRAIN_GRACE: Duration = Duration::from_secs(2);
+
+/// What the stream needs.
+#[derive(Clone, Debug)]
+pub struct StreamContext {
+    /// The operator's configuration.
+    pub config: Arc<Config>,
+    /// Which migration this is.
+    pub record: MigrationRecord,
+    /// Where progress is published.
+    pub publisher: StreamPublisher,
+    /// Where problems are published.
+    pub board: StatusBoard,
+    /// Where work is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The stream ended because an operator has to decide something.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct StreamHalted {
+    /// What happened.
+    #[source]
+    pub error: StreamError,
+    /// What is to be decided.
+    pub remedy: String,
+}
+
+/// Streams until shutdown.
+///
+/// # Errors
+/// [`StreamHalted`]: going on could lose or duplicate data.
+pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), StreamHalted> {
+    let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+    loop {
+        let begun_at = Instant::now();
+        let Err(error) = attempt(&context, &shutdown).await else { return Ok(()) };
+        if shutdown.is_requested() {
+            return Ok(());
+        }
+        context.metrics.reconnecting(error.side());
+        if begun_at.elapsed() >= GOOD_ATTEMPT {
+            backoff.reset();
+        }
+        let delay = match error.disposition() {
+            Disposition::Halt { remedy } => return Err(StreamHalted { error, remedy }),
+            Disposition::WaitForOperator { remedy } => {
+                report(&context.board, &error, remedy, Blocking::WaitingForOperator);
+                OPERATOR_INTERVAL
+            }
+            Disposition::Retry => {
+                let remedy = "Nothing is lost; pgsluice tries again by itself.".to_owned();
+                report(&context.board, &error, remedy, Blocking::Retrying);
+                backoff.next_delay()
+            }
+        };
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+fn report(board: &StatusBoard, error: &StreamError, remedy: String, blocking: Blocking) {
+    let message = error.to_string();
+    let known =
+        board.with(|status| status.problem.as_ref().is_some_and(|problem| problem.message == message));
+    if !known {
+        match blocking {
+            Blocking::Retrying => tracing::warn!(%error, "stream interrupted"),
+            _ => tracing::error!(%error, %remedy, "stream waits for an operator"),
+        }
+    }
+    board.update(|status| status.problem = Some(Problem { message, remedy, at: Timestamp::now(), blocking }));
+}
+
+/// One attempt: connect, check (INV-4), stream until something ends.
+async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), StreamError> {
+    let config = &context.config;
+    let apply_session = connect_target(config, "apply").await?;
+    apply_session
+        .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
+        .await?;
+    tokio::select! {
+        () = shutdown.requested() => return Ok(()),
+        locked = lock::become_replicator(&apply_session) => locked?,
+    }
+    let watch_session = connect_target(config, "durability").await?;
+    let recorded = progress::read(&apply_session).await?;
+    let started = walsender::start(config, &context.record, recorded.as_ref()).await?;
+    let start = started.start;
+    tracing::info!(start_lsn = %start, "streaming");
+    context.board.update(|status| status.problem = None);
+
+    let mut tasks = Supervisor::new(shutdown.child());
+    let (queue, chunks) = mpsc::unbounded_channel();
+    let (receipts, receipts_taken) = mpsc::channel(RECEIPTS_QUEUED_MAX);
+    let (confirmed, durable) = watch::channel(None);
+    let reader = Reader {
+        socket: started.socket,
+        session: started.session,
+        durable,
+        queue,
+        budget: ByteBudget::new(config.apply.max_batch_bytes),
+        publisher: context.publisher.clone(),
+        epoch: Instant::now(),
+    };
+    let applier =
+        Applier::new(apply_session, start, context.publisher.clone(), Arc::clone(&context.metrics)).await?;
+    if let Some(recorded) = recorded {
+        let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
+    }
+    let work = ApplyLoop {
+        applier,
+        assembler: Assembler::default(),
+        decoder: Decoder::new(ProtocolVersion::V1),
+        receipts,
+        max_batch_bytes: u64::from(config.apply.max_batch_bytes),
+        max_batch_delay: config.apply.max_batch_delay,
+        last_record: Instant::now(),
+    };
+    let watch = DurabilityWatch::new(watch_session, config.target.durability);
+    let publisher = context.publisher.clone();
+    tasks.spawn("reader", reader.run(tasks.shutdown().clone()));
+    tasks.spawn("apply", work.run(chunks));
+    tasks.spawn("durability", async move {
+        let confirm = |durable: DurableLsn| {
+            publisher.durable(durable);
+            confirmed.send_replace(Some(durable));
+        };
+        Ok(watch.run(receipts_taken, confirm).await?)
+    });
+    let ended = tasks.next_end().await;
+    let stubborn = tasks.drain(DRAIN_GRACE).await;
+    if !stubborn.is_empty() {
+        tracing::debug!(tasks = ?stubborn, "stream tasks were cut off");
+    }
+    match ended.map(|end| end.outcome) {
+        Some(Err(Some(error))) => Err(error),
+        Some(Ok(())) if shutdown.is_requested() => Ok(()),
+        _ => Err(StreamError::TaskGone("streams")),
+    }
+}
+
+async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSession, StreamError> {
+    connect_sql(&config.target.connection, Side::Target, purpose)
+        .await
+        .map_err(|error| StreamError::Connect { side: Side::Target, error: Box::new(error) })
+}
+
+/// Takes chunks, applies them, and commits when the queue runs dry or the batch is full.
+struct ApplyLoop {
+    applier: Applier,
+    assembler: Assembler,
+    decoder: Decoder,
+    receipts: mpsc::Sender<CommitReceipt>,
+    max_batch_bytes: u64,
+    max_batch_delay: Duration,
+    last_record: Instant,
+}
+
+impl ApplyLoop {
+    async fn run(mut self, mut chunks: mpsc::UnboundedReceiver<Chunk>) -> Result<(), StreamError> {
+        loop {
+            let chunk = match chunks.try_recv() {
+                Ok(chunk) => chunk,
+                Err(mpsc::error::TryRecvError::Empty) => match self.idle(&mut chunks).await? {
+                    Some(chunk) => chunk,
+                    None if chunks.is_closed() => return Ok(()),
+                    None => continue,
+                },
+                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
+            };
+            self.apply(chunk).await?;
+        }
+    }
+
+    async fn apply(&mut self, chunk: Chunk) -> Result<(), StreamError> {
+        for incoming in &chunk.messages {
+            match incoming {
+                Incoming::Keepalive(wal_end) => {
+                    if let Some(event) = self.assembler.keepalive(*wal_end) {
+                        self.applier.event(event, 0).await?;
+                    }
+                }
+                Incoming::Data(data) => {
+                    let message = self.decoder.decode(data.payload.clone())?;
+                    if let Some(event) = self.assembler.message(message)?
+                        && let Some(receipt) = self.applier.event(event, data.payload.len()).await?
+                    {
+                        self.hand_over(receipt).await?;
+                    }
+                    if self.applier.can_commit() && self.applier.batch_size().0 >= self.max_batch_bytes {
+                        self.commit().await?;
+                    }
+                }
+            }
+        }
+        // The chunk is dropped here: its room in the queue is given back once its changes are on their way.
+        Ok(())
+    }
+
+    /// Nothing is queued: commit what is open, or wait for more; `None` after having done something.
+    async fn idle(
+        &mut self,
+        chunks: &mut mpsc::UnboundedReceiver<Chunk>,
+    ) -> Result<Option<Chunk>, StreamError> {
+        if self.applier.can_commit() {
+            let open_for = self.applier.batch_size().1.map_or(Duration::ZERO, |at| at.elapsed());
+            let rest = self.max_batch_delay.saturating_sub(open_for);
+            if !rest.is_zero()
+                && let Ok(Some(chunk)) = tokio::time::timeout(rest, chunks.recv()).await
+            {
+                return Ok(Some(chunk));
+            }
+            self.commit().await?;
+            return Ok(None);
+        }
+        let until_record = IDLE_PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
+        let record_due = self.applier.has_unrecorded_position();
+        tokio::select! {
+            chunk = chunks.recv() => Ok(chunk),
+            () = tokio::time::sleep(until_record), if record_due => {
+                self.commit().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn commit(&mut self) -> Result<(), StreamError> {
+        let receipt = self.applier.commit().await?;
+        self.hand_over(receipt).await
+    }
+
+    async fn hand_over(&mut self, receipt: CommitReceipt) -> Result<(), StreamError> {
+        self.last_record = Instant::now();
+        self.receipts.send(receipt).await.map_err(|_| StreamError::TaskGone("watches what is durable"))
+    }
+}

@@ -1,0 +1,443 @@
+//! Turns a row change into a statement and its parameters: what is written, how the row is found, how many rows it
+//! must touch. Pure. A value is never parsed, and an unchanged value out of line can never become NULL, because
+//! [`BindValue`] has no form for it (trap 10).
+
+use bytes::Bytes;
+use pgsluice_proto::command::quote_ident;
+use pgsluice_proto::pgoutput::{OldTuple, Relation, ReplicaIdentity, Tuple, TupleValue};
+
+use crate::model::{Oid, TableName};
+use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
+
+use super::assemble::RowChange;
+
+/// A value as it is bound to a statement: as the source sent it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum BindValue {
+    /// SQL NULL.
+    Null,
+    /// In text format.
+    Text(Bytes),
+    /// In binary format.
+    Binary(Bytes),
+}
+
+/// Prints the kind only: row values never reach a log (INV-10).
+impl std::fmt::Debug for BindValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Null => "Null",
+            Self::Text(_) => "Text(..)",
+            Self::Binary(_) => "Binary(..)",
+        })
+    }
+}
+
+/// The kinds of row change, as counted in `pgsluice_applied_rows_total{op}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RowOp {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A row gone.
+    Delete,
+}
+
+impl RowOp {
+    /// The metric's label.
+    #[must_use]
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What makes two changes of a table use the same statement text: everything the text depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct StatementKey {
+    /// The source's relation.
+    pub relation: Oid,
+    /// What it does.
+    pub op: RowOp,
+    /// Positions (in the relation) of the columns written.
+    pub written: Vec<u16>,
+    /// How the row is found.
+    pub row_match: RowMatch,
+}
+
+/// How the row of an UPDATE or DELETE is found on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RowMatch {
+    /// Not at all: an INSERT.
+    None,
+    /// By the columns of the replica identity, or the target's primary key; none of them can be NULL.
+    Key,
+    /// By all columns of the old row, NULLs equal; of several equal rows, one (trap 11).
+    WholeRow,
+}
+
+/// A statement to run: its key (for the cache of prepared statements) and its parameters. Must touch one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BoundChange {
+    /// Which statement.
+    pub key: StatementKey,
+    /// Its parameters: the written columns first, then those that find the row.
+    pub values: Vec<BindValue>,
+}
+
+/// Why a change cannot be turned into a statement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// The source sent a row that does not fit the shape it announced.
+    #[error("the source sent a row of {found} values for table {table}, which has {expected} columns")]
+    WrongWidth {
+        /// The table.
+        table: TableName,
+        /// Columns announced.
+        expected: usize,
+        /// Values sent.
+        found: usize,
+    },
+    /// A value that is needed was not sent.
+    #[error("the source did not send column {column} of table {table}, which is needed to {purpose}")]
+    MissingValue {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// No way to find the row.
+    #[error("table {table} has no replica identity on the source, so the row to change cannot be found")]
+    NoIdentity {
+        /// The table.
+        table: TableName,
+    },
+    /// The value of a GENERATED ALWAYS AS IDENTITY column was changed, which no UPDATE can repeat.
+    #[error(
+        "an UPDATE changed identity column {column} of table {table}, which is GENERATED ALWAYS on the target"
+    )]
+    IdentityAlways {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+    },
+}
+
+/// A source table bound to its table on the target.
+#[derive(Clone, Debug)]
+pub(super) struct BoundTable {
+    relation: Relation,
+    target: TargetTable,
+    columns: Vec<Option<TargetColumn>>,
+    key: Vec<u16>,
+    row_match: RowMatch,
+}
+
+impl BoundTable {
+    /// Binds a relation to the target's table by what [`super::shape::match_columns`] found.
+    #[must_use]
+    pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<Option<TargetColumn>>) -> Self {
+        let (key, row_match) = identity(&relation, &target, &columns);
+        Self { relation, target, columns, key, row_match }
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub(super) const fn name(&self) -> &TableName {
+        &self.target.name
+    }
+
+    /// The table as `TRUNCATE` names it: without its descendants, unless it has only those.
+    #[must_use]
+    pub(super) fn truncate_name(&self) -> String {
+        self.only()
+    }
+
+    /// Binds a change.
+    ///
+    /// # Errors
+    /// [`BindError`]: the change cannot be applied, and nothing after it may be (INV-5).
+    pub(super) fn bind(&self, change: &RowChange) -> Result<BoundChange, BindError> {
+        match change {
+            RowChange::Insert { new } => self.bind_insert(new),
+            RowChange::Update { old, new } => self.bind_update(old.as_ref(), new),
+            RowChange::Delete { old } => self.bind_delete(old),
+        }
+    }
+
+    /// The text of the statement for `key`.
+    #[must_use]
+    pub(super) fn sql(&self, key: &StatementKey) -> String {
+        match key.op {
+            RowOp::Insert => self.insert_sql(&key.written),
+            RowOp::Update => self.update_sql(&key.written),
+            RowOp::Delete => format!("DELETE FROM {} WHERE {}", self.only(), self.find_sql(1)),
+        }
+    }
+
+    fn bind_insert(&self, new: &Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(new)?;
+        let mut written = Vec::with_capacity(self.columns.len());
+        let mut values = Vec::with_capacity(self.columns.len());
+        for (index, value) in self.writable(new) {
+            written.push(index);
+            values.push(self.needed(index, value, "insert the row")?);
+        }
+        Ok(self.bound(RowOp::Insert, written, RowMatch::None, values))
+    }
+
+    fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(new)?;
+        let mut written = Vec::with_capacity(self.columns.len());
+        let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
+        for (index, value) in self.writable(new) {
+            if self.is_identity_always(index) {
+                self.check_identity_unchanged(index, old, value)?;
+            } else if let Some(value) = bind_value(value) {
+                written.push(index);
+                values.push(value);
+            }
+        }
+        self.bind_key(old.map_or(new, old_values), &mut values)?;
+        Ok(self.bound(RowOp::Update, written, self.row_match, values))
+    }
+
+    fn bind_delete(&self, old: &OldTuple) -> Result<BoundChange, BindError> {
+        let old = old_values(old);
+        self.check_width(old)?;
+        let mut values = Vec::with_capacity(self.key.len());
+        self.bind_key(old, &mut values)?;
+        Ok(self.bound(RowOp::Delete, Vec::new(), self.row_match, values))
+    }
+
+    fn bind_key(&self, row: &Tuple, values: &mut Vec<BindValue>) -> Result<(), BindError> {
+        self.check_width(row)?;
+        if self.row_match == RowMatch::None {
+            return Err(BindError::NoIdentity { table: self.name().clone() });
+        }
+        for index in &self.key {
+            let value = row.columns.get(usize::from(*index)).unwrap_or(&TupleValue::UnchangedToast);
+            let value = self.needed(*index, value, "find the row")?;
+            if self.row_match == RowMatch::Key && value == BindValue::Null {
+                return Err(self.missing(*index, "find the row"));
+            }
+            values.push(value);
+        }
+        Ok(())
+    }
+
+    const fn bound(
+        &self,
+        op: RowOp,
+        written: Vec<u16>,
+        row_match: RowMatch,
+        values: Vec<BindValue>,
+    ) -> BoundChange {
+        BoundChange { key: StatementKey { relation: self.relation.id, op, written, row_match }, values }
+    }
+
+    fn check_width(&self, tuple: &Tuple) -> Result<(), BindError> {
+        if tuple.columns.len() == self.columns.len() {
+            return Ok(());
+        }
+        Err(BindError::WrongWidth {
+            table: self.name().clone(),
+            expected: self.columns.len(),
+            found: tuple.columns.len(),
+        })
+    }
+
+    /// The row's values that the target takes, with their positions.
+    fn writable<'a>(&'a self, tuple: &'a Tuple) -> impl Iterator<Item = (u16, &'a TupleValue)> {
+        let taken = self.columns.iter().zip(&tuple.columns).zip(0_u16..);
+        taken.filter_map(|((column, value), index)| column.is_some().then_some((index, value)))
+    }
+
+    fn needed(&self, index: u16, value: &TupleValue, purpose: &'static str) -> Result<BindValue, BindError> {
+        bind_value(value).ok_or_else(|| self.missing(index, purpose))
+    }
+
+    fn missing(&self, index: u16, purpose: &'static str) -> BindError {
+        BindError::MissingValue {
+            table: self.name().clone(),
+            column: self.column_name(index).to_owned(),
+            purpose,
+        }
+    }
+
+    fn is_identity_always(&self, index: u16) -> bool {
+        self.column(index).is_some_and(|column| column.identity == ColumnIdentity::Always)
+    }
+
+    fn check_identity_unchanged(
+        &self,
+        index: u16,
+        old: Option<&OldTuple>,
+        new: &TupleValue,
+    ) -> Result<(), BindError> {
+        let before = match old {
+            Some(OldTuple::Full(row)) => row.columns.get(usize::from(index)),
+            Some(OldTuple::Key(row)) if self.key.contains(&index) => row.columns.get(usize::from(index)),
+            _ => None,
+        };
+        match before {
+            Some(before) if before != new && *new != TupleValue::UnchangedToast => {
+                Err(BindError::IdentityAlways {
+                    table: self.name().clone(),
+                    column: self.column_name(index).to_owned(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn insert_sql(&self, written: &[u16]) -> String {
+        let table = &self.target.name;
+        if written.is_empty() {
+            return format!("INSERT INTO {table} DEFAULT VALUES");
+        }
+        let names: Vec<_> = written.iter().map(|index| quote_ident(self.column_name(*index))).collect();
+        let places: Vec<_> = (1..=written.len()).map(|place| format!("${place}")).collect();
+        format!(
+            "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
+            names.join(", "),
+            places.join(", ")
+        )
+    }
+
+    fn update_sql(&self, written: &[u16]) -> String {
+        let found = self.find_sql(written.len() + 1);
+        if written.is_empty() {
+            // Nothing to write, but the row must be there all the same (INV-6).
+            return format!("SELECT 1 FROM {} WHERE {found} FOR UPDATE", self.only());
+        }
+        let assignments: Vec<_> = written
+            .iter()
+            .zip(1..)
+            .map(|(index, place)| format!("{} = ${place}", quote_ident(self.column_name(*index))))
+            .collect();
+        format!("UPDATE {} SET {} WHERE {found}", self.only(), assignments.join(", "))
+    }
+
+    /// The condition that finds the row, with parameters numbered from `first`.
+    fn find_sql(&self, first: usize) -> String {
+        match self.row_match {
+            RowMatch::None => "false".into(),
+            RowMatch::Key => {
+                let terms: Vec<_> =
+                    self.key_terms(first).map(|(name, value)| format!("{name} = {value}")).collect();
+                terms.join(" AND ")
+            }
+            RowMatch::WholeRow => {
+                let only = self.only();
+                format!("ctid = (SELECT ctid FROM {only} WHERE {} LIMIT 1)", self.whole_row_sql(first))
+            }
+        }
+    }
+
+    /// Rows are compared by the binary image of their values, which every type has (json and point have no
+    /// equality, citext has one that is too wide), except floating point, where one NaN has several images.
+    fn whole_row_sql(&self, first: usize) -> String {
+        let mut names = Vec::new();
+        let mut values = Vec::new();
+        let mut terms = Vec::new();
+        for (index, (name, value)) in self.key.iter().zip(self.key_terms(first)) {
+            let is_float = self.column(*index).is_some_and(|column| column.base_type.starts_with("float"));
+            if is_float {
+                terms.push(format!("{name} IS NOT DISTINCT FROM {value}"));
+            } else {
+                names.push(name);
+                values.push(value);
+            }
+        }
+        if !names.is_empty() {
+            terms.push(format!(
+                "ROW({})::record OPERATOR(pg_catalog.*=) ROW({})::record",
+                names.join(", "),
+                values.join(", ")
+            ));
+        }
+        if terms.is_empty() { "true".into() } else { terms.join(" AND ") }
+    }
+
+    fn key_terms(&self, first: usize) -> impl Iterator<Item = (String, String)> {
+        self.key.iter().zip(first..).map(|(index, place)| {
+            let cast = self.column(*index).map_or("text", |column| column.cast.as_str());
+            (quote_ident(self.column_name(*index)), format!("${place}::{cast}"))
+        })
+    }
+
+    fn only(&self) -> String {
+        match self.target.kind {
+            TableKind::Ordinary => format!("ONLY {}", self.target.name),
+            TableKind::Partitioned => self.target.name.to_string(),
+        }
+    }
+
+    fn column(&self, index: u16) -> Option<&TargetColumn> {
+        self.columns.get(usize::from(index)).and_then(Option::as_ref)
+    }
+
+    fn column_name(&self, index: u16) -> &str {
+        self.relation.columns.get(usize::from(index)).map_or("", |column| column.name.as_str())
+    }
+}
+
+/// The columns that find a row, and how.
+fn identity(
+    relation: &Relation,
+    target: &TargetTable,
+    columns: &[Option<TargetColumn>],
+) -> (Vec<u16>, RowMatch) {
+    let positions = |wanted: &dyn Fn(usize) -> bool| -> Vec<u16> {
+        (0..relation.columns.len())
+            .filter(|index| wanted(*index))
+            .filter_map(|index| index.try_into().ok())
+            .collect()
+    };
+    match relation.replica_identity {
+        ReplicaIdentity::Nothing => (Vec::new(), RowMatch::None),
+        ReplicaIdentity::Default | ReplicaIdentity::Index => {
+            let key = positions(&|index| relation.columns.get(index).is_some_and(|column| column.key));
+            let row_match = if key.is_empty() { RowMatch::None } else { RowMatch::Key };
+            (key, row_match)
+        }
+        ReplicaIdentity::Full => {
+            let in_primary_key = |index: usize| {
+                let name = relation.columns.get(index).map(|column| &column.name);
+                name.is_some_and(|name| target.primary_key.contains(name))
+            };
+            let key = positions(&in_primary_key);
+            if !key.is_empty() && key.len() == target.primary_key.len() {
+                return (key, RowMatch::Key);
+            }
+            (positions(&|index| columns.get(index).is_some_and(Option::is_some)), RowMatch::WholeRow)
+        }
+    }
+}
+
+const fn old_values(old: &OldTuple) -> &Tuple {
+    match old {
+        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
+    }
+}
+
+/// `None` for a value that was not sent.
+fn bind_value(value: &TupleValue) -> Option<BindValue> {
+    match value {
+        TupleValue::Null => Some(BindValue::Null),
+        TupleValue::UnchangedToast => None,
+        TupleValue::Text(bytes) => Some(BindValue::Text(bytes.clone())),
+        TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

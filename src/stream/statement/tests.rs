@@ -1,0 +1,121 @@
+use super::*;
+use pgsluice_proto::pgoutput::RelationColumn;
+
+fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> BoundTable {
+    let names = ["id", "name", "price"];
+    let relation = Relation {
+        id: Oid(7),
+        schema: "public".into(),
+        name: "items".into(),
+        replica_identity: identity,
+        columns: names
+            .iter()
+            .map(|name| RelationColumn {
+                key: key.contains(name),
+                name: (*name).into(),
+                type_oid: Oid(25),
+                type_modifier: -1,
+            })
+            .collect(),
+    };
+    let column = |name: &str, base: &str| TargetColumn {
+        name: name.into(),
+        cast: base.into(),
+        base_type: base.into(),
+        type_modifier: -1,
+        is_domain: false,
+        generated: false,
+        identity: ColumnIdentity::None,
+    };
+    let columns = vec![column("id", "int4"), column("name", "text"), column("price", "float8")];
+    let target = TargetTable {
+        name: TableName::new("public", "items"),
+        kind: TableKind::Ordinary,
+        primary_key: primary_key.iter().map(|name| (*name).into()).collect(),
+        columns: columns.clone(),
+    };
+    BoundTable::new(relation, target, columns.into_iter().map(Some).collect())
+}
+
+fn text(value: &'static str) -> TupleValue {
+    TupleValue::Text(Bytes::from_static(value.as_bytes()))
+}
+
+fn row(values: [TupleValue; 3]) -> Tuple {
+    Tuple { columns: values.into() }
+}
+
+fn bound(value: &'static str) -> BindValue {
+    BindValue::Text(Bytes::from_static(value.as_bytes()))
+}
+
+#[test]
+fn an_unchanged_toasted_value_stays_out_of_the_update() {
+    let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
+    let new = row([text("1"), TupleValue::UnchangedToast, text("2.5")]);
+    let change = table.bind(&RowChange::Update { old: None, new }).expect("it binds");
+    assert_eq!(
+        table.sql(&change.key),
+        r#"UPDATE ONLY "public"."items" SET "id" = $1, "price" = $2 WHERE "id" = $3::int4"#
+    );
+    assert_eq!(change.values, [bound("1"), bound("2.5"), bound("1")]);
+}
+
+#[test]
+fn a_changed_key_finds_the_row_by_its_old_value_and_keeps_the_toasted_one() {
+    let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
+    let old = Some(OldTuple::Key(row([text("1"), TupleValue::Null, TupleValue::Null])));
+    let new = row([text("9"), TupleValue::UnchangedToast, TupleValue::Null]);
+    let change = table.bind(&RowChange::Update { old, new }).expect("it binds");
+    assert_eq!(change.values, [bound("9"), BindValue::Null, bound("1")]);
+}
+
+#[test]
+fn a_table_without_a_key_changes_one_of_its_equal_rows() {
+    let table = table(ReplicaIdentity::Full, &["id", "name", "price"], &[]);
+    let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
+    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    assert_eq!(
+        table.sql(&change.key),
+        "DELETE FROM ONLY \"public\".\"items\" WHERE ctid = (SELECT ctid FROM ONLY \"public\".\"items\" \
+         WHERE \"price\" IS NOT DISTINCT FROM $3::float8 AND \
+         ROW(\"id\", \"name\")::record OPERATOR(pg_catalog.*=) ROW($1::int4, $2::text)::record LIMIT 1)"
+    );
+    assert_eq!(change.values, [bound("1"), BindValue::Null, bound("2")]);
+}
+
+#[test]
+fn identity_full_uses_the_targets_primary_key_where_there_is_one() {
+    let table = table(ReplicaIdentity::Full, &["id", "name", "price"], &["id"]);
+    let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
+    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    assert_eq!(table.sql(&change.key), r#"DELETE FROM ONLY "public"."items" WHERE "id" = $1::int4"#);
+}
+
+#[test]
+fn a_row_that_does_not_fit_its_shape_or_lacks_its_key_is_refused() {
+    let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
+    let narrow = Tuple { columns: vec![text("1")] };
+    assert!(matches!(table.bind(&RowChange::Insert { new: narrow }), Err(BindError::WrongWidth { .. })));
+    let keyless = OldTuple::Key(row([TupleValue::Null, TupleValue::Null, TupleValue::Null]));
+    assert!(matches!(table.bind(&RowChange::Delete { old: keyless }), Err(BindError::MissingValue { .. })));
+    let unsent = row([text("1"), TupleValue::UnchangedToast, text("2")]);
+    assert!(matches!(table.bind(&RowChange::Insert { new: unsent }), Err(BindError::MissingValue { .. })));
+}
+
+#[test]
+fn a_value_of_a_generated_always_identity_is_inserted_but_never_updated() {
+    let mut table = table(ReplicaIdentity::Default, &["id"], &["id"]);
+    for columns in [&mut table.columns] {
+        if let Some(Some(column)) = columns.first_mut() {
+            column.identity = ColumnIdentity::Always;
+        }
+    }
+    let new = row([text("1"), text("a"), text("2")]);
+    let insert = table.bind(&RowChange::Insert { new: new.clone() }).expect("it binds");
+    assert!(table.sql(&insert.key).contains("OVERRIDING SYSTEM VALUE"));
+    let update = table.bind(&RowChange::Update { old: None, new: new.clone() }).expect("it binds");
+    assert!(!table.sql(&update.key).contains("SET \"id\""), "trap 22");
+    let old = Some(OldTuple::Key(row([text("7"), TupleValue::Null, TupleValue::Null])));
+    assert!(matches!(table.bind(&RowChange::Update { old, new }), Err(BindError::IdentityAlways { .. })));
+}
