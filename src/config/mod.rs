@@ -1,9 +1,23 @@
-//! Configuration: a TOML file and the environment are read into [`raw`] records (serde, unknown keys refused),
+//! Configuration: a TOML file and the environment are read into raw records (serde, unknown keys refused),
 //! and turned once into a [`Config`] that cannot be wrong. Nothing outside this module sees a raw value, and
 //! nothing outside calls a `validate`.
 
+mod byte_size;
+mod environment;
+mod error;
+mod keys;
+mod load;
+mod raw;
+mod reference;
+mod resolve;
+mod secret_file;
+mod traffic;
 mod valid;
 
+pub use environment::process_environment;
+pub use error::ConfigError;
+pub use load::{load, load_api};
+pub use reference::configuration_reference;
 pub use valid::{
     ApiConfig, ApplyConfig, BearerToken, Config, CutoverConfig, Durability, OnWriters, PreflightConfig,
     SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, TableFilter, TargetConfig, TrafficConfig,

@@ -1,0 +1,291 @@
+//! The command line's grammar: commands, options, help with examples. It decides nothing and reads no file; `app` does
+//! what is asked.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{ClientCommand, OutputFormat, StatusView};
+use crate::telemetry::LogFormat;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success
+  1  the operation failed, and the source is still primary
+  2  wrong usage or configuration, or something cannot be reached
+  3  a check found a blocker
+  4  stopped for an operator's decision; nothing is lost, the message says what to decide";
+
+const EXAMPLES: &str = "\
+Examples:
+  export PGSLUICE_SOURCE__URL='postgresql://app@old-db/shop?sslmode=verify-full'
+  export PGSLUICE_TARGET__URL='postgresql://app@shop-rw/shop?sslmode=require'
+  pgsluice check           what could stop the migration, with remedies; changes nothing
+  pgsluice run             copy, then follow the source until you cut over
+  pgsluice status --watch  how far it is
+  pgsluice rehearse        how long the write pause would be
+  pgsluice cutover         switch over, with a bound on the pause";
+
+/// Moves a live PostgreSQL database into another PostgreSQL cluster with a write pause measured in milliseconds.
+///
+/// Nothing is lost, nothing is applied twice, and until the point of no return everything can be undone.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pgsluice", version, about, long_about, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true, max_term_width = 110)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArguments,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct GlobalArguments {
+    /// Configuration file (TOML); every key can also be set as PGSLUICE_SECTION__KEY
+    #[arg(long, short, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How results are printed on standard output
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: OutputFormat,
+    /// How log lines look on standard error; auto is text on a terminal and JSON otherwise
+    #[arg(long, global = true, value_enum, default_value_t, env = "PGSLUICE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,pgsluice::stream=debug
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// The commands.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CliCommand {
+    /// Look for whatever could stop the migration, on both sides
+    ///
+    /// Changes nothing. Every finding comes with an id, what it means, and the SQL or setting that fixes it. Ends with
+    /// exit code 3 if there is a blocker.
+    Check,
+    /// Run the migration: schema, copy, stream, and the HTTP API
+    ///
+    /// Runs until it is stopped, and resumes from whatever state it finds: stopping or killing it at any moment loses
+    /// nothing. Switch over with `pgsluice cutover`.
+    Run,
+    /// Show how far a running instance is
+    Status {
+        /// Show it again and again, until interrupted
+        #[arg(long, short)]
+        watch: bool,
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Compare source and target row by row while traffic goes on (not available in this version)
+    Verify {
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Measure the write pause: the real fence for a bounded time, then rolled back
+    #[command(after_help = EXIT_CODES)]
+    Rehearse {
+        #[command(flatten)]
+        pause: PauseArguments,
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Switch over: fence the source, prove that the target has everything, move traffic
+    ///
+    /// Follows the operation to its end. If it cannot finish within the pause allowed it rolls back by itself: the
+    /// source goes on, and blocked writers see no error. Interrupting this command does not stop the operation;
+    /// `pgsluice abort` does.
+    #[command(after_help = EXIT_CODES)]
+    Cutover {
+        #[command(flatten)]
+        pause: PauseArguments,
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Roll a running cutover back, before its point of no return
+    Abort {
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Switch back without loss inside the rollback window (not available in this version)
+    Rollback {
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Tell a cutover with a manual step that clients have been moved
+    Confirm {
+        #[command(flatten)]
+        api: ApiArguments,
+    },
+    /// Remove from both sides what a migration has created, and restore what it has changed
+    ///
+    /// Only after the migration is over or given up: without its slot it cannot go on, and has to start from the copy.
+    Cleanup(CleanupArguments),
+    /// Show it all: throwaway servers, live traffic, a migration, a cutover, a report
+    ///
+    /// Needs local PostgreSQL binaries of two versions (scripts/install-postgres.sh gets them). Touches nothing else.
+    Demo(DemoArguments),
+    /// Print docs/configuration.md
+    #[command(hide = true)]
+    ConfigReference,
+}
+
+/// How a running instance is reached.
+#[derive(Clone, Debug, Args)]
+pub struct ApiArguments {
+    /// Address of the running instance's API; without it, as `api.listen` of the configuration says
+    #[arg(long, env = "PGSLUICE_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// File with the API's bearer token; without it, `api.token_file` of the configuration
+    #[arg(long, env = "PGSLUICE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// The bound on the write pause.
+#[derive(Clone, Debug, Args)]
+pub struct PauseArguments {
+    /// The longest write pause in milliseconds; without it, `cutover.max_pause_ms` of the running instance
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub max_pause_ms: Option<u64>,
+}
+
+/// What cleanup removes.
+#[derive(Clone, Debug, Args)]
+pub struct CleanupArguments {
+    /// Only list what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also remove the fence of a committed cutover from the source, so that it accepts writes again
+    ///
+    /// Dangerous while applications write to the target: both sides would be writable, and writes to the source would
+    /// not reach the target (INV-8).
+    #[arg(long)]
+    pub unfence_source: bool,
+}
+
+/// The demo's size.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArguments {
+    /// Major version of the source; without it, 14 or the oldest found
+    #[arg(long, value_name = "MAJOR")]
+    pub source_version: Option<u32>,
+    /// Major version of the target; without it, the newest found
+    #[arg(long, value_name = "MAJOR")]
+    pub target_version: Option<u32>,
+    /// Cut over after at least this many transactions were applied
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub transactions: u64,
+    /// Clients that write at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub writers: u32,
+    /// Keep the servers' files for a look around
+    #[arg(long)]
+    pub keep: bool,
+    /// Where the report is written as JSON
+    #[arg(long, value_name = "FILE", default_value = "target/demo/report.json")]
+    pub report: PathBuf,
+}
+
+impl CliCommand {
+    /// What is asked of a running instance, and how that is reached; `None` for commands that do the work themselves.
+    #[must_use]
+    pub fn for_running_instance(&self) -> Option<(ClientCommand, &ApiArguments)> {
+        Some(match self {
+            Self::Status { watch, api } => {
+                let view = if *watch { StatusView::Watch } else { StatusView::Once };
+                (ClientCommand::Status(view), api)
+            }
+            Self::Verify { api } => (ClientCommand::Verify, api),
+            Self::Rehearse { pause, api } => (ClientCommand::Rehearse { max_pause: pause.max_pause() }, api),
+            Self::Cutover { pause, api } => (ClientCommand::Cutover { max_pause: pause.max_pause() }, api),
+            Self::Abort { api } => (ClientCommand::Abort, api),
+            Self::Rollback { api } => (ClientCommand::Rollback, api),
+            Self::Confirm { api } => (ClientCommand::Confirm, api),
+            Self::Check | Self::Run | Self::Cleanup(_) | Self::Demo(_) | Self::ConfigReference => return None,
+        })
+    }
+}
+
+impl PauseArguments {
+    /// The bound as a duration.
+    #[must_use]
+    pub fn max_pause(&self) -> Option<Duration> {
+        self.max_pause_ms.map(Duration::from_millis)
+    }
+}
+
+/// The URL at which an instance that listens here is reached from the same machine.
+#[must_use]
+pub fn api_url(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Arguments {
+        Arguments::try_parse_from(std::iter::once(&"pgsluice").chain(words)).unwrap()
+    }
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_the_contract_is_understood() {
+        for words in [
+            &["check", "--output", "json"][..],
+            &["run", "--config", "x.toml", "--log-format", "json", "--log-level", "debug"],
+            &["status", "--watch"],
+            &["verify"],
+            &["rehearse"],
+            &["--config", "x.toml", "cutover", "--max-pause-ms", "500", "--api", "http://h:1"],
+            &["abort", "--token-file", "t"],
+            &["rollback"],
+            &["confirm"],
+            &["cleanup", "--dry-run", "--unfence-source"],
+            &["demo", "--transactions", "10"],
+            &["config-reference"],
+        ] {
+            parse(words);
+        }
+        assert!(Arguments::try_parse_from(["pgsluice", "cutover", "--max-pause-ms", "1"]).is_err());
+        assert!(Arguments::try_parse_from(["pgsluice"]).is_err());
+    }
+
+    #[test]
+    fn commands_for_a_running_instance_carry_their_options() {
+        let arguments = parse(&["cutover", "--max-pause-ms", "500"]);
+        let (command, _) = arguments.command.for_running_instance().unwrap();
+        assert_eq!(command, ClientCommand::Cutover { max_pause: Some(Duration::from_millis(500)) });
+        assert!(parse(&["run"]).command.for_running_instance().is_none());
+    }
+
+    #[test]
+    fn help_documents_every_exit_code_and_hides_what_is_internal() {
+        let help = Arguments::command().render_long_help().to_string();
+        for code in 0..=4 {
+            assert!(help.contains(&format!("\n  {code}  ")), "{code} is missing in {help}");
+        }
+        assert!(!help.contains("config-reference"));
+    }
+
+    #[test]
+    fn an_instance_that_listens_everywhere_is_reached_on_loopback() {
+        assert_eq!(api_url("0.0.0.0:8080".parse().unwrap()), "http://127.0.0.1:8080");
+        assert_eq!(api_url("[::]:80".parse().unwrap()), "http://[::1]:80");
+        assert_eq!(api_url("10.1.2.3:80".parse().unwrap()), "http://10.1.2.3:80");
+    }
+}

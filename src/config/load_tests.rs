@@ -1,0 +1,208 @@
+//! What operators write, and what they read when it is wrong.
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Durability, TrafficConfig};
+
+const MINIMAL: &str =
+    "[source]\nurl = \"host=old dbname=shop user=app\"\n[target]\nurl = \"host=new dbname=shop user=app\"\n";
+
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(Some(file.path()), variables)
+}
+
+fn refused(text: &str, variables: &[(&str, &str)]) -> String {
+    match load_text(text, variables) {
+        Ok(_) => panic!("accepted: {text} {variables:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn two_variables_are_a_whole_configuration() {
+    let variables = [
+        ("PGSLUICE_SOURCE__URL", "postgres://app:secret@old/shop"),
+        ("PGSLUICE_TARGET__URL", "postgres://app:secret@new/shop"),
+    ];
+    let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = load(None, variables).unwrap();
+    assert_eq!((config.source.slot.as_str(), config.source.publication.as_str()), ("pgsluice", "pgsluice"));
+    assert_eq!(config.target.durability, Durability::Local);
+    assert_eq!(config.api.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.cutover.max_pause, Duration::from_secs(1));
+    assert_eq!(config.apply.max_batch_bytes, 16 << 20);
+    assert!((2..=4).contains(&config.snapshot.jobs));
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
+fn variables_win_over_the_file_and_service_variables_of_kubernetes_are_left_alone() {
+    let config = load_text(
+        &format!("{MINIMAL}[snapshot]\njobs = 3\n"),
+        &[
+            ("PGSLUICE_PORT", "tcp://10.0.0.1:8080"),
+            ("PGSLUICE_SERVICE_PORT_HTTP", "8080"),
+            ("PGSLUICE_SNAPSHOT__JOBS", "7"),
+            ("PGSLUICE_SOURCE__TABLES__EXCLUDE", "[\"public.audit_*\"]"),
+            ("PGSLUICE_APPLY__MAX_BATCH_BYTES", "1048576"),
+            ("PGSLUICE_CUTOVER__REVERSE", "false"),
+            ("PGSLUICE_SOURCE__SLOT", "12"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.snapshot.jobs, 7);
+    assert_eq!(config.apply.max_batch_bytes, 1 << 20);
+    assert_eq!(config.source.slot, "12");
+    assert!(!config.cutover.reverse);
+    assert!(!config.source.tables.selects(&crate::model::TableName::new("public", "audit_1")));
+}
+
+#[test]
+fn an_unknown_key_is_an_error_that_names_the_nearest_known_one() {
+    let error = refused(&format!("{MINIMAL}[cutover]\nmax_pause = 5\n"), &[]);
+    assert!(error.contains("`cutover.max_pause`") && error.contains("did you mean `cutover.max_pause_ms`?"));
+    let error = refused(&format!("{MINIMAL}[sauce]\n"), &[]);
+    assert!(error.contains("did you mean `source`?"));
+    let error = refused(MINIMAL, &[("PGSLUICE_SNAPSHOT__JOBB", "3")]);
+    assert!(error.contains("environment variable PGSLUICE_SNAPSHOT__JOBB"));
+    assert!(error.contains("did you mean `snapshot.jobs`?"), "{error}");
+    let error = refused(&format!("{MINIMAL}[source.tables]\nonly = []\n"), &[]);
+    assert!(error.contains("source.tables.include"), "{error}");
+}
+
+#[test]
+fn no_error_quotes_a_value() {
+    for (text, variables) in [
+        ("[source]\nurl = 'hunter2'\n".to_owned(), vec![]),
+        ("[source]\nurl = \"hunter2\nhunter2".to_owned(), vec![]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_SOURCE__URL", "postgres://a:hunter2@h:port/x")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_SNAPSHOT__JOBS", "hunter2")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_API__LISTEN", "hunter2")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_SOURCE__SLOT", "Hunter2 hunter2")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_APPLY__MAX_BATCH_BYTES", "hunter2")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_CUTOVER__ON_WRITERS", "hunter2")]),
+        (MINIMAL.to_owned(), vec![("PGSLUICE_SNAPSHOT__JOBS", "1\nhunter2 = 2")]),
+        (format!("{MINIMAL}[snapshot]\njobs = 'hunter2'\n"), vec![]),
+        (format!("{MINIMAL}[[traffic]]\nadapter = 'hunter2'\n"), vec![]),
+    ] {
+        let error = load_text(&text, &variables).unwrap_err();
+        let printed = format!("{error} {error:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(!printed.contains("Hunter2"), "{printed}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_kind_say_what_is_allowed() {
+    assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 'three'\n"), &[]).contains("a whole number"));
+    assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = -1\n"), &[]).contains("a negative number"));
+    assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 65\n"), &[]).contains("1 to 64"));
+    assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 99999999999\n"), &[]).contains("too large a number"));
+    assert!(refused(&format!("{MINIMAL}[cutover]\non_writers = 'kill'\n"), &[]).contains("\"terminate\""));
+    assert!(refused(&format!("{MINIMAL}[apply]\nmax_batch_bytes = '16 apples'\n"), &[]).contains("64MiB"));
+    assert!(
+        refused(&format!("{MINIMAL}[apply]\nmax_batch_bytes = '1GB'\n"), &[]).contains("64KiB to 256MiB")
+    );
+    assert!(refused(&format!("{MINIMAL}[cutover]\nmax_pause_ms = 5\n"), &[]).contains("10 to 600000"));
+    assert!(
+        refused(&format!("{MINIMAL}[source.tables]\ninclude = ['orders']\n"), &[]).contains("schema.table")
+    );
+    assert!(
+        refused(&format!("{MINIMAL}[source.tables]\ninclude = 'public.*'\n"), &[])
+            .contains("a list of strings")
+    );
+    assert!(refused("[source]\nurl = 'host=a'\nurl = 'host=b'\n", &[]).contains("line 3"));
+}
+
+#[test]
+fn a_missing_url_says_which_variable_would_do() {
+    let error = refused("", &[]);
+    assert!(error.contains("`source.url`") && error.contains("PGSLUICE_SOURCE__URL"));
+}
+
+#[test]
+fn source_and_target_must_differ() {
+    let text = "[source]\nurl = 'host=db dbname=a user=x'\n[target]\nurl = 'postgres://y@db:5432/a'\n";
+    assert!(refused(text, &[]).contains("the same database"));
+}
+
+#[test]
+fn secrets_are_read_from_files_without_their_line_break() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    std::fs::write(&path, "s3cret \n").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let file = path.display().to_string();
+    let config =
+        load_text(MINIMAL, &[("PGSLUICE_SOURCE__PASSWORD_FILE", &file), ("PGSLUICE_API__TOKEN_FILE", &file)]);
+    // A blank is fine in a password, and not in a token.
+    assert!(config.unwrap_err().to_string().contains("api.token_file"));
+    let config = load_text(MINIMAL, &[("PGSLUICE_SOURCE__PASSWORD_FILE", &file)]).unwrap();
+    let environment = config.source.connection.libpq_environment();
+    assert!(environment.contains(&("PGPASSWORD".to_owned(), "s3cret ".to_owned())));
+
+    std::fs::write(&path, "\n").unwrap();
+    assert!(refused(MINIMAL, &[("PGSLUICE_SOURCE__PASSWORD_FILE", &file)]).contains("it is empty"));
+    let missing = directory.path().join("missing").display().to_string();
+    assert!(refused(MINIMAL, &[("PGSLUICE_SOURCE__PASSWORD_FILE", &missing)]).contains("cannot be read"));
+    let both =
+        [("PGSLUICE_SOURCE__PASSWORD_FILE", file.as_str()), ("PGSLUICE_SOURCE__URL", "postgres://a:b@old/x")];
+    assert!(refused(MINIMAL, &both).contains("not clear which is meant"));
+}
+
+#[test]
+fn traffic_adapters_are_read_in_order_and_those_to_come_are_refused() {
+    let text = format!(
+        "{MINIMAL}[[traffic]]\nadapter = 'exec'\ncommand = ['/bin/move', 'now']\n[[traffic]]\nadapter = 'webhook'\nurl = 'http://127.0.0.1:9/x'\ntimeout_ms = 500\n[[traffic]]\nadapter = 'manual'\n"
+    );
+    let config = load_text(&text, &[]).unwrap();
+    assert!(matches!(&config.traffic[0], TrafficConfig::Exec { command, .. } if command.len() == 2));
+    assert!(
+        matches!(&config.traffic[1], TrafficConfig::Webhook { timeout, .. } if *timeout == Duration::from_millis(500))
+    );
+    assert!(matches!(&config.traffic[2], TrafficConfig::Manual { .. }));
+
+    for name in ["pgbouncer", "kubernetes-service", "kubernetes-scale", "cnpg-pooler"] {
+        let error = refused(&format!("{MINIMAL}[[traffic]]\nadapter = '{name}'\n"), &[]);
+        assert!(error.contains("not available in this version") && error.contains(name), "{error}");
+    }
+    let error = refused(&format!("{MINIMAL}[[traffic]]\nadapter = 'exec'\nurl = 'http://x'\n"), &[]);
+    assert!(error.contains("traffic[0].url"));
+    assert!(refused(&format!("{MINIMAL}[[traffic]]\ncommand = ['x']\n"), &[]).contains("adapter"));
+    assert!(
+        refused(&format!("{MINIMAL}[[traffic]]\nadapter = 'webhook'\nurl = 'ftp://x'\n"), &[])
+            .contains("http")
+    );
+}
+
+#[test]
+fn standbys_and_durability_must_agree() {
+    let with = |extra: &str| {
+        format!("[source]\nurl = 'host=old user=a'\n[target]\nurl = 'host=new user=a'\n{extra}")
+    };
+    let config = load_text(&with("durability = 'standbys'\nstandbys = 2\n"), &[]).unwrap();
+    assert!(matches!(config.target.durability, Durability::Standbys(count) if count.get() == 2));
+    assert!(refused(&with("durability = 'standbys'\n"), &[]).contains("`target.standbys` is not set"));
+    assert!(refused(&with("standbys = 2\n"), &[]).contains("target.durability"));
+    assert!(refused(&with("durability = 'standbys'\nstandbys = 0\n"), &[]).contains("it is 0"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = load(Some(Path::new("/nonexistent/pgsluice.toml")), std::iter::empty()).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/pgsluice.toml"));
+}
+
+#[test]
+fn commands_for_a_running_instance_need_only_the_api_section() {
+    let variables = [("PGSLUICE_API__LISTEN".to_owned(), "127.0.0.1:9999".to_owned())];
+    let api = load_api(None, variables.into_iter()).unwrap();
+    assert_eq!(api.listen.port(), 9999);
+}

@@ -1,0 +1,273 @@
+//! The configuration as it is written: one record per section, read by serde, every field optional. The doc comments
+//! here are the reference that `docs/configuration.md` is generated from. Nothing outside `config` sees these.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::byte_size::ByteSize;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    /// The database that is left.
+    pub(super) source: RawSource,
+    /// The database that is reached.
+    pub(super) target: RawTarget,
+    /// What `pgsluice check` finds, and what you accept of it.
+    pub(super) preflight: RawPreflight,
+    /// How the target gets its tables.
+    pub(super) schema: RawSchema,
+    /// The initial copy.
+    pub(super) snapshot: RawSnapshot,
+    /// Applying the changes that happen meanwhile.
+    pub(super) apply: RawApply,
+    /// The HTTP API.
+    pub(super) api: RawApi,
+    /// The switchover.
+    pub(super) cutover: RawCutover,
+    /// How clients are moved: a list of adapters, each step carried out by all of them in this order. Write one
+    /// `[[traffic]]` table for each.
+    pub(super) traffic: Vec<RawTraffic>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSource {
+    /// Required. A libpq connection URI (`postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full`) or key=value
+    /// string. The user needs REPLICATION, and must own the tables (or be a superuser). Connect to PostgreSQL itself,
+    /// not to PgBouncer.
+    pub(super) url: Option<String>,
+    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
+    pub(super) password_file: Option<PathBuf>,
+    /// Name of the publication that is created on the source, and removed by `pgsluice cleanup`.
+    pub(super) publication: String,
+    /// Name of the logical replication slot that is created on the source, and removed by `pgsluice cleanup`: lower-case
+    /// letters, digits and underscores.
+    pub(super) slot: String,
+    /// Which tables are migrated.
+    pub(super) tables: RawTables,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTables {
+    /// Patterns of the tables that are migrated, as `schema.table`; `*` stands for any characters. Empty means all.
+    pub(super) include: Vec<String>,
+    /// Patterns of the tables that are not migrated, even if included.
+    pub(super) exclude: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTarget {
+    /// Required. A libpq connection URI or key=value string, as `source.url`. The user must own the database, and needs
+    /// the right to set `session_replication_role` (superuser, or from PostgreSQL 15 on
+    /// `GRANT SET ON PARAMETER session_replication_role`).
+    pub(super) url: Option<String>,
+    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
+    pub(super) password_file: Option<PathBuf>,
+    /// When a change counts as kept, so that the source may forget it.
+    pub(super) durability: RawDurability,
+    /// With `durability = "standbys"`: how many standbys of the target must have flushed a change, at least 1.
+    pub(super) standbys: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawDurability {
+    /// Flushed by the target's primary.
+    Local,
+    /// Flushed by `standbys` standbys of the target too: no failover of the target can lose it.
+    Standbys,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawPreflight {
+    /// Ids of blockers that you accept, as `pgsluice check` prints them, e.g. `source.unlogged_table`. They become warnings.
+    pub(super) waive: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSchema {
+    /// Who makes the target's tables.
+    pub(super) mode: RawSchemaMode,
+    /// Directory with `pg_dump` and `psql`, at least as new as the source. Without it `PATH` and the usual
+    /// places are searched.
+    pub(super) postgres_bin_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawSchemaMode {
+    /// pgsluice, by `pg_dump`: tables before the copy, indexes and constraints after it.
+    Copy,
+    /// They exist already, for instance by CloudNativePG's import, and are taken as they are.
+    Existing,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawSnapshot {
+    /// Connections that copy at the same time, 1 to 64. Without it: as many as this machine has cores, at least 2
+    /// and at most 4.
+    pub(super) jobs: Option<u32>,
+    /// Tables larger than this are copied in pieces of about this size, so that several connections can share one table.
+    pub(super) chunk_bytes: ByteSize,
+    /// How much WAL the slot may hold back on the source during the copy before you are asked what to do. Without it:
+    /// no limit.
+    pub(super) max_wal_retained_bytes: Option<ByteSize>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawApply {
+    /// Changes applied in one target transaction when behind, and how much may wait in memory between reading and
+    /// applying: 64KiB to 256MiB.
+    pub(super) max_batch_bytes: ByteSize,
+    /// How long a batch waits for more transactions before it is committed, 0 to 60000 ms. 0 is the least lag; more
+    /// means fewer commits on the target.
+    pub(super) max_batch_delay_ms: u64,
+    /// Connections that apply at the same time. Only 1 is available in this version.
+    pub(super) connections: u32,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawApi {
+    /// Address and port where the API listens.
+    pub(super) listen: String,
+    /// File with the bearer token that changing requests (cutover, abort, confirm) must present. Without it they are
+    /// only accepted on a loopback address.
+    pub(super) token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCutover {
+    /// The longest write pause, 10 to 600000 ms. A cutover that cannot finish within it rolls back by itself, and the
+    /// source goes on.
+    pub(super) max_pause_ms: u64,
+    /// A cutover does not begin while more than this is still to be applied.
+    pub(super) max_lag_bytes: ByteSize,
+    /// What happens to transactions that hold the fence up.
+    pub(super) on_writers: RawOnWriters,
+    /// Whether changes flow back from the target to the source after the cutover, so that a rollback loses nothing.
+    /// Takes effect in a later version; until then there is no way back after the cutover but the ones you have.
+    pub(super) reverse: bool,
+    /// Where applications are told to go, in the error that the source gives to writes after the cutover. Without it:
+    /// the target's host and database.
+    pub(super) moved_to: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawOnWriters {
+    /// They are waited for, within the pause allowed.
+    Wait,
+    /// Their sessions are terminated; their clients see an error and reconnect.
+    Terminate,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTraffic {
+    /// Required. Which adapter.
+    pub(super) adapter: RawAdapter,
+    /// `exec`: required. Program and arguments; the step is added as the last argument, positions are in its environment.
+    #[serde(default)]
+    pub(super) command: Option<Vec<String>>,
+    /// `webhook`: required. The http or https URL that each step is posted to as JSON; any 2xx answer is success.
+    #[serde(default)]
+    pub(super) url: Option<String>,
+    /// `webhook`: file with a bearer token to send.
+    #[serde(default)]
+    pub(super) token_file: Option<PathBuf>,
+    /// `manual`: what you are asked to do before you confirm by `pgsluice confirm`.
+    #[serde(default)]
+    pub(super) instruction: Option<String>,
+    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000 for `exec` and `webhook`, 600000 for
+    /// `manual`.
+    #[serde(default)]
+    pub(super) timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAdapter {
+    /// Runs a program.
+    Exec,
+    /// Calls a URL.
+    Webhook,
+    /// Waits for your word.
+    Manual,
+    /// Not available in this version.
+    Pgbouncer,
+    /// Not available in this version.
+    KubernetesService,
+    /// Not available in this version.
+    KubernetesScale,
+    /// Not available in this version.
+    CnpgPooler,
+}
+
+/// The publication's and the slot's name unless configured.
+const DEFAULT_NAME: &str = "pgsluice";
+
+impl Default for RawSource {
+    fn default() -> Self {
+        Self {
+            url: None,
+            password_file: None,
+            publication: DEFAULT_NAME.to_owned(),
+            slot: DEFAULT_NAME.to_owned(),
+            tables: RawTables::default(),
+        }
+    }
+}
+
+impl Default for RawTarget {
+    fn default() -> Self {
+        Self { url: None, password_file: None, durability: RawDurability::Local, standbys: None }
+    }
+}
+
+impl Default for RawSchema {
+    fn default() -> Self {
+        Self { mode: RawSchemaMode::Copy, postgres_bin_dir: None }
+    }
+}
+
+impl Default for RawSnapshot {
+    fn default() -> Self {
+        Self { jobs: None, chunk_bytes: ByteSize::mib(256), max_wal_retained_bytes: None }
+    }
+}
+
+impl Default for RawApply {
+    fn default() -> Self {
+        Self { max_batch_bytes: ByteSize::mib(16), max_batch_delay_ms: 0, connections: 1 }
+    }
+}
+
+impl Default for RawApi {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".to_owned(), token_file: None }
+    }
+}
+
+impl Default for RawCutover {
+    fn default() -> Self {
+        Self {
+            max_pause_ms: 1000,
+            max_lag_bytes: ByteSize::mib(16),
+            on_writers: RawOnWriters::Wait,
+            reverse: true,
+            moved_to: None,
+        }
+    }
+}

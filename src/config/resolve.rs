@@ -1,0 +1,266 @@
+//! From raw records to a [`Config`] that cannot be wrong: ranges, names, files with secrets, and what excludes what.
+//! Every key is looked at exactly once, here.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
+
+use pgsluice_proto::command::SlotName;
+
+use super::byte_size::ByteSize;
+use super::error::{ConfigError, Origins};
+use super::raw::{
+    RawApi, RawApply, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema, RawSchemaMode,
+    RawSnapshot, RawSource, RawTarget,
+};
+use super::secret_file::read_secret;
+use super::traffic::resolve_traffic;
+use super::valid::{
+    ApiConfig, ApplyConfig, BearerToken, Config, CutoverConfig, Durability, OnWriters, PreflightConfig,
+    SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, TableFilter, TargetConfig,
+};
+use crate::connection::ConnectionSettings;
+
+/// The longest identifier PostgreSQL keeps, in bytes.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+const JOBS_MAX: u32 = 64;
+/// Connections used for the copy unless configured: as many as cores, within these.
+const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
+const CHUNK_BYTES_MIN: ByteSize = ByteSize::mib(1);
+const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
+const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);
+const BATCH_DELAY_MS_MAX: u64 = 60_000;
+const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
+
+pub(super) fn resolve(raw: RawConfig, origins: &Origins) -> Result<Config, ConfigError> {
+    let source = source(raw.source, origins)?;
+    let target = target(raw.target, origins)?;
+    if source.connection.same_database(&target.connection) {
+        return Err(invalid(
+            "target.url",
+            "it leads to the same database as `source.url`",
+            "Source and target must be two databases: correct the host, the port or the database's name of one of them.",
+        ));
+    }
+    Ok(Config {
+        source,
+        target,
+        preflight: PreflightConfig { waive: raw.preflight.waive },
+        schema: schema(raw.schema)?,
+        snapshot: snapshot(&raw.snapshot)?,
+        apply: apply(&raw.apply)?,
+        api: resolve_api(raw.api)?,
+        cutover: cutover(raw.cutover)?,
+        traffic: resolve_traffic(raw.traffic)?,
+    })
+}
+
+pub(super) fn invalid(key: &str, problem: &str, remedy: &str) -> ConfigError {
+    ConfigError::Invalid { key: key.to_owned(), problem: problem.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn source(raw: RawSource, origins: &Origins) -> Result<SourceConfig, ConfigError> {
+    let connection = connection(
+        ["source.url", "source.password_file"],
+        raw.url.as_deref(),
+        raw.password_file.as_deref(),
+        origins,
+    )?;
+    if raw.publication.is_empty()
+        || raw.publication.len() > IDENTIFIER_BYTES_MAX
+        || raw.publication.contains('\0')
+    {
+        return Err(invalid(
+            "source.publication",
+            "it cannot be the name of a publication",
+            "Use 1 to 63 bytes.",
+        ));
+    }
+    let slot = SlotName::new(raw.slot).map_err(|_| {
+        let remedy = "Use 1 to 63 lower-case letters, digits and underscores.";
+        invalid("source.slot", "it cannot be the name of a replication slot", remedy)
+    })?;
+    for (key, patterns) in
+        [("source.tables.include", &raw.tables.include), ("source.tables.exclude", &raw.tables.exclude)]
+    {
+        if patterns.iter().any(|pattern| !pattern.contains('.') && pattern != "*") {
+            let remedy = "Write schema.table, as \"public.orders\" or \"public.*\"; a pattern without a dot would match nothing.";
+            return Err(invalid(key, "a pattern has no dot", remedy));
+        }
+    }
+    Ok(SourceConfig {
+        connection,
+        publication: raw.publication,
+        slot: slot.as_str().to_owned(),
+        tables: TableFilter::new(raw.tables.include, raw.tables.exclude),
+    })
+}
+
+fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError> {
+    let connection = connection(
+        ["target.url", "target.password_file"],
+        raw.url.as_deref(),
+        raw.password_file.as_deref(),
+        origins,
+    )?;
+    let durability = match (raw.durability, raw.standbys) {
+        (RawDurability::Local, None) => Durability::Local,
+        (RawDurability::Local, Some(_)) => {
+            let problem = "it has a value although `target.durability` is \"local\"";
+            let remedy =
+                "Set target.durability = \"standbys\" to wait for standbys, or remove `target.standbys`.";
+            return Err(invalid("target.standbys", problem, remedy));
+        }
+        (RawDurability::Standbys, Some(count)) => {
+            let count = NonZeroU32::new(count);
+            Durability::Standbys(count.ok_or_else(|| {
+                invalid("target.standbys", "it is 0", "Use at least 1, or target.durability = \"local\".")
+            })?)
+        }
+        (RawDurability::Standbys, None) => {
+            return Err(ConfigError::Missing {
+                key: "target.standbys".to_owned(),
+                remedy: "with target.durability = \"standbys\", say how many standbys must have flushed a change, e.g. standbys = 1.".to_owned(),
+            });
+        }
+    };
+    Ok(TargetConfig { connection, durability })
+}
+
+fn connection(
+    [url_key, file_key]: [&'static str; 2],
+    url: Option<&str>,
+    password_file: Option<&Path>,
+    origins: &Origins,
+) -> Result<ConnectionSettings, ConfigError> {
+    let variable = format!("PGSLUICE_{}", url_key.replace('.', "__").to_ascii_uppercase());
+    let url = url.ok_or_else(|| ConfigError::Missing {
+        key: url_key.to_owned(),
+        remedy: format!(
+            "set it in the configuration file or as {variable}, e.g. postgresql://USER@HOST:5432/DATABASE?sslmode=verify-full."
+        ),
+    })?;
+    let settings = ConnectionSettings::parse(url).map_err(|source| ConfigError::Connection {
+        key: url_key,
+        origin: origins.of(url_key),
+        source,
+    })?;
+    match password_file {
+        None => Ok(settings),
+        Some(_) if settings.has_password() => Err(invalid(
+            file_key,
+            &format!("`{url_key}` has a password too, and it is not clear which is meant"),
+            &format!("Remove the password from `{url_key}`, or remove `{file_key}`."),
+        )),
+        Some(path) => Ok(settings.with_password(read_secret(file_key, path)?)),
+    }
+}
+
+fn schema(raw: RawSchema) -> Result<SchemaConfig, ConfigError> {
+    if let Some(directory) = raw.postgres_bin_dir.as_deref().filter(|directory| !directory.is_dir()) {
+        return Err(invalid(
+            "schema.postgres_bin_dir",
+            &format!("{} is not a directory", directory.display()),
+            "Name the directory that holds pg_dump and psql, or remove the key.",
+        ));
+    }
+    let mode = match raw.mode {
+        RawSchemaMode::Copy => SchemaMode::Copy,
+        RawSchemaMode::Existing => SchemaMode::Existing,
+    };
+    Ok(SchemaConfig { mode, postgres_bin_dir: raw.postgres_bin_dir })
+}
+
+fn snapshot(raw: &RawSnapshot) -> Result<SnapshotConfig, ConfigError> {
+    let jobs = match raw.jobs {
+        None => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+            cores.clamp(*DEFAULT_JOBS.start(), *DEFAULT_JOBS.end())
+        }
+        Some(jobs) if (1..=JOBS_MAX).contains(&jobs) => usize::try_from(jobs).unwrap_or(1),
+        Some(_) => {
+            return Err(invalid("snapshot.jobs", "it is out of range", &format!("Use 1 to {JOBS_MAX}.")));
+        }
+    };
+    if raw.chunk_bytes < CHUNK_BYTES_MIN {
+        let remedy = format!("Use at least {CHUNK_BYTES_MIN}; smaller pieces only cost time.");
+        return Err(invalid("snapshot.chunk_bytes", "it is too small", &remedy));
+    }
+    if raw.max_wal_retained_bytes == Some(ByteSize(0)) {
+        let remedy = "Use a size such as \"100GB\", or remove the key for no limit.";
+        return Err(invalid("snapshot.max_wal_retained_bytes", "it is 0", remedy));
+    }
+    Ok(SnapshotConfig {
+        jobs,
+        chunk_bytes: raw.chunk_bytes.0,
+        max_wal_retained_bytes: raw.max_wal_retained_bytes.map(|size| size.0),
+    })
+}
+
+fn apply(raw: &RawApply) -> Result<ApplyConfig, ConfigError> {
+    let in_range = (BATCH_BYTES_MIN..=BATCH_BYTES_MAX).contains(&raw.max_batch_bytes);
+    let max_batch_bytes = u32::try_from(raw.max_batch_bytes.0).ok().filter(|_| in_range);
+    let max_batch_bytes = max_batch_bytes.ok_or_else(|| {
+        let remedy = format!("Use {BATCH_BYTES_MIN} to {BATCH_BYTES_MAX}.");
+        invalid("apply.max_batch_bytes", "it is out of range", &remedy)
+    })?;
+    if raw.max_batch_delay_ms > BATCH_DELAY_MS_MAX {
+        let remedy = format!("Use 0 to {BATCH_DELAY_MS_MAX}.");
+        return Err(invalid("apply.max_batch_delay_ms", "it is out of range", &remedy));
+    }
+    match raw.connections {
+        0 => return Err(invalid("apply.connections", "it is 0", "Use 1.")),
+        1 => {}
+        _ => {
+            return Err(ConfigError::NotAvailable {
+                key: "apply.connections".to_owned(),
+                what: "applying on several connections".to_owned(),
+                remedy: "Use 1, or remove the key.".to_owned(),
+            });
+        }
+    }
+    let max_batch_delay = Duration::from_millis(raw.max_batch_delay_ms);
+    Ok(ApplyConfig { max_batch_bytes, max_batch_delay, connections: 1 })
+}
+
+pub(super) fn resolve_api(raw: RawApi) -> Result<ApiConfig, ConfigError> {
+    let listen = parse_listen(&raw.listen).ok_or_else(|| {
+        invalid(
+            "api.listen",
+            "it is not an address and a port",
+            "Use IP:PORT, e.g. \"127.0.0.1:8080\", or \"0.0.0.0:8080\" in a pod (then with `api.token_file`).",
+        )
+    })?;
+    let token = raw.token_file.as_deref().map(|path| read_secret("api.token_file", path)).transpose()?;
+    if token.as_deref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+        let remedy = "Use one line of visible ASCII characters, e.g. the output of `openssl rand -hex 32`.";
+        return Err(invalid("api.token_file", "the token has characters that a header cannot carry", remedy));
+    }
+    Ok(ApiConfig { listen, token: token.map(BearerToken::new) })
+}
+
+/// An address and a port; of names, only `localhost` is looked up.
+fn parse_listen(text: &str) -> Option<SocketAddr> {
+    if text.starts_with("localhost:") {
+        return text.to_socket_addrs().ok()?.next();
+    }
+    text.parse().ok()
+}
+
+fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {
+    if !PAUSE_MS.contains(&raw.max_pause_ms) {
+        let remedy = format!("Use {} to {}.", PAUSE_MS.start(), PAUSE_MS.end());
+        return Err(invalid("cutover.max_pause_ms", "it is out of range", &remedy));
+    }
+    Ok(CutoverConfig {
+        max_pause: Duration::from_millis(raw.max_pause_ms),
+        max_lag_bytes: raw.max_lag_bytes.0,
+        on_writers: match raw.on_writers {
+            RawOnWriters::Wait => OnWriters::Wait,
+            RawOnWriters::Terminate => OnWriters::Terminate,
+        },
+        reverse: raw.reverse,
+        moved_to: raw.moved_to.filter(|text| !text.is_empty()),
+    })
+}
