@@ -52,7 +52,14 @@ pub struct GlobalArguments {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: OutputFormat,
     /// How log lines look on standard error; auto is text on a terminal and JSON otherwise
-    #[arg(long, global = true, value_enum, default_value_t, env = "PGSLUICE_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PGSLUICE_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or directives such as info,pgsluice::stream=debug
     #[arg(long, global = true, value_name = "LEVEL")]
@@ -204,7 +211,9 @@ impl CliCommand {
             Self::Abort { api } => (ClientCommand::Abort, api),
             Self::Rollback { api } => (ClientCommand::Rollback, api),
             Self::Confirm { api } => (ClientCommand::Confirm, api),
-            Self::Check | Self::Run | Self::Cleanup(_) | Self::Demo(_) | Self::ConfigReference => return None,
+            Self::Check | Self::Run | Self::Cleanup(_) | Self::Demo(_) | Self::ConfigReference => {
+                return None;
+            }
         })
     }
 }

@@ -1,11 +1,16 @@
 //! The command line: arguments, the commands that talk to a running instance, and how results are shown. Commands
 //! that do the work themselves are wired in `app`; nothing here opens a database connection.
 
+mod args;
 mod client;
 #[cfg(test)]
 mod client_tests;
 mod render;
 
+pub use args::{
+    ApiArguments, Arguments, CleanupArguments, CliCommand, DemoArguments, GlobalArguments, PauseArguments,
+    api_url,
+};
 pub use client::{ApiClient, ClientCommand, ClientError, StatusView};
 pub use render::{Table, cutover_text, findings_table, status_text};
 

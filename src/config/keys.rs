@@ -193,7 +193,11 @@ impl<'a> Key<'a> {
                 let size = !self.is_byte_size() || text.parse::<byte_size::ByteSize>().is_ok();
                 if allowed && size { Ok(()) } else { Err(wrong("something else")) }
             }
-            Value::Integer(number) if self.accepts("integer") && (0..=self.integer_max()).contains(number) => Ok(()),
+            Value::Integer(number)
+                if self.accepts("integer") && (0..=self.integer_max()).contains(number) =>
+            {
+                Ok(())
+            }
             Value::Boolean(_) if self.accepts("boolean") => Ok(()),
             Value::Integer(number) if *number < 0 => Err(wrong("a negative number")),
             Value::Integer(_) if self.accepts("integer") => Err(wrong("too large a number")),

@@ -104,7 +104,9 @@ fn values_of_the_wrong_kind_say_what_is_allowed() {
     assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 'three'\n"), &[]).contains("a whole number"));
     assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = -1\n"), &[]).contains("a negative number"));
     assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 65\n"), &[]).contains("1 to 64"));
-    assert!(refused(&format!("{MINIMAL}[snapshot]\njobs = 99999999999\n"), &[]).contains("too large a number"));
+    assert!(
+        refused(&format!("{MINIMAL}[snapshot]\njobs = 99999999999\n"), &[]).contains("too large a number")
+    );
     assert!(refused(&format!("{MINIMAL}[cutover]\non_writers = 'kill'\n"), &[]).contains("\"terminate\""));
     assert!(refused(&format!("{MINIMAL}[apply]\nmax_batch_bytes = '16 apples'\n"), &[]).contains("64MiB"));
     assert!(

@@ -16,7 +16,7 @@ use tracing_subscriber::{Layer, Registry};
 const FILTER_VARIABLE: &str = "PGSLUICE_LOG";
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// Text if standard error is a terminal, JSON otherwise.
     #[default]
