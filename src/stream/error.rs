@@ -121,7 +121,10 @@ pub enum StreamError {
 fn describe(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) if db.code().code().starts_with("22") => {
-            format!("SQLSTATE {} (the target's log has the message, which quotes the value)", db.code().code())
+            format!(
+                "SQLSTATE {} (the target's log has the message, which quotes the value)",
+                db.code().code()
+            )
         }
         Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
         None => error.to_string(),
