@@ -1,12 +1,22 @@
 //! The fenced switchover of `docs/cutover.md`: one source transaction is the fence, its COMMIT the point of no
 //! return. A pure state machine decides, a journal on the target remembers, a driver acts.
 
+mod actions;
+mod driver;
+mod error;
 mod failure;
+mod journal;
+mod log;
+mod operation;
 mod proof;
+mod recovery;
 mod report;
 mod state;
 
+pub use driver::{CutoverContext, RunningCutover, start};
+pub use error::CutoverError;
 pub use failure::SqlFailure;
 pub use proof::{CaughtUp, Nonce, Proofs, SequenceValue, SequencesAligned, SourceFenced, TargetDurable};
+pub use recovery::{Recovered, recover};
 pub use report::{CutoverReport, Outcome, StepOutcome, StepReport};
 pub use state::{Action, Cutover, Event, IllegalTransition, State, Why};

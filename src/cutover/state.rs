@@ -371,6 +371,23 @@ impl Event {
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Self; 13] = [
+        Self::Arm,
+        Self::PauseTraffic,
+        Self::TakeFence,
+        Self::AwaitMarker,
+        Self::AlignSequences,
+        Self::SecureTarget,
+        Self::CommitFence,
+        Self::ReleaseFence,
+        Self::ReadTruth,
+        Self::OpenTarget,
+        Self::RetargetTraffic,
+        Self::ResumeTraffic,
+        Self::UndoTraffic,
+    ];
+
     /// The step's name in the report and the journal.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -127,6 +127,21 @@ impl Fence {
         Ok(Self { session, plan, order, lock_try, phase: Phase::Idle, obstacle: None, tries: 0 })
     }
 
+    /// Reads once what the pause will read again, so that the server has it in memory then.
+    ///
+    /// # Errors
+    /// A statement fails.
+    pub async fn warm_up(&self, publication: &str) -> Result<(), FenceError> {
+        read_plan(&self.session, publication).await?;
+        self.read_sequences().await?;
+        Ok(())
+    }
+
+    /// Waits until the session has ended: the server has rolled the fence back. Cancel safe.
+    pub async fn lost(&self) {
+        self.session.closed().await;
+    }
+
     /// Who was in the way last, for the message when the pause is over.
     #[must_use]
     pub fn obstacle(&self) -> Option<&str> {

@@ -1,0 +1,456 @@
+//! What each action of the state machine does to the two servers and to the clients. An action returns what
+//! happened; it never decides what is next.
+
+use std::time::Duration;
+
+use futures_util::future::{try_join, try_join3};
+use serde_json::json;
+use tokio_postgres::types::Type;
+
+use super::driver::lag_is_small;
+use super::journal::mode_name;
+use super::operation::{Armed, Operation};
+use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
+use super::state::{Action, Event, State, Why};
+use super::{CutoverError, SqlFailure};
+use crate::config::Durability;
+use crate::connection::{SqlSession, connect_sql};
+use crate::migration::{Blocking, CutoverMode};
+use crate::model::{Lsn, Side};
+use crate::runtime::Backoff;
+use crate::source::fence::{self, ArmBound, CommitAnswer, Fence};
+use crate::stream::MARKER_PREFIX;
+use crate::target::{gate, sequences};
+use crate::traffic::Step;
+
+/// How long closing the target's gate may wait for one table.
+const GATE_BOUND: Duration = Duration::from_secs(60);
+/// How long the source may take to answer COMMIT before the answer is looked up instead.
+const COMMIT_BOUND: Duration = Duration::from_secs(10);
+/// How long a rollback may wait for the source; after that the server does it by itself.
+const RELEASE_BOUND: Duration = Duration::from_secs(3);
+/// How long one look at the fence row may wait for the fence transaction to end.
+const TRUTH_BOUND: Duration = Duration::from_secs(1);
+/// Tries of an adapter's undo.
+const UNDO_TRIES: usize = 3;
+/// Between tries of what must succeed in the end.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How often the target's standbys are looked at.
+const STANDBY_POLL: Duration = Duration::from_millis(5);
+
+impl Operation {
+    /// Performs one action.
+    pub(super) async fn perform(&mut self, action: Action, state: &State) -> Result<Event, CutoverError> {
+        match (action, state) {
+            (Action::Arm, _) => self.arm().await,
+            (Action::PauseTraffic, _) => {
+                self.traffic_touched = true;
+                self.traffic.perform(Step::Pause, &self.traffic_context).await?;
+                Ok(Event::TrafficPaused)
+            }
+            (Action::TakeFence, _) => self.take_fence().await,
+            (Action::AwaitMarker, State::Draining { fenced }) => self.await_marker(fenced).await,
+            (Action::AlignSequences, State::Aligning { fenced, .. }) => self.align_sequences(fenced).await,
+            (Action::SecureTarget, State::Securing { fenced, caught_up, aligned }) => {
+                self.secure_target(fenced, caught_up, aligned).await
+            }
+            (Action::CommitFence, State::Committing { proofs }) => {
+                self.commit_fence(proofs.caught_up.marker_lsn()).await
+            }
+            (Action::ReleaseFence, _) => self.release_fence().await,
+            (Action::ReadTruth, _) => self.read_truth().await,
+            (Action::OpenTarget, _) => self.open_target().await,
+            (Action::RetargetTraffic, _) => {
+                self.traffic_until_done(Step::Retarget).await;
+                Ok(Event::TrafficRetargeted)
+            }
+            (Action::ResumeTraffic, _) => {
+                self.traffic_until_done(Step::Resume).await;
+                Ok(Event::TrafficResumed)
+            }
+            (Action::UndoTraffic, _) => self.undo_traffic().await,
+            (action, state) => Err(CutoverError::refuted(
+                format!("pgsluice made a mistake: {} while {}", action.as_str(), state.as_str()),
+                "Nothing was committed. Please report this with the log around it.",
+            )),
+        }
+    }
+
+    /// Everything that writers do not notice: connections, deny triggers, the target's gate, the adapters, and
+    /// every catalog entry read once so that the pause does not have to.
+    async fn arm(&mut self) -> Result<Event, CutoverError> {
+        let config = std::sync::Arc::clone(&self.ctx.config);
+        let source = &config.source.connection;
+        let (fence_session, marker) = try_join(
+            connect_sql(source, Side::Source, "fence"),
+            connect_sql(source, Side::Source, "marker"),
+        )
+        .await?;
+        marker
+            .batch_execute("SET synchronous_commit = on")
+            .await
+            .map_err(SqlFailure::of(Side::Source, "prepare the marker's session"))?;
+        let control = self.control()?;
+        let plan = fence::read_plan(control, &self.terms.publication).await?;
+        let target = self.target.as_ref().ok_or_else(|| {
+            CutoverError::refuted("the target's session is gone", "Start the operation again.")
+        })?;
+        let missing = sequences::missing(target, &plan.sequence_names()).await?;
+        if let Some(first) = missing.first() {
+            return Err(CutoverError::refuted(
+                format!("{} of the source's sequences are not on the target, {first} among them", missing.len()),
+                "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
+            ));
+        }
+        fence::arm(control, &plan, &self.terms.moved_to, ArmBound::default()).await?;
+        gate::close(target, &plan.table_names(), GATE_BOUND).await?;
+        if self.mode() == CutoverMode::Cutover {
+            self.traffic.perform(Step::Prepare, &self.traffic_context).await?;
+        }
+        // Read again: the triggers are there now.
+        let plan = fence::read_plan(control, &self.terms.publication).await?;
+        let fence = Fence::prepare(fence_session, plan).await?;
+        fence.warm_up(&self.terms.publication).await?;
+        sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
+        let lag = self.ctx.board.with(|status| status.lag.bytes);
+        lag_is_small(lag, config.cutover.max_lag_bytes)
+            .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
+        self.armed = Some(Armed { fence, marker });
+        Ok(Event::Armed)
+    }
+
+    async fn take_fence(&mut self) -> Result<Event, CutoverError> {
+        let (Some(armed), Some(control)) = (self.armed.as_mut(), self.control.as_ref()) else {
+            return Err(self.armed().err().unwrap_or_else(|| CutoverError::refuted("no session", "Start again.")));
+        };
+        Ok(Event::SourceFenced(armed.fence.take(control, &self.terms).await?))
+    }
+
+    /// The marker is written by another session, after the proof: everything that was ever committed before it is
+    /// decoded before it. Never "lag = 0" (trap 24).
+    async fn await_marker(&mut self, fenced: &SourceFenced) -> Result<Event, CutoverError> {
+        let mut stream = self.ctx.stream.clone();
+        let armed = self.armed()?;
+        let nonce = fenced.nonce().as_str();
+        let row = armed
+            .marker
+            .query_typed_one(
+                "SELECT pg_logical_emit_message(true, $1, $2)::text",
+                &[(&MARKER_PREFIX, Type::TEXT), (&nonce, Type::TEXT)],
+            )
+            .await
+            .map_err(SqlFailure::of(Side::Source, "write the marker"))?;
+        let marker_lsn: Lsn = row.get::<_, String>(0).parse().map_err(|error| {
+            CutoverError::refuted(
+                format!("the source answered the marker with something that is no WAL position ({error})"),
+                "Check that the source is PostgreSQL itself and not a proxy.",
+            )
+        })?;
+        let applied = tokio::select! {
+            applied = stream.marker_applied(nonce) => applied?,
+            () = armed.fence.lost() => return Err(fence_lost()),
+        };
+        match CaughtUp::of_marker(fenced, &applied, marker_lsn) {
+            Some(caught_up) => Ok(Event::CaughtUp(caught_up)),
+            None => Err(CutoverError::refuted(
+                format!("the stream reports the marker of {marker_lsn} as applied before it was written"),
+                "Nothing was committed. Please report this with the log around it.",
+            )),
+        }
+    }
+
+    async fn align_sequences(&mut self, fenced: &SourceFenced) -> Result<Event, CutoverError> {
+        let (Some(armed), Some(target)) = (&self.armed, &self.target) else {
+            return Err(CutoverError::refuted("the sessions are gone", "Start the operation again."));
+        };
+        let wanted = armed.fence.read_sequences().await?;
+        let all_read = wanted.len() == armed.fence.plan().sequences.len();
+        let found = sequences::set(target, &wanted).await?;
+        match SequencesAligned::verified(fenced, wanted, &found) {
+            Some(aligned) if all_read => Ok(Event::SequencesAligned(aligned)),
+            _ => Err(CutoverError::refuted(
+                "a sequence of the target does not stand where it was set to",
+                "Look for somebody who uses sequences on the target before the cutover, and start it again.",
+            )),
+        }
+    }
+
+    /// The target has the marker's transaction, the sequences and the journal's intent for good. The intent is
+    /// durable before COMMIT is thought of.
+    async fn secure_target(
+        &mut self,
+        fenced: &SourceFenced,
+        caught_up: &CaughtUp,
+        aligned: &SequencesAligned,
+    ) -> Result<Event, CutoverError> {
+        self.evidence = self.evidence_of(fenced, caught_up, aligned);
+        let mut stream = self.ctx.stream.clone();
+        let (Some(armed), Some(target)) = (&self.armed, &self.target) else {
+            return Err(CutoverError::refuted("the sessions are gone", "Start the operation again."));
+        };
+        let durable = async { Ok(stream.durable_at(caught_up.receipt().source_lsn()).await?) };
+        let intent = async {
+            if self.mode() == CutoverMode::Rehearsal {
+                return Ok(());
+            }
+            let epoch = self.terms.epoch;
+            let written = self.log.journal().intent(epoch, self.evidence.clone()).await;
+            written.map_err(|problem| {
+                CutoverError::refuted(
+                    format!("the journal on the target could not be written: {problem}"),
+                    "Check that the target is up and reachable, then start again.",
+                )
+            })
+        };
+        let standbys = wait_for_standbys(target, self.ctx.config.target.durability);
+        let (durable, (), ()) = tokio::select! {
+            secured = try_join3(durable, intent, standbys) => secured?,
+            () = armed.fence.lost() => return Err(fence_lost()),
+        };
+        match TargetDurable::covering(caught_up, durable) {
+            Some(durable) => Ok(Event::TargetDurable(durable)),
+            None => Err(CutoverError::refuted(
+                "the target's durable position does not cover the marker",
+                "Nothing was committed. Please report this with the log around it.",
+            )),
+        }
+    }
+
+    async fn commit_fence(&mut self, marker_lsn: Lsn) -> Result<Event, CutoverError> {
+        let Some(armed) = self.armed.as_mut() else { return Ok(Event::CommitUnknown) };
+        let answer = tokio::time::timeout(COMMIT_BOUND, armed.fence.commit(&self.terms, marker_lsn)).await;
+        Ok(match answer {
+            Ok(CommitAnswer::Committed) => Event::FenceCommitted,
+            Ok(CommitAnswer::Unknown(problem)) => {
+                tracing::warn!(%problem, "the source did not confirm the commit of the fence");
+                Event::CommitUnknown
+            }
+            Err(_) => Event::CommitUnknown,
+        })
+    }
+
+    /// The fence row decides, once the fence transaction has ended in whatever way (INV-8).
+    async fn read_truth(&mut self) -> Result<Event, CutoverError> {
+        // Our session's end makes the server roll back what it has not committed.
+        self.armed = None;
+        self.control = None;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        loop {
+            match self.ask_for_the_truth().await {
+                Ok(truth) => {
+                    self.log.certain_again();
+                    return Ok(match truth {
+                        Some(row) if row.nonce == self.terms.nonce => Event::FenceCommitted,
+                        _ => Event::FenceNotCommitted(Why::Failed {
+                            reason: "The connection to the source was lost before the fence was committed; the \
+                                     source has rolled it back."
+                                .into(),
+                            remedy: "The source accepts writes as before. Find out why the connection was lost, then \
+                                     start the cutover again."
+                                .into(),
+                        }),
+                    });
+                }
+                Err(error) => {
+                    let reason = format!(
+                        "The source did not answer the fence's COMMIT, and cannot be asked about it: {error}. Neither \
+                         side is open to writes through pgsluice until it says."
+                    );
+                    self.log.in_doubt(reason, error.remedy());
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn ask_for_the_truth(&self) -> Result<Option<fence::FenceRow>, CutoverError> {
+        let session =
+            connect_sql(&self.ctx.config.source.connection, Side::Source, "cutover control").await?;
+        Ok(fence::read_truth(&session, TRUTH_BOUND).await?)
+    }
+
+    async fn release_fence(&mut self) -> Result<Event, CutoverError> {
+        let Some(mut armed) = self.armed.take() else { return Ok(Event::FenceReleased) };
+        // However this ends, dropping the session ends its transaction on the server.
+        let released = match &self.control {
+            Some(control) => tokio::time::timeout(RELEASE_BOUND, armed.fence.release(control)).await,
+            None => Ok(Ok(())),
+        };
+        match released {
+            Ok(outcome) => outcome?,
+            Err(_) => {
+                return Err(CutoverError::refuted(
+                    "the source did not answer the ROLLBACK of the fence in time",
+                    "The server rolls it back by itself, at the latest by idle_in_transaction_session_timeout.",
+                ));
+            }
+        }
+        Ok(Event::FenceReleased)
+    }
+
+    /// Tried until it works: the fence is committed, so the target has to be opened (INV-8 holds meanwhile, with
+    /// neither side open).
+    async fn open_target(&mut self) -> Result<Event, CutoverError> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        loop {
+            match self.try_to_open().await {
+                Ok(()) => {
+                    self.log.no_trouble();
+                    return Ok(Event::TargetOpened);
+                }
+                Err(error) => {
+                    self.target = None;
+                    let message = format!("The fence is committed and the target cannot be opened yet: {error}.");
+                    self.log.trouble(&message, &error.remedy(), Blocking::Retrying);
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn try_to_open(&mut self) -> Result<(), CutoverError> {
+        let target = match self.target.take() {
+            Some(session) if !session.is_closed() => session,
+            _ => connect_sql(&self.ctx.config.target.connection, Side::Target, "cutover").await?,
+        };
+        gate::open(&target, self.terms.epoch).await?;
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// After the point of no return an adapter that fails is told again until it succeeds; the commit stands.
+    async fn traffic_until_done(&mut self, step: Step) {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        while let Err(error) = self.traffic.perform(step, &self.traffic_context).await {
+            let message = format!("The target is the primary, and clients are not moved yet: {error}.");
+            self.log.trouble(&message, &error.remedy, Blocking::Retrying);
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        self.log.no_trouble();
+    }
+
+    async fn undo_traffic(&mut self) -> Result<Event, CutoverError> {
+        if !self.traffic_touched {
+            return Ok(Event::RolledBack);
+        }
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut tries = 1;
+        while let Err(error) = self.traffic.perform(Step::Undo, &self.traffic_context).await {
+            let message = format!("The source accepts writes, and clients may still be held back: {error}.");
+            self.log.trouble(&message, &error.remedy, Blocking::Retrying);
+            if tries == UNDO_TRIES {
+                return Err(error.into());
+            }
+            tries += 1;
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+        self.log.no_trouble();
+        Ok(Event::RolledBack)
+    }
+
+    /// A few words for a person about a step that has ended.
+    pub(super) fn detail(&self, action: Action, event: &Event) -> Option<String> {
+        match event {
+            Event::Stop(why) => Some(why.reason()),
+            Event::SourceFenced(fenced) => {
+                let tries = self.armed.as_ref().map_or(1, |armed| armed.fence.tries());
+                Some(format!("{} tables, {tries} tries", fenced.tables().len()))
+            }
+            Event::CaughtUp(caught_up) => Some(format!("marker at {}", caught_up.marker_lsn())),
+            Event::SequencesAligned(aligned) => Some(format!("{} sequences", aligned.values().len())),
+            Event::TargetDurable(durable) => Some(format!("durable to {}", durable.durable().lsn())),
+            Event::CommitUnknown => Some("the source did not answer".into()),
+            _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
+            _ => None,
+        }
+    }
+
+    fn evidence_of(
+        &self,
+        fenced: &SourceFenced,
+        caught_up: &CaughtUp,
+        aligned: &SequencesAligned,
+    ) -> serde_json::Value {
+        let tables: Vec<String> = fenced.tables().iter().map(crate::model::TableName::plain).collect();
+        let values: Vec<_> = aligned
+            .values()
+            .iter()
+            .map(|value| {
+                json!({
+                    "schema": value.name.schema, "name": value.name.name,
+                    "last_value": value.last_value, "is_called": value.is_called,
+                })
+            })
+            .collect();
+        json!({
+            "epoch": self.terms.epoch,
+            "mode": mode_name(self.mode()),
+            "nonce": self.terms.nonce.as_str(),
+            "moved_to": self.terms.moved_to,
+            "source": self.traffic_context.source,
+            "target": self.traffic_context.target,
+            "marker_lsn": caught_up.marker_lsn().to_string(),
+            "source_lsn": caught_up.receipt().source_lsn().to_string(),
+            "target_lsn": caught_up.receipt().target_lsn().to_string(),
+            "tables_locked": { "count": tables.len(), "names": tables },
+            "sequences_set": { "count": values.len(), "values": values },
+        })
+    }
+
+    /// The certificate: the evidence with the steps' times and the pause.
+    pub(super) fn certificate(&mut self) -> serde_json::Value {
+        let report = self.log.report();
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
+        let steps: Vec<_> = report
+            .steps
+            .iter()
+            .map(|step| {
+                json!({ "name": step.name, "duration_ms": milliseconds(step.duration), "in_pause": step.in_pause })
+            })
+            .collect();
+        let mut certificate = match self.evidence.take() {
+            serde_json::Value::Object(fields) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let mut put = |name: &str, value: serde_json::Value| certificate.insert(name.to_owned(), value);
+        put("steps", steps.into());
+        put("pause_ms", report.pause.map(milliseconds).into());
+        put("started_at", report.started_at.to_string().into());
+        put("completed_at", jiff::Timestamp::now().to_string().into());
+        put("program_version", env!("CARGO_PKG_VERSION").into());
+        certificate.into()
+    }
+}
+
+fn fence_lost() -> CutoverError {
+    CutoverError::refuted(
+        "the connection that holds the fence was lost",
+        "The source has rolled the fence back. Find out why the connection was lost, then start again.",
+    )
+}
+
+/// The sequences' values are not in the stream, so the stream's durability says nothing about them: the standbys
+/// must have flushed what the target's primary had written by now.
+async fn wait_for_standbys(target: &SqlSession, durability: Durability) -> Result<(), CutoverError> {
+    let Durability::Standbys(wanted) = durability else { return Ok(()) };
+    let failed = SqlFailure::of(Side::Target, "look at the target's standbys");
+    let row = target
+        .query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+        .await
+        .map_err(&failed)?;
+    let position: String = row.get(0);
+    loop {
+        let row = target
+            .query_typed_one(
+                "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= $1::text::pg_lsn",
+                &[(&position, Type::TEXT)],
+            )
+            .await
+            .map_err(&failed)?;
+        if row.get::<_, i64>(0) >= i64::from(wanted.get()) {
+            return Ok(());
+        }
+        tokio::time::sleep(STANDBY_POLL).await;
+    }
+}

@@ -1,0 +1,171 @@
+//! What a start finds of an earlier operation, and what becomes of it. The fence row on the source is the truth:
+//! without it the source is the primary and whatever was interrupted is undone, with it the cutover happened and
+//! is finished. Runs before streaming.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::driver::{CutoverContext, RunningCutover, ended, launch};
+use super::journal::{self, Recorded};
+use super::operation::Purpose;
+use super::report::{CutoverReport, Outcome};
+use super::state::{Cutover, State};
+use super::{CutoverError, Nonce};
+use crate::connection::connect_sql;
+use crate::migration::CutoverMode;
+use crate::model::Side;
+use crate::source::fence::{self, FenceError, FenceRow};
+use crate::traffic::{OperatorsWord, Traffic};
+
+/// How long the fence transaction of a process that is gone may take to end.
+const TRUTH_BOUND: Duration = Duration::from_secs(15);
+
+/// What was found and done.
+#[derive(Debug)]
+pub enum Recovered {
+    /// Nothing was interrupted and the source is the primary.
+    NothingToDo,
+    /// An operation was interrupted before the point of no return; it is undone and the source is the primary.
+    Aborted(CutoverReport),
+    /// The cutover happened: the target is the primary, and nothing is to be streamed. If it was interrupted, the
+    /// running operation opens the target and moves the clients.
+    RolledForward(CutoverReport, RunningCutover),
+    /// It cannot be said, or what is found does not fit together: neither side may be opened, nothing streamed.
+    InDoubt(CutoverReport),
+}
+
+/// Finds out from both servers what became of the last operation, and finishes or undoes it.
+///
+/// # Errors
+/// A server cannot be reached or asked; nothing was done.
+pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
+    let source = connect_sql(&ctx.config.source.connection, Side::Source, "cutover recovery").await?;
+    let target = connect_sql(&ctx.config.target.connection, Side::Target, "cutover recovery").await?;
+    let last = if journal::exists(&target).await? { journal::last(&target).await? } else { None };
+    let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
+        Ok(truth) => truth,
+        Err(error @ FenceError::StillOpen) => {
+            let mut report = last.map_or_else(|| unknown(0), |last| last.report);
+            report.outcome = Outcome::InDoubt { reason: format!("{error}."), remedy: error.remedy() };
+            ctx.board.update(|status| status.cutover = Some(report.clone()));
+            return Ok(Recovered::InDoubt(report));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    drop((source, target));
+    let recovered = match (last, truth) {
+        (None, None) => Recovered::NothingToDo,
+        (Some(last), None) => without_fence(&ctx, last).await?,
+        (last, Some(row)) => with_fence(&ctx, last, row).await?,
+    };
+    match &recovered {
+        Recovered::NothingToDo => {}
+        Recovered::Aborted(report) | Recovered::InDoubt(report) | Recovered::RolledForward(report, _) => {
+            ctx.board.update(|status| status.cutover = Some(report.clone()));
+        }
+    }
+    Ok(recovered)
+}
+
+async fn without_fence(ctx: &CutoverContext, last: Recorded) -> Result<Recovered, CutoverError> {
+    let report = last.report;
+    match &report.outcome {
+        Outcome::Aborted { .. } => Ok(Recovered::NothingToDo),
+        Outcome::Completed if report.mode == CutoverMode::Rehearsal => Ok(Recovered::NothingToDo),
+        Outcome::Completed => Ok(Recovered::InDoubt(CutoverReport {
+            outcome: Outcome::InDoubt {
+                reason: format!(
+                    "The journal on the target says that cutover {} was completed, but the source has no fence row: \
+                     somebody removed the fence, or the source is not the one it was (a failover or a restore).",
+                    report.epoch
+                ),
+                remedy: "Do not let applications write to the source. If the target is the primary, remove what is \
+                         left with `pgsluice cleanup`; if the source is to be migrated again, start with an empty \
+                         target."
+                    .into(),
+            },
+            ..report
+        })),
+        // Without the row it was not committed, and its transaction has ended (INV-9).
+        Outcome::Running | Outcome::InDoubt { .. } => {
+            let state = report.state.to_owned();
+            let begun = Cutover::interrupted(report.mode, state);
+            let (_, mut running) = go_on(ctx, report, last.nonce, begun).await?;
+            Ok(Recovered::Aborted(running.finished().await))
+        }
+    }
+}
+
+async fn with_fence(
+    ctx: &CutoverContext,
+    last: Option<Recorded>,
+    row: FenceRow,
+) -> Result<Recovered, CutoverError> {
+    let report = match last {
+        Some(last) if last.nonce == row.nonce => last.report,
+        // The journal is older than the fence: the target lost its last moments (a failover to a standby that was
+        // behind). What it has applied may be older too, so it must not be opened.
+        other => {
+            let report = other.map_or_else(|| unknown(row.epoch), |last| last.report);
+            return Ok(Recovered::InDoubt(CutoverReport {
+                outcome: Outcome::InDoubt {
+                    reason: format!(
+                        "The source is fenced by cutover {}, of which the target's journal knows nothing: the target \
+                         is not the one it was, or has lost its last moments.",
+                        row.epoch
+                    ),
+                    remedy: "Find the target's primary that has the journal, and start pgsluice against it. If it is \
+                             lost, unfence the source with `pgsluice cleanup --unfence-source` and migrate again: \
+                             the source has everything."
+                        .into(),
+                },
+                ..report
+            }));
+        }
+    };
+    if report.outcome == Outcome::Completed {
+        return Ok(Recovered::RolledForward(report.clone(), ended(report)));
+    }
+    let (report, running) = go_on(ctx, report, row.nonce, Cutover::committed_earlier()).await?;
+    Ok(Recovered::RolledForward(report, running))
+}
+
+/// Puts an interrupted operation on its way again.
+async fn go_on(
+    ctx: &CutoverContext,
+    mut report: CutoverReport,
+    nonce: Nonce,
+    begun: (Cutover, Vec<super::Action>),
+) -> Result<(CutoverReport, RunningCutover), CutoverError> {
+    report.outcome = Outcome::Running;
+    let journal_session =
+        connect_sql(&ctx.config.target.connection, Side::Target, "cutover journal").await?;
+    let word = OperatorsWord::default();
+    let purpose = Purpose {
+        nonce,
+        max_pause: ctx.config.cutover.max_pause,
+        traffic: Traffic::new(&ctx.config.traffic, &word)?,
+        traffic_touched: true,
+        evidence: report.certificate.take().unwrap_or_default(),
+        control: None,
+        target: None,
+    };
+    Ok(launch(ctx.clone(), report, purpose, word, journal_session, begun))
+}
+
+/// A report for an operation of which only the epoch is known.
+fn unknown(epoch: i64) -> CutoverReport {
+    CutoverReport {
+        epoch,
+        mode: CutoverMode::Cutover,
+        idempotency_key: None,
+        state: State::InDoubt.as_str(),
+        outcome: Outcome::Running,
+        started_at: Timestamp::now(),
+        ended_at: None,
+        steps: Vec::new(),
+        pause: None,
+        certificate: None,
+    }
+}
