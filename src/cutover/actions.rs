@@ -82,11 +82,9 @@ impl Operation {
     async fn arm(&mut self) -> Result<Event, CutoverError> {
         let config = std::sync::Arc::clone(&self.ctx.config);
         let source = &config.source.connection;
-        let (fence_session, marker) = try_join(
-            connect_sql(source, Side::Source, "fence"),
-            connect_sql(source, Side::Source, "marker"),
-        )
-        .await?;
+        let (fence_session, marker) =
+            try_join(connect_sql(source, Side::Source, "fence"), connect_sql(source, Side::Source, "marker"))
+                .await?;
         marker
             .batch_execute("SET synchronous_commit = on")
             .await
@@ -99,7 +97,10 @@ impl Operation {
         let missing = sequences::missing(target, &plan.sequence_names()).await?;
         if let Some(first) = missing.first() {
             return Err(CutoverError::refuted(
-                format!("{} of the source's sequences are not on the target, {first} among them", missing.len()),
+                format!(
+                    "{} of the source's sequences are not on the target, {first} among them",
+                    missing.len()
+                ),
                 "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
             ));
         }
@@ -122,7 +123,10 @@ impl Operation {
 
     async fn take_fence(&mut self) -> Result<Event, CutoverError> {
         let (Some(armed), Some(control)) = (self.armed.as_mut(), self.control.as_ref()) else {
-            return Err(self.armed().err().unwrap_or_else(|| CutoverError::refuted("no session", "Start again.")));
+            return Err(self
+                .armed()
+                .err()
+                .unwrap_or_else(|| CutoverError::refuted("no session", "Start again.")));
         };
         Ok(Event::SourceFenced(armed.fence.take(control, &self.terms).await?))
     }
@@ -301,7 +305,8 @@ impl Operation {
                 }
                 Err(error) => {
                     self.target = None;
-                    let message = format!("The fence is committed and the target cannot be opened yet: {error}.");
+                    let message =
+                        format!("The fence is committed and the target cannot be opened yet: {error}.");
                     self.log.trouble(&message, &error.remedy(), Blocking::Retrying);
                 }
             }
@@ -435,10 +440,8 @@ fn fence_lost() -> CutoverError {
 async fn wait_for_standbys(target: &SqlSession, durability: Durability) -> Result<(), CutoverError> {
     let Durability::Standbys(wanted) = durability else { return Ok(()) };
     let failed = SqlFailure::of(Side::Target, "look at the target's standbys");
-    let row = target
-        .query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[])
-        .await
-        .map_err(&failed)?;
+    let row =
+        target.query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.map_err(&failed)?;
     let position: String = row.get(0);
     loop {
         let row = target

@@ -90,7 +90,8 @@ impl RunningCutover {
             return Ok(());
         }
         Err(Refusal::Conflict {
-            message: "The operation is past the point of no return: the fence is committed, or about to be.".into(),
+            message: "The operation is past the point of no return: the fence is committed, or about to be."
+                .into(),
             remedy: "Let it finish; the target becomes the primary.".into(),
         })
     }
@@ -107,8 +108,9 @@ impl RunningCutover {
         }
         Err(Refusal::Conflict {
             message: "No `manual` traffic adapter waits for the operator's word now.".into(),
-            remedy: "It is waited for once the fence is committed and the target is open (state `retargeting`)."
-                .into(),
+            remedy:
+                "It is waited for once the fence is committed and the target is open (state `retargeting`)."
+                    .into(),
         })
     }
 
@@ -283,7 +285,8 @@ async fn nobody_in_the_way(
     if let Some(first) = prepared.first() {
         return Err(Refusal::NotReady {
             message: format!("The source has a transaction that is prepared but not finished: {first}."),
-            remedy: "Finish it with COMMIT PREPARED or ROLLBACK PREPARED, then start the cutover again.".into(),
+            remedy: "Finish it with COMMIT PREPARED or ROLLBACK PREPARED, then start the cutover again."
+                .into(),
         });
     }
     if ctx.config.cutover.on_writers == OnWriters::Terminate {

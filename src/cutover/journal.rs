@@ -208,12 +208,26 @@ fn milliseconds(value: f64) -> std::time::Duration {
 /// What is written behind the operation's back.
 #[derive(Debug)]
 enum Entry {
-    State { epoch: i64, state: &'static str },
-    Step { epoch: i64, position: usize, step: StepReport },
+    State {
+        epoch: i64,
+        state: &'static str,
+    },
+    Step {
+        epoch: i64,
+        position: usize,
+        step: StepReport,
+    },
     /// Durable when answered, and everything before it.
-    Intent { epoch: i64, draft: Value, written: oneshot::Sender<Result<(), String>> },
+    Intent {
+        epoch: i64,
+        draft: Value,
+        written: oneshot::Sender<Result<(), String>>,
+    },
     /// Durable when answered.
-    End { report: Box<CutoverReport>, written: oneshot::Sender<Result<(), String>> },
+    End {
+        report: Box<CutoverReport>,
+        written: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// The operation's end of the queue.

@@ -36,7 +36,8 @@ impl OperationLog {
         journal: JournalQueue,
     ) -> Self {
         let report = publisher.borrow().clone();
-        let log = Self { report, publisher, board, journal, pause: Pause::NotBegun, step_began: Instant::now() };
+        let log =
+            Self { report, publisher, board, journal, pause: Pause::NotBegun, step_began: Instant::now() };
         log.publish();
         log
     }
@@ -124,15 +125,19 @@ impl OperationLog {
 
     /// Something fails and is tried again.
     pub(super) fn trouble(&self, message: &str, remedy: &str, blocking: Blocking) {
-        let known = self.board.with(|status| {
-            status.problem.as_ref().is_some_and(|problem| problem.message == message)
-        });
+        let known = self
+            .board
+            .with(|status| status.problem.as_ref().is_some_and(|problem| problem.message == message));
         if known {
             return;
         }
         tracing::warn!(epoch = self.report.epoch, message, remedy, "cutover");
-        let problem =
-            Problem { message: message.to_owned(), remedy: remedy.to_owned(), at: Timestamp::now(), blocking };
+        let problem = Problem {
+            message: message.to_owned(),
+            remedy: remedy.to_owned(),
+            at: Timestamp::now(),
+            blocking,
+        };
         self.board.update(|status| status.problem = Some(problem));
     }
 

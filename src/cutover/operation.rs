@@ -135,11 +135,8 @@ impl Operation {
     /// Runs to the end, or until a shutdown past the point of no return.
     pub(super) async fn run(mut self, begun: (Cutover, Vec<Action>)) {
         let (mut cutover, mut actions) = begun;
-        let mut stops = Stops {
-            claim: self.claim.subscribe(),
-            shutdown: self.ctx.shutdown.clone(),
-            deadline: None,
-        };
+        let mut stops =
+            Stops { claim: self.claim.subscribe(), shutdown: self.ctx.shutdown.clone(), deadline: None };
         loop {
             self.log.enter(cutover.state());
             if cutover.state().is_final() {
@@ -257,9 +254,7 @@ impl Operation {
 
     async fn finish(mut self, state: &State) {
         let (outcome, certificate) = match state {
-            State::Aborted { why } => {
-                (Outcome::Aborted { reason: why.reason(), remedy: why.remedy() }, None)
-            }
+            State::Aborted { why } => (Outcome::Aborted { reason: why.reason(), remedy: why.remedy() }, None),
             _ => (Outcome::Completed, Some(self.certificate())),
         };
         self.log.finish(outcome, certificate);

@@ -139,8 +139,7 @@ async fn go_on(
     begun: (Cutover, Vec<super::Action>),
 ) -> Result<(CutoverReport, RunningCutover), CutoverError> {
     report.outcome = Outcome::Running;
-    let journal_session =
-        connect_sql(&ctx.config.target.connection, Side::Target, "cutover journal").await?;
+    let journal_session = connect_sql(&ctx.config.target.connection, Side::Target, "cutover journal").await?;
     let word = OperatorsWord::default();
     let purpose = Purpose {
         nonce,
