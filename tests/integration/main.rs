@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod dashboards;
 mod live_workload;
 mod local_cluster;
 mod row_comparison;
