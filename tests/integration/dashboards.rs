@@ -1,4 +1,4 @@
-//! The Grafana dashboards against the metrics that the program registers: an expression that names a metric or a
+//! The Grafana dashboards and the reference against the metrics that the program registers: an expression that names a metric or a
 //! label which does not exist shows an empty panel, which nobody notices until it is needed.
 
 use std::collections::BTreeSet;
@@ -183,6 +183,19 @@ fn a_wrong_name_in_an_expression_is_found() {
     ] {
         assert!(wrong(expression).is_some(), "{expression}");
     }
+}
+
+#[test]
+fn the_reference_explains_every_metric_and_no_other() {
+    let metrics = Metrics::new().expect("metrics");
+    let reference = fs::read_to_string(repository("docs/observability.md")).expect("readable");
+    let explained: BTreeSet<&str> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+        .filter(|name| name.starts_with("pgsluice_") || name.starts_with("process_"))
+        .collect();
+    let existing: BTreeSet<&str> = metrics.described().iter().map(|metric| metric.name).collect();
+    assert_eq!(explained, existing);
 }
 
 #[test]
