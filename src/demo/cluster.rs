@@ -7,17 +7,20 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::{User, geteuid};
 
 use super::binaries::Installation;
+use super::leash::{self, Leash};
 use super::template;
 
 /// Longest wait for a server to accept connections or to stop.
 const SERVER_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for a server to stop immediately before it is killed.
+const DROP_WAIT: Duration = Duration::from_secs(5);
 /// How often the server's own status file is read while waiting for it.
 const STATUS_POLL: Duration = Duration::from_millis(10);
 /// Ports tried before giving up; another process may take one between our look and the server's bind.
@@ -143,7 +146,7 @@ pub struct LocalCluster {
     installation: Installation,
     directory: PathBuf,
     port: u16,
-    process: Option<Child>,
+    process: Option<Leash>,
     /// Length of the log when the server was last started.
     log_seen_bytes: u64,
     on_drop: OnDrop,
@@ -216,15 +219,14 @@ impl LocalCluster {
             .map_err(ClusterError::io(format!("opening {}", log_path.display())))?;
         self.log_seen_bytes = log.metadata().map_or(0, |metadata| metadata.len());
         let copy = log.try_clone().map_err(ClusterError::io("sharing the log file"))?;
-        let mut command = as_server_user("/bin/sh")?;
-        command.args(["-c", LEASH, "leash"]).arg(self.installation.program("postgres"));
+        let mut command =
+            leash::prepare(as_server_user(leash::SHELL)?, self.installation.program("postgres"));
         command.arg("-D").arg(self.data_dir()).args(["-p", &self.port.to_string()]);
-        command.env(
-            "LEASH_DIRECTORY",
-            if self.on_drop == OnDrop::Keep { Path::new("") } else { &self.directory },
-        );
-        command.current_dir(&self.directory).stdin(Stdio::piped()).stdout(log).stderr(copy);
-        self.process = Some(command.spawn().map_err(ClusterError::io("starting /bin/sh"))?);
+        command.current_dir(&self.directory).stdout(log).stderr(copy);
+        let directory = (self.on_drop == OnDrop::Remove).then_some(self.directory.as_path());
+        // An immediate stop: nothing in there is worth a checkpoint.
+        let started = Leash::start(command, Signal::SIGQUIT, directory);
+        self.process = Some(started.map_err(ClusterError::io("starting /bin/sh"))?);
         Ok(())
     }
 
@@ -239,13 +241,12 @@ impl LocalCluster {
             StopMode::Kill => Signal::SIGKILL,
         });
         let deadline = Instant::now() + SERVER_WAIT;
-        while self.exit_status().is_none() {
+        while self.ended().is_none() {
             if Instant::now() > deadline {
                 return Err(self.server_error("stop"));
             }
             tokio::time::sleep(STATUS_POLL).await;
         }
-        self.release_leash();
         Ok(())
     }
 
@@ -260,13 +261,12 @@ impl LocalCluster {
 
     /// Sends a signal to the server's main process (`SIGHUP` reloads, `SIGSTOP` freezes only that process).
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.process.as_ref().and_then(|process| i32::try_from(process.id()).ok()) {
-            // Failing means that it has ended already.
-            let _ = kill(Pid::from_raw(pid), signal);
+        if let Some(process) = &self.process {
+            process.signal(signal);
         }
     }
 
-    /// Leaves server folder in place when this value goes (the server still stops).
+    /// Leaves the server's folder in place when this value goes (the server still stops).
     pub fn keep_files(&mut self) {
         self.on_drop = OnDrop::Keep;
     }
@@ -310,13 +310,13 @@ impl LocalCluster {
     async fn wait_until_ready(&mut self, deadline: Instant) -> Result<(), ClusterError> {
         let status_path = self.data_dir().join("postmaster.pid");
         loop {
-            if self.exit_status().is_some() || Instant::now() > deadline {
+            if self.ended().is_some() || Instant::now() > deadline {
                 return Err(self.server_error("start"));
             }
             // The first line is the server's pid, the eighth its state; an earlier server's file may still be there.
             let status = fs::read_to_string(&status_path).unwrap_or_default();
             let ours = status.lines().next().and_then(|pid| pid.parse().ok())
-                == self.process.as_ref().map(Child::id);
+                == self.process.as_ref().map(Leash::id);
             if ours && status.lines().nth(7).is_some_and(|state| state.trim() == "ready") {
                 return Ok(());
             }
@@ -350,15 +350,8 @@ impl LocalCluster {
         write_owned(&data_dir.join("pg_hba.conf"), &rules)
     }
 
-    fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.process.as_mut().and_then(|process| process.try_wait().ok().flatten())
-    }
-
-    /// Tells the watching shell that the server's end was intended.
-    fn release_leash(&mut self) {
-        if let Some(mut stdin) = self.process.take().and_then(|mut process| process.stdin.take()) {
-            let _ = stdin.write_all(b"released\n");
-        }
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut().and_then(Leash::ended)
     }
 
     fn server_error(&self, expected: &'static str) -> ClusterError {
@@ -372,45 +365,17 @@ impl LocalCluster {
 
 impl Drop for LocalCluster {
     fn drop(&mut self) {
-        // An immediate stop: nothing in there is worth a checkpoint.
         self.signal(Signal::SIGQUIT);
-        if let Some(process) = self.process.as_mut() {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while matches!(process.try_wait(), Ok(None)) {
-                if Instant::now() > deadline {
-                    let _ = process.kill();
-                    let _ = process.wait();
-                    break;
-                }
-                std::thread::sleep(STATUS_POLL);
-            }
+        let deadline = Instant::now() + DROP_WAIT;
+        while self.process.is_some() && self.ended().is_none() && Instant::now() < deadline {
+            std::thread::sleep(STATUS_POLL);
         }
-        self.release_leash();
+        self.process = None;
         if self.on_drop == OnDrop::Remove {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
 }
-
-/// Becomes the server itself, and leaves a shell behind that reads from our end of a pipe: when this process ends without
-/// having said that it stopped the server, whatever killed it, the shell stops the server and removes its folder.
-const LEASH: &str = r#"
-exec 3<&0
-(
-    (
-        trap '' INT TERM HUP QUIT
-        word=
-        read -r word <&3
-        if [ "$word" != released ]; then
-            kill -QUIT $$ 2>/dev/null
-            tries=50
-            while [ $tries -gt 0 ] && kill -0 $$ 2>/dev/null; do sleep 0.1; tries=$((tries - 1)); done
-            [ -z "$LEASH_DIRECTORY" ] || rm -rf -- "$LEASH_DIRECTORY"
-        fi
-    ) </dev/null >/dev/null 2>&1 &
-)
-exec "$@" </dev/null 3<&-
-"#;
 
 fn default_settings(directory: &Path) -> BTreeMap<String, String> {
     let directory = directory.display().to_string();
@@ -461,7 +426,7 @@ fn write_owned(path: &Path, content: &str) -> Result<(), ClusterError> {
     give_to_server_user(path)
 }
 
-fn free_port() -> Result<u16, ClusterError> {
+pub(super) fn free_port() -> Result<u16, ClusterError> {
     for _ in 0..100 {
         let port = rand::random_range(PORTS);
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {

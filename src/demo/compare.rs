@@ -70,10 +70,15 @@ pub struct Comparison {
     pub extra: u64,
     /// By table, where anything differs.
     pub differing_tables: BTreeMap<String, TableDifference>,
-    /// Sequences compared.
+}
+
+/// What the comparison of sequences found. Sequences do not follow snapshots: meaningful while nobody uses them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SequenceComparison {
+    /// Sequences of the source.
     pub sequences: usize,
-    /// Sequences whose `last_value` or `is_called` differ, with what was read on both sides.
-    pub differing_sequences: Vec<String>,
+    /// Those whose `last_value` or `is_called` differ, with what was read on both sides.
+    pub differing: Vec<String>,
 }
 
 /// The differences of one table.
@@ -138,7 +143,6 @@ pub async fn compare_selected(
             comparison.differing_tables.insert(table.plain(), difference);
         }
     }
-    compare_sequences(&source_client, &target_client, &mut comparison).await?;
     Ok(comparison)
 }
 
@@ -304,21 +308,24 @@ fn note(difference: &mut TableDifference, kind: &str, row: Option<&[u8]>) {
     }
 }
 
-async fn compare_sequences(
-    source: &Client,
-    target: &Client,
-    comparison: &mut Comparison,
-) -> Result<(), tokio_postgres::Error> {
-    let source_states = sequences(source).await?;
-    let target_states = sequences(target).await?;
-    comparison.sequences = source_states.len();
-    for (name, state) in source_states {
-        let other = target_states.get(&name).map_or("none", String::as_str);
+/// Compares `last_value` and `is_called` of every user sequence as of now.
+///
+/// # Errors
+/// When a side cannot be read.
+pub async fn compare_sequences(
+    source_url: &str,
+    target_url: &str,
+) -> Result<SequenceComparison, tokio_postgres::Error> {
+    let source = sequences(&connect(source_url).await?).await?;
+    let target = sequences(&connect(target_url).await?).await?;
+    let mut comparison = SequenceComparison { sequences: source.len(), differing: Vec::new() };
+    for (name, state) in source {
+        let other = target.get(&name).map_or("none", String::as_str);
         if state != other {
-            comparison.differing_sequences.push(format!("{name}: source {state}, target {other}"));
+            comparison.differing.push(format!("{name}: source {state}, target {other}"));
         }
     }
-    Ok(())
+    Ok(comparison)
 }
 
 /// `last_value/is_called` of every user sequence, by quoted name.
