@@ -7,6 +7,7 @@ pub mod dto;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod listener;
 mod openapi;
 mod operations;
 mod problem;
@@ -26,6 +27,8 @@ use crate::config::Config;
 use crate::migration::{Command, StatusBoard};
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
+
+use listener::{BoundedListener, CONNECTIONS_MAX, SILENCE_MAX};
 
 pub use access::Access;
 pub use openapi::document as openapi_document;
@@ -66,6 +69,7 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Shutdown) -
     tracing::info!(%listen, access = access.describe(), "http api listening");
     let router = router(state, access, &shutdown);
 
+    let listener = BoundedListener::new(listener, CONNECTIONS_MAX, SILENCE_MAX);
     let signal = shutdown.clone();
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(async move { signal.requested().await });

@@ -4,7 +4,7 @@
 //!
 //! Names are a contract with dashboards and alerts outside this repository: add freely, never rename.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::{Atomic, AtomicF64, AtomicI64, Collector, GenericGaugeVec};
@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use super::process::ProcessCollector;
+use crate::cutover::State;
 use crate::migration::{Phase, Status, TableState};
 use crate::model::{Lsn, Side};
 
@@ -169,7 +170,10 @@ impl Metrics {
             self.snapshot.tables.with_label_values(&[state.as_str()]).set(tables);
         }
         let cutover = status.cutover.as_ref();
-        self.cutover.state.enter(cutover.map_or(NO_CUTOVER, |report| report.state));
+        let current = cutover.map_or(NO_CUTOVER, |report| report.state);
+        for state in std::iter::once(NO_CUTOVER).chain(State::NAMES) {
+            self.cutover.state.with_label_values(&[state]).set(i64::from(state == current));
+        }
         let pause = cutover.and_then(|report| report.pause);
         self.cutover.pause_seconds.set(pause.map(|pause| pause.as_secs_f64()));
     }
@@ -359,21 +363,18 @@ impl ReconnectMetrics {
 
 /// The current or last cutover or rehearsal.
 struct CutoverMetrics {
-    state: StateGauge,
+    state: IntGaugeVec,
     pause_seconds: OptionalGauge<AtomicF64>,
 }
 
 impl CutoverMetrics {
     fn register(registrar: &mut Registrar) -> Result<Self, prometheus::Error> {
-        let gauge = registrar.labelled_gauge(
-            "pgsluice_cutover_state",
-            "1 for the state of the current or last cutover or rehearsal, 0 for the states it has left.",
-            &["state"],
-        )?;
-        let state = StateGauge { gauge, current: Mutex::new(NO_CUTOVER) };
-        state.enter(NO_CUTOVER);
         Ok(Self {
-            state,
+            state: registrar.labelled_gauge(
+                "pgsluice_cutover_state",
+                "1 for the state of the current or last cutover or rehearsal, 0 for the others.",
+                &["state"],
+            )?,
             pause_seconds: registrar.optional_gauge(
                 "pgsluice_cutover_pause_seconds",
                 "Seconds that writers waited in the last cutover or rehearsal.",
@@ -384,23 +385,6 @@ impl CutoverMetrics {
 
 /// The value of `state` while no cutover or rehearsal was ever asked for.
 const NO_CUTOVER: &str = "idle";
-
-/// One series for each state seen so far, 1 for the current one and 0 for the others.
-struct StateGauge {
-    gauge: IntGaugeVec,
-    current: Mutex<&'static str>,
-}
-
-impl StateGauge {
-    fn enter(&self, state: &'static str) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if *current != state {
-            self.gauge.with_label_values(&[*current]).set(0);
-            *current = state;
-        }
-        self.gauge.with_label_values(&[state]).set(1);
-    }
-}
 
 /// A gauge that is absent from the exposition while its value is not known, instead of pretending to be zero.
 struct OptionalGauge<P: Atomic>(GenericGaugeVec<P>);
