@@ -3,7 +3,9 @@
 
 mod harness;
 
+mod connection;
 mod dashboards;
 mod live_workload;
 mod local_cluster;
+mod replication_connection;
 mod row_comparison;
