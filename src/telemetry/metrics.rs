@@ -7,12 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::{Atomic, AtomicF64, AtomicI64, Collector, GenericGaugeVec};
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::core::{AtomicF64, AtomicI64};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use super::process::ProcessCollector;
+use super::registrar::{MetricDescription, OptionalGauge, Registrar};
 use crate::cutover::State;
 use crate::migration::{Phase, Status, TableState};
 use crate::model::{Lsn, Side};
@@ -46,30 +45,6 @@ impl RowOperation {
     }
 }
 
-/// How a metric behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only goes up, from zero at the start of the process.
-    Counter,
-    /// Goes up and down; absent while its value is not known.
-    Gauge,
-    /// Exposed as `_bucket`, `_sum` and `_count`.
-    Histogram,
-}
-
-/// What is known about one metric: used by the tests of dashboards, alerts and documentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetricDescription {
-    /// Full name, with prefix and unit.
-    pub name: &'static str,
-    /// How it behaves.
-    pub kind: MetricKind,
-    /// What it means.
-    pub help: &'static str,
-    /// Names of its labels.
-    pub labels: &'static [&'static str],
-}
-
 /// Every metric. Shared by reference; all methods are cheap and none waits for IO.
 pub struct Metrics {
     stream: StreamMetrics,
@@ -94,8 +69,8 @@ impl Metrics {
     /// Only if a name in this file is not a valid metric name or is used twice, which the tests exclude.
     pub fn new() -> Result<Arc<Self>, prometheus::Error> {
         let mut registrar = Registrar::default();
-        registrar.build_info()?;
-        registrar.process()?;
+        registrar.collector(ProcessCollector::new()?, &ProcessCollector::described())?;
+        register_build_info(&mut registrar)?;
         Ok(Arc::new(Self {
             stream: StreamMetrics::register(&mut registrar)?,
             apply: ApplyMetrics::register(&mut registrar)?,
@@ -199,6 +174,14 @@ fn saturating(bytes: u64) -> i64 {
 
 fn position(lsn: Lsn) -> i64 {
     saturating(lsn.as_u64())
+}
+
+fn register_build_info(registrar: &mut Registrar) -> Result<(), prometheus::Error> {
+    const NAME: &str = "pgsluice_build_info";
+    const HELP: &str = "Always 1; the labels say which program this is.";
+    let info = registrar.labelled_gauge(NAME, HELP, &["version"])?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(())
 }
 
 /// Where the stream is. All but `queue_bytes` are copied from the published status.
@@ -386,105 +369,11 @@ impl CutoverMetrics {
 /// The value of `state` while no cutover or rehearsal was ever asked for.
 const NO_CUTOVER: &str = "idle";
 
-/// A gauge that is absent from the exposition while its value is not known, instead of pretending to be zero.
-struct OptionalGauge<P: Atomic>(GenericGaugeVec<P>);
-
-impl<P: Atomic> OptionalGauge<P> {
-    fn set(&self, value: Option<P::T>) {
-        match value {
-            None => self.0.reset(),
-            Some(value) => self.0.with_label_values::<&str>(&[]).set(value),
-        }
-    }
-}
-
-/// Registers metrics and remembers what they are.
-#[derive(Default)]
-struct Registrar {
-    registry: Registry,
-    described: Vec<MetricDescription>,
-}
-
-impl Registrar {
-    fn counter(&mut self, name: &'static str, help: &'static str) -> Result<IntCounter, prometheus::Error> {
-        self.add(name, MetricKind::Counter, help, &[], IntCounter::new(name, help)?)
-    }
-
-    fn labelled_counter(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str],
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.add(name, MetricKind::Counter, help, labels, counter)
-    }
-
-    fn gauge(&mut self, name: &'static str, help: &'static str) -> Result<IntGauge, prometheus::Error> {
-        self.add(name, MetricKind::Gauge, help, &[], IntGauge::new(name, help)?)
-    }
-
-    fn optional_gauge<P: Atomic + 'static>(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-    ) -> Result<OptionalGauge<P>, prometheus::Error> {
-        let gauge = GenericGaugeVec::new(Opts::new(name, help), &[])?;
-        Ok(OptionalGauge(self.add(name, MetricKind::Gauge, help, &[], gauge)?))
-    }
-
-    fn labelled_gauge(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        labels: &'static [&'static str],
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-        self.add(name, MetricKind::Gauge, help, labels, gauge)
-    }
-
-    fn histogram(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        buckets: Vec<f64>,
-    ) -> Result<Histogram, prometheus::Error> {
-        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-        self.add(name, MetricKind::Histogram, help, &[], histogram)
-    }
-
-    fn build_info(&mut self) -> Result<(), prometheus::Error> {
-        const NAME: &str = "pgsluice_build_info";
-        const HELP: &str = "Always 1; the labels say which program this is.";
-        let info = self.labelled_gauge(NAME, HELP, &["version"])?;
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(())
-    }
-
-    fn process(&mut self) -> Result<(), prometheus::Error> {
-        let collector = ProcessCollector::new()?;
-        self.described.extend(ProcessCollector::described());
-        self.registry.register(Box::new(collector))
-    }
-
-    fn add<M: Collector + Clone + 'static>(
-        &mut self,
-        name: &'static str,
-        kind: MetricKind,
-        help: &'static str,
-        labels: &'static [&'static str],
-        metric: M,
-    ) -> Result<M, prometheus::Error> {
-        self.registry.register(Box::new(metric.clone()))?;
-        self.described.push(MetricDescription { name, kind, help, labels });
-        Ok(metric)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
+    use super::super::registrar::MetricKind;
     use super::*;
     use crate::migration::{LagView, Positions, StatusBoard, TableProgress};
     use crate::model::TableName;

@@ -6,8 +6,10 @@ mod logging;
 mod metrics;
 mod process;
 mod progress;
+mod registrar;
 
 pub use lag::{Lag, LagTracker};
 pub use logging::{Console, LogFormat, LoggingError, start_logging};
-pub use metrics::{MetricDescription, MetricKind, Metrics, RowOperation};
+pub use metrics::{Metrics, RowOperation};
 pub use progress::show;
+pub use registrar::{MetricDescription, MetricKind};

@@ -7,7 +7,7 @@ use prometheus::core::{AtomicF64, Collector, Desc, GenericCounter};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, Opts};
 
-use super::metrics::{MetricDescription, MetricKind};
+use super::registrar::{MetricDescription, MetricKind};
 
 const RESIDENT: MetricDescription = MetricDescription {
     name: "process_resident_memory_bytes",
