@@ -37,3 +37,33 @@ pub struct Finding {
     /// What fixes it: SQL, YAML or a sentence.
     pub remedy: String,
 }
+
+impl Finding {
+    pub(super) fn blocker(
+        id: &'static str,
+        subject: impl Into<String>,
+        finding: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Severity::Blocker, id, subject, finding, remedy)
+    }
+
+    pub(super) fn warning(
+        id: &'static str,
+        subject: impl Into<String>,
+        finding: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Severity::Warning, id, subject, finding, remedy)
+    }
+
+    fn new(
+        severity: Severity,
+        id: &'static str,
+        subject: impl Into<String>,
+        finding: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { id, severity, subject: subject.into(), finding: finding.into(), remedy: remedy.into() }
+    }
+}

@@ -31,6 +31,7 @@ use crate::migration::StatusBoard;
 use crate::model::{Side, TableName};
 use crate::runtime::Shutdown;
 use crate::source::{SourceTable, slot};
+use crate::target::lock;
 use crate::telemetry::Metrics;
 
 /// How often the WAL that the slot retains is looked at.
@@ -135,6 +136,8 @@ async fn work(
     let source = connect_sql(&connections.source, Side::Source, "copy").await?;
     guard::import_snapshot(&source, &connections.snapshot_name).await?;
     let mut target = connect_sql(&connections.target, Side::Target, "copy").await?;
+    // A successor of a killed run must not look at the target while this session may still commit.
+    lock::join_writers(&target).await.map_err(SnapshotError::target)?;
     target.batch_execute("SET session_replication_role = replica").await.map_err(SnapshotError::target)?;
     loop {
         let Some(chunk) = queue.lock().await.next() else { return Ok(()) };

@@ -1,0 +1,61 @@
+//! `source.connections`, `target.connections`: room for the copy's and the stream's sessions.
+
+use super::context::Context;
+use super::{Finding, PreflightError};
+use crate::model::Side;
+
+/// Sessions besides those of the copy or of apply: control, watch, fence, marker.
+const BESIDES: usize = 5;
+
+pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
+    let jobs = context.config.snapshot.jobs;
+    let apply = context.config.apply.connections;
+    let source = free(context, "source.connections", Side::Source).await?;
+    let target = free(context, "target.connections", Side::Target).await?;
+    let source = judge("source.connections", Side::Source, source, jobs.saturating_add(BESIDES));
+    let target = judge("target.connections", Side::Target, target, jobs.max(apply).saturating_add(BESIDES));
+    Ok(source.into_iter().chain(target).collect())
+}
+
+/// Free connections of the server, and of the role if it has a limit.
+async fn free(context: &Context<'_>, check: &'static str, side: Side) -> Result<i64, PreflightError> {
+    let row = context
+        .row(
+            check,
+            side,
+            "SELECT least(
+                 current_setting('max_connections')::int8
+                   - CASE WHEN r.rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int8 END
+                   - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+                 CASE WHEN r.rolconnlimit < 0 OR r.rolsuper THEN NULL
+                      ELSE r.rolconnlimit - (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid) END)
+               FROM pg_roles r WHERE r.rolname = current_user",
+            &[],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
+fn judge(id: &'static str, side: Side, free: i64, needed: usize) -> Option<Finding> {
+    let needed = i64::try_from(needed).unwrap_or(i64::MAX);
+    (free < needed).then(|| {
+        Finding::blocker(
+            id,
+            side.as_str(),
+            format!("The {side} has {} free connections, and the migration needs up to {needed}.", free.max(0)),
+            "Lower snapshot.jobs or apply.connections, raise max_connections or the role's CONNECTION LIMIT, or close idle sessions.",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_free_connections_block() {
+        assert!(judge("target.connections", Side::Target, 9, 9).is_none());
+        let finding = judge("target.connections", Side::Target, -3, 9).expect("none is free");
+        assert!(finding.finding.contains("has 0 free connections"));
+    }
+}

@@ -1,0 +1,166 @@
+//! `target.privileges`: what the target's role must be allowed: create, write without firing triggers and foreign
+//! keys again. A superuser is not needed.
+
+use pgsluice_proto::command::quote_ident;
+use tokio_postgres::error::SqlState;
+
+use super::context::{Context, enumerate};
+use super::{Finding, PreflightError};
+use crate::config::SchemaMode;
+use crate::model::Side;
+
+const ID: &str = "target.privileges";
+
+struct Facts {
+    role: String,
+    database: String,
+    may_create: bool,
+    may_be_replica: bool,
+    /// Schemas of the source's tables that exist on the target, and in which nothing may be created.
+    closed_schemas: Vec<String>,
+    /// Tables of an existing schema that may not be written.
+    unwritable: Vec<String>,
+}
+
+pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
+    let row = context
+        .row(
+            ID,
+            Side::Target,
+            "SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE')",
+            &[],
+        )
+        .await?;
+    let facts = Facts {
+        role: row.get(0),
+        database: row.get(1),
+        may_create: row.get(2),
+        may_be_replica: may_be_replica(context).await?,
+        closed_schemas: closed_schemas(context).await?,
+        unwritable: unwritable(context).await?,
+    };
+    Ok(judge(&facts))
+}
+
+/// Tried rather than looked up: the right comes from being a superuser, from a grant, or from what a provider
+/// changed. The transaction is rolled back; a refused SET has ended it already.
+async fn may_be_replica(context: &Context<'_>) -> Result<bool, PreflightError> {
+    let session = context.target;
+    session.batch_execute("BEGIN").await.map_err(PreflightError::sql(ID, Side::Target))?;
+    let tried = session.batch_execute("SET LOCAL session_replication_role = replica").await;
+    session.batch_execute("ROLLBACK").await.map_err(PreflightError::sql(ID, Side::Target))?;
+    match tried {
+        Ok(()) => Ok(true),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(false),
+        Err(error) => Err(PreflightError::sql(ID, Side::Target)(error)),
+    }
+}
+
+async fn closed_schemas(context: &Context<'_>) -> Result<Vec<String>, PreflightError> {
+    if context.mode() == SchemaMode::Existing {
+        return Ok(Vec::new());
+    }
+    let schemas: Vec<&str> = context.tables.iter().map(|table| table.name.schema.as_str()).collect();
+    let rows = context
+        .rows(
+            ID,
+            Side::Target,
+            "SELECT nspname::text FROM pg_namespace
+              WHERE nspname = ANY ($1) AND NOT has_schema_privilege(oid, 'CREATE') ORDER BY 1",
+            &[&schemas],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn unwritable(context: &Context<'_>) -> Result<Vec<String>, PreflightError> {
+    if context.mode() == SchemaMode::Copy {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = context.tables.iter().map(|table| table.name.to_string()).collect();
+    let rows = context
+        .rows(
+            ID,
+            Side::Target,
+            "SELECT name FROM (SELECT name, to_regclass(name) AS oid FROM unnest($1::text[]) AS name) AS wanted
+              WHERE oid IS NOT NULL
+                AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+                         AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')
+                         AND has_table_privilege(oid, 'TRUNCATE') AND has_table_privilege(oid, 'TRIGGER'))
+              ORDER BY 1",
+            &[&names],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let role = quote_ident(&facts.role);
+    let mut findings = Vec::new();
+    let mut block = |finding: String, remedy: String| {
+        findings.push(Finding::blocker(ID, &facts.role, finding, remedy));
+    };
+    if !facts.may_create {
+        block(
+            format!(
+                "Role {} may not create schemas in the target's database; progress is kept in one.",
+                facts.role
+            ),
+            format!("GRANT CREATE ON DATABASE {} TO {role};", quote_ident(&facts.database)),
+        );
+    }
+    if !facts.may_be_replica {
+        block(
+            format!(
+                "Role {} may not set session_replication_role: triggers and foreign keys would fire again on rows that already went through them on the source.",
+                facts.role
+            ),
+            format!(
+                "As a superuser of the target: GRANT SET ON PARAMETER session_replication_role TO {role};"
+            ),
+        );
+    }
+    for schema in &facts.closed_schemas {
+        block(
+            format!("Role {} may not create tables in schema {schema} of the target.", facts.role),
+            format!("GRANT CREATE, USAGE ON SCHEMA {} TO {role};", quote_ident(schema)),
+        );
+    }
+    if !facts.unwritable.is_empty() {
+        let grants: Vec<String> = facts
+            .unwritable
+            .iter()
+            .map(|table| {
+                format!("GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER ON {table} TO {role};")
+            })
+            .collect();
+        block(
+            format!("Role {} may not write {}.", facts.role, enumerate(&facts.unwritable)),
+            grants.join("\n"),
+        );
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_right_that_is_missing_blocks_with_its_grant() {
+        let facts = Facts {
+            role: "app".into(),
+            database: "shop".into(),
+            may_create: false,
+            may_be_replica: false,
+            closed_schemas: vec!["public".into()],
+            unwritable: vec![r#""public"."t""#.into()],
+        };
+        let findings = judge(&facts);
+        let remedies: Vec<_> = findings.iter().map(|finding| finding.remedy.as_str()).collect();
+        assert_eq!(remedies[0], r#"GRANT CREATE ON DATABASE "shop" TO "app";"#);
+        assert!(remedies[1].contains(r#"GRANT SET ON PARAMETER session_replication_role TO "app";"#));
+        assert_eq!(remedies[2], r#"GRANT CREATE, USAGE ON SCHEMA "public" TO "app";"#);
+        assert!(remedies[3].contains(r#"ON "public"."t" TO "app";"#));
+    }
+}
