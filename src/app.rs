@@ -1,1 +1,193 @@
-//! Composition root: wires configuration, migration, API and telemetry together. No decisions of its own.
+//! Composition root: wires configuration, migration, API and telemetry together, and turns the way they end into an
+//! exit code. No decisions of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::cli::{CleanupArguments, Exit, OutputFormat, findings_table};
+use crate::config::Config;
+use crate::control::dto::FindingRecord;
+use crate::control::{self, ApiState, ControlError};
+use crate::migration::monitor::Monitor;
+use crate::migration::{self, Migration, MigrationError, StatusBoard};
+use crate::preflight::{Finding, Severity};
+use crate::runtime::{Shutdown, Supervisor};
+use crate::stream::StreamPublisher;
+use crate::telemetry::{self, Console, Metrics};
+
+/// Commands of the API that wait for the migration task (INV-11).
+const COMMANDS_QUEUED_MAX: usize = 16;
+/// All tasks must have ended this long after the signal; SIGTERM promises five seconds.
+const DRAIN_GRACE: Duration = Duration::from_millis(4_500);
+
+/// Why the program ended before anybody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The API cannot listen.
+    #[error("cannot listen on {listen}: {error}")]
+    Listen {
+        /// `api.listen`.
+        listen: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The API stopped.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The migration stopped.
+    #[error(transparent)]
+    Migration(#[from] Box<MigrationError>),
+    /// Metrics could not be registered, or signals not be listened to.
+    #[error("cannot start: {0}")]
+    Start(String),
+    /// A task vanished.
+    #[error("the task \"{0}\" ended unexpectedly")]
+    TaskGone(&'static str),
+}
+
+impl AppError {
+    /// How the program ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { .. } | Self::Start(_) => Exit::Usage,
+            Self::Control(_) | Self::TaskGone(_) => Exit::Failed,
+            Self::Migration(error) => error.exit(),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
+            Self::Migration(error) => error.remedy(),
+            Self::Control(_) | Self::Start(_) | Self::TaskGone(_) => {
+                "Start pgsluice again: it resumes where it stopped. If it happens again, please report it.".into()
+            }
+        }
+    }
+}
+
+/// `pgsluice run`: the long-running process. Ends on SIGTERM or SIGINT, within five seconds.
+///
+/// # Errors
+/// [`AppError`]; nothing is lost, and the next start resumes.
+pub async fn run(config: Config, console: Console) -> Result<(), AppError> {
+    let config = Arc::new(config);
+    let listen = config.api.listen;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
+    let metrics = Metrics::new().map_err(|error| AppError::Start(error.to_string()))?;
+    let board = StatusBoard::new(Timestamp::now());
+    let shutdown = Shutdown::new();
+    let (publisher, stream) = StreamPublisher::new();
+    let (commands, commands_taken) = mpsc::channel(COMMANDS_QUEUED_MAX);
+
+    let mut tasks: Supervisor<AppError> = Supervisor::new(shutdown.clone());
+    let api = ApiState {
+        board: board.clone(),
+        metrics: Arc::clone(&metrics),
+        commands,
+        config: Arc::clone(&config),
+    };
+    tasks.spawn("api", {
+        let shutdown = shutdown.clone();
+        async move { Ok(control::serve(listener, api, shutdown).await?) }
+    });
+    let monitor = Monitor {
+        config: Arc::clone(&config),
+        stream: stream.clone(),
+        board: board.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    tasks.spawn("monitor", {
+        let shutdown = shutdown.clone();
+        async move {
+            monitor.run(shutdown).await;
+            Ok(())
+        }
+    });
+    let migration =
+        Migration { config, board: board.clone(), metrics, publisher, stream, shutdown: shutdown.clone() };
+    tasks.spawn("migration", async move { Ok(migration.run(commands_taken).await.map_err(Box::new)?) });
+    tasks.spawn("signals", await_signal(shutdown.clone()));
+    if console.is_terminal() {
+        tasks.spawn("progress", {
+            let shutdown = shutdown.clone();
+            async move {
+                telemetry::show(console, board, shutdown).await;
+                Ok(())
+            }
+        });
+    }
+    end(tasks, shutdown).await
+}
+
+/// Waits for the first task to end: on request, in good order; otherwise that is why the program ends.
+async fn end(mut tasks: Supervisor<AppError>, shutdown: Shutdown) -> Result<(), AppError> {
+    let ended = tasks.next_end().await;
+    let requested = shutdown.is_requested();
+    for name in tasks.drain(DRAIN_GRACE).await {
+        tracing::warn!(task = name, "did not stop in time and was cut off");
+    }
+    match ended {
+        Some(end) => match end.outcome {
+            Err(Some(error)) => Err(error),
+            Ok(()) if requested => {
+                tracing::info!("stopped; the next start resumes here");
+                Ok(())
+            }
+            _ => Err(AppError::TaskGone(end.name)),
+        },
+        None => Ok(()),
+    }
+}
+
+async fn await_signal(shutdown: Shutdown) -> Result<(), AppError> {
+    let listen = |kind| signal(kind).map_err(|error| AppError::Start(error.to_string()));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = shutdown.requested() => return Ok(()),
+    };
+    tracing::info!(signal = name, "stopping");
+    shutdown.request();
+    Ok(())
+}
+
+/// `pgsluice cleanup`: undo on both sides.
+///
+/// # Errors
+/// [`AppError`]
+pub async fn cleanup(_config: Config, _arguments: CleanupArguments, _output: OutputFormat) -> Result<(), AppError> {
+    Ok(())
+}
+
+fn records(findings: &[Finding]) -> Vec<FindingRecord> {
+    findings.iter().map(FindingRecord::from).collect()
+}
+
+/// `pgsluice check`: preflight, printed. Changes nothing.
+///
+/// # Errors
+/// [`AppError`]; a blocker is one.
+pub async fn check(config: Config, output: OutputFormat) -> Result<(), AppError> {
+    let findings = migration::check(&config).await.map_err(Box::new)?;
+    match output {
+        OutputFormat::Table => print!("{}", findings_table(&records(&findings))),
+        OutputFormat::Json => println!("{:#}", serde_json::json!({ "findings": records(&findings) })),
+    }
+    if findings.iter().any(|finding| finding.severity == Severity::Blocker) {
+        return Err(Box::new(MigrationError::Blocked(findings)).into());
+    }
+    Ok(())
+}

@@ -1,1 +1,95 @@
-fn main() {}
+//! The program: arguments, logging, configuration, one command, an exit code. Everything else is in the library.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use pgsluice::app::{self, AppError};
+use pgsluice::cli::{ApiArguments, ApiClient, Arguments, ClientCommand, CliCommand, Exit, GlobalArguments, api_url};
+use pgsluice::config::{BearerToken, Config, ConfigError, configuration_reference, load, load_api, process_environment};
+use pgsluice::telemetry::{Console, start_logging};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let console = match start_logging(arguments.global.log_format, arguments.global.log_level.as_deref()) {
+        Ok(console) => console,
+        Err(error) => return complain(Exit::Usage, &error, ""),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(Exit::Failed, &error, ""),
+    };
+    let code = runtime.block_on(perform(arguments, console));
+    // A lookup that hangs in a system call must not keep the process: everything that matters has ended.
+    runtime.shutdown_background();
+    code
+}
+
+async fn perform(arguments: Arguments, console: Console) -> ExitCode {
+    let Arguments { command, global } = arguments;
+    if let Some((asked, api)) = command.for_running_instance() {
+        return ask(&global, asked, api).await;
+    }
+    let ended = match command {
+        CliCommand::ConfigReference => {
+            print!("{}", configuration_reference());
+            return Exit::Success.into();
+        }
+        CliCommand::Demo(demo) => return pgsluice::demo::run(&demo, console).await.into(),
+        CliCommand::Check => with_config(&global, |config| app::check(config, global.output)).await,
+        CliCommand::Cleanup(cleanup) => {
+            with_config(&global, |config| app::cleanup(config, cleanup, global.output)).await
+        }
+        _ => with_config(&global, |config| app::run(config, console)).await,
+    };
+    match ended {
+        Ok(()) => Exit::Success.into(),
+        Err(Ended::Config(error)) => complain(Exit::Usage, &error, ""),
+        Err(Ended::App(error)) => complain(error.exit(), &error, &error.remedy()),
+    }
+}
+
+enum Ended {
+    Config(ConfigError),
+    App(AppError),
+}
+
+async fn with_config<F>(global: &GlobalArguments, act: impl FnOnce(Config) -> F) -> Result<(), Ended>
+where
+    F: Future<Output = Result<(), AppError>>,
+{
+    let config = load(global.config.as_deref(), process_environment()).map_err(Ended::Config)?;
+    Box::pin(act(config)).await.map_err(Ended::App)
+}
+
+/// A command for a running instance.
+async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArguments) -> ExitCode {
+    let configured = match load_api(global.config.as_deref(), process_environment()) {
+        Ok(configured) => configured,
+        Err(error) => return complain(Exit::Usage, &error, ""),
+    };
+    let token = match &api.token_file {
+        None => configured.token,
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => Some(BearerToken::new(text.trim())),
+            Err(error) => return complain(Exit::Usage, &error, &format!("Check --token-file {}.", file.display())),
+        },
+    };
+    let address = api.api.clone().unwrap_or_else(|| api_url(configured.listen));
+    let outcome = match ApiClient::new(&address, token, global.output) {
+        Ok(client) => client.run(command, &mut io::stdout()).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => complain(error.exit(), &error, ""),
+    }
+}
+
+fn complain(exit: Exit, error: &dyn std::error::Error, remedy: &str) -> ExitCode {
+    eprintln!("pgsluice: {error}");
+    if !remedy.is_empty() {
+        eprintln!("{remedy}");
+    }
+    exit.into()
+}

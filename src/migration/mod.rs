@@ -2,16 +2,16 @@
 //! commands of the API, and publishes what it is doing as a [`Status`] that everybody else only reads.
 
 mod command;
-//TMPmod error;
+mod error;
 pub mod monitor;
-//TMPmod operation;
-//TMPmod setup;
+mod operation;
+mod setup;
 mod status;
-//TMPmod task;
+mod task;
 
 pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
-//TMPpub use error::MigrationError;
+pub use error::MigrationError;
 pub use status::{
     Blocking, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState, Throughput,
 };
-//TMPpub use task::Migration;
+pub use task::{Migration, check};

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::cutover::{self, CutoverContext};
 use crate::model::Side;
-use crate::preflight::{self, Severity, Stage};
+use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::Shutdown;
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::target::lock;
@@ -162,6 +162,17 @@ impl Migration {
             }
         }
     }
+}
+
+/// Preflight alone: what could stop the migration. Changes nothing.
+///
+/// # Errors
+/// [`MigrationError`] when a side cannot be reached or read.
+pub async fn check(config: &Config) -> Result<Vec<Finding>, MigrationError> {
+    let source = connect_sql(&config.source.connection, Side::Source, "check").await?;
+    let target = connect_sql(&config.target.connection, Side::Target, "check").await?;
+    let stage = if records::read(&target).await?.is_some() { Stage::Resuming } else { Stage::Fresh };
+    Ok(preflight::run(config, &source, &target, stage).await?)
 }
 
 enum Prepared {

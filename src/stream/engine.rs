@@ -34,6 +34,9 @@ const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
 /// How long an idle stream may move on before the progress record, and with it the slot, follows.
 const IDLE_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// A batch is committed at the next source commit once it has been open this long, however few bytes it has: progress
+/// stays visible, and a restart repeats little.
+const BATCH_OPEN_MAX: Duration = Duration::from_secs(1);
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
 /// How long the tasks of an attempt get to end.
@@ -229,7 +232,7 @@ impl ApplyLoop {
                     {
                         self.hand_over(receipt).await?;
                     }
-                    if self.applier.can_commit() && self.applier.batch_size().0 >= self.max_batch_bytes {
+                    if self.applier.can_commit() && self.batch_is_full() {
                         self.commit().await?;
                     }
                 }
@@ -237,6 +240,11 @@ impl ApplyLoop {
         }
         // The chunk is dropped here: its room in the queue is given back once its changes are on their way.
         Ok(())
+    }
+
+    fn batch_is_full(&self) -> bool {
+        let (bytes, begun_at) = self.applier.batch_size();
+        bytes >= self.max_batch_bytes || begun_at.is_some_and(|at| at.elapsed() >= BATCH_OPEN_MAX)
     }
 
     /// Nothing is queued: commit what is open, or wait for more; `None` after having done something.
