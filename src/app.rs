@@ -69,7 +69,8 @@ impl AppError {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
             Self::Migration(error) => error.remedy(),
             Self::Control(_) | Self::Start(_) | Self::TaskGone(_) => {
-                "Start pgsluice again: it resumes where it stopped. If it happens again, please report it.".into()
+                "Start pgsluice again: it resumes where it stopped. If it happens again, please report it."
+                    .into()
             }
         }
     }
@@ -82,8 +83,7 @@ impl AppError {
 pub async fn run(config: Config, console: Console) -> Result<(), AppError> {
     let config = Arc::new(config);
     let listen = config.api.listen;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
     let metrics = Metrics::new().map_err(|error| AppError::Start(error.to_string()))?;
     let board = StatusBoard::new(Timestamp::now());
     let shutdown = Shutdown::new();
@@ -168,7 +168,11 @@ async fn await_signal(shutdown: Shutdown) -> Result<(), AppError> {
 ///
 /// # Errors
 /// [`AppError`]
-pub async fn cleanup(_config: Config, _arguments: CleanupArguments, _output: OutputFormat) -> Result<(), AppError> {
+pub async fn cleanup(
+    _config: Config,
+    _arguments: CleanupArguments,
+    _output: OutputFormat,
+) -> Result<(), AppError> {
     Ok(())
 }
 

@@ -5,8 +5,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use pgsluice::app::{self, AppError};
-use pgsluice::cli::{ApiArguments, ApiClient, Arguments, ClientCommand, CliCommand, Exit, GlobalArguments, api_url};
-use pgsluice::config::{BearerToken, Config, ConfigError, configuration_reference, load, load_api, process_environment};
+use pgsluice::cli::{
+    ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, api_url,
+};
+use pgsluice::config::{
+    BearerToken, Config, ConfigError, configuration_reference, load, load_api, process_environment,
+};
 use pgsluice::telemetry::{Console, start_logging};
 
 fn main() -> ExitCode {
@@ -35,7 +39,12 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
             print!("{}", configuration_reference());
             return Exit::Success.into();
         }
-        CliCommand::Demo(demo) => return pgsluice::demo::run(&demo, console).await.into(),
+        CliCommand::Demo(demo) => {
+            return match Box::pin(pgsluice::demo::run(demo)).await {
+                Ok(exit) => exit.into(),
+                Err(error) => complain(Exit::Failed, &error, ""),
+            };
+        }
         CliCommand::Check => with_config(&global, |config| app::check(config, global.output)).await,
         CliCommand::Cleanup(cleanup) => {
             with_config(&global, |config| app::cleanup(config, cleanup, global.output)).await
@@ -72,7 +81,9 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
         None => configured.token,
         Some(file) => match std::fs::read_to_string(file) {
             Ok(text) => Some(BearerToken::new(text.trim())),
-            Err(error) => return complain(Exit::Usage, &error, &format!("Check --token-file {}.", file.display())),
+            Err(error) => {
+                return complain(Exit::Usage, &error, &format!("Check --token-file {}.", file.display()));
+            }
         },
     };
     let address = api.api.clone().unwrap_or_else(|| api_url(configured.listen));

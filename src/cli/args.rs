@@ -134,7 +134,7 @@ pub enum CliCommand {
     /// Show it all: throwaway servers, live traffic, a migration, a cutover, a report
     ///
     /// Needs local PostgreSQL binaries of two versions (scripts/install-postgres.sh gets them). Touches nothing else.
-    Demo(DemoArguments),
+    Demo(crate::demo::DemoArgs),
     /// Print docs/configuration.md
     #[command(hide = true)]
     ConfigReference,
@@ -171,29 +171,6 @@ pub struct CleanupArguments {
     /// not reach the target (INV-8).
     #[arg(long)]
     pub unfence_source: bool,
-}
-
-/// The demo's size.
-#[derive(Clone, Debug, Args)]
-pub struct DemoArguments {
-    /// Major version of the source; without it, 14 or the oldest found
-    #[arg(long, value_name = "MAJOR")]
-    pub source_version: Option<u32>,
-    /// Major version of the target; without it, the newest found
-    #[arg(long, value_name = "MAJOR")]
-    pub target_version: Option<u32>,
-    /// Cut over after at least this many transactions were applied
-    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
-    pub transactions: u64,
-    /// Clients that write at the same time
-    #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub writers: u32,
-    /// Keep the servers' files for a look around
-    #[arg(long)]
-    pub keep: bool,
-    /// Where the report is written as JSON
-    #[arg(long, value_name = "FILE", default_value = "target/demo/report.json")]
-    pub report: PathBuf,
 }
 
 impl CliCommand {

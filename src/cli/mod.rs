@@ -8,8 +8,7 @@ mod client_tests;
 mod render;
 
 pub use args::{
-    ApiArguments, Arguments, CleanupArguments, CliCommand, DemoArguments, GlobalArguments, PauseArguments,
-    api_url,
+    ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments, PauseArguments, api_url,
 };
 pub use client::{ApiClient, ClientCommand, ClientError, StatusView};
 pub use render::{Table, cutover_text, findings_table, status_text};

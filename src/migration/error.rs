@@ -1,9 +1,9 @@
 //! Why a migration ended, and with which exit code.
 
+use crate::cli::Exit;
 use crate::connection::ConnectError;
 use crate::cutover::CutoverError;
 use crate::model::Side;
-use crate::cli::Exit;
 use crate::preflight::{Finding, PreflightError, Severity};
 use crate::snapshot::SnapshotError;
 use crate::source::catalog::CatalogError;
@@ -100,7 +100,9 @@ impl MigrationError {
         ];
         let differing = pairs.into_iter().filter(|(_, recorded, found)| recorded != found);
         let told: Vec<_> = differing
-            .map(|(what, recorded, found)| format!("{what} is \"{recorded}\" in its record and \"{found}\" now"))
+            .map(|(what, recorded, found)| {
+                format!("{what} is \"{recorded}\" in its record and \"{found}\" now")
+            })
             .collect();
         Self::OtherMigration { difference: told.join(", ") }
     }

@@ -6,12 +6,10 @@ use std::future::pending;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::connection::connect_sql;
 use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
-use crate::model::Side;
 use crate::runtime::{Shutdown, Supervisor};
 use crate::stream::{self, StreamContext, StreamHalted};
-use crate::target::records::{self, MigrationRecord, RecordedPhase};
+use crate::target::records::{MigrationRecord, RecordedPhase};
 
 use super::command::{Command, CutoverMode, CutoverRequest, Refusal};
 use super::error::MigrationError;
@@ -65,8 +63,8 @@ impl Operation {
                     self.running = None;
                     if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
                         tasks.drain(STREAM_GRACE).await;
-                        self.record_cut_over().await?;
-                        return self.migration.serve_cut_over(commands).await;
+                        self.migration.record_cut_over().await?;
+                        return self.migration.serve_cut_over(commands, None).await;
                     }
                 }
             }
@@ -125,9 +123,9 @@ impl Operation {
         if let Some(known) = known_by_key(&self.migration.board, &request) {
             return Ok(known);
         }
-        if let Some(running) = self.current() {
+        if let Some(running) = &self.running {
             return Err(Refusal::Conflict {
-                message: format!("operation {} is running", running.epoch),
+                message: format!("operation {} is running", running.report().epoch),
                 remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort.".into(),
             });
         }
@@ -142,26 +140,15 @@ impl Operation {
     ) -> Result<CutoverReport, Refusal> {
         let Some(running) = &self.running else { return Err(nothing_runs()) };
         act(running)?;
-        self.migration.board.with(|status| status.cutover.clone()).ok_or_else(nothing_runs)
-    }
-
-    fn current(&self) -> Option<CutoverReport> {
-        self.running.as_ref()?;
-        self.migration.board.with(|status| status.cutover.clone())
+        Ok(running.report())
     }
 
     /// A cutover that is under way ends by itself when shutdown is requested: rolled back before the point of no
     /// return, left to the next start after it.
     async fn finish_cutover(&mut self) {
         if let Some(running) = &mut self.running {
-            let _ = running.abort();
             let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
         }
-    }
-
-    async fn record_cut_over(&self) -> Result<(), MigrationError> {
-        let target = connect_sql(&self.migration.config.target.connection, Side::Target, "control").await?;
-        Ok(records::enter(&target, RecordedPhase::CutOver).await?)
     }
 
     fn halt(&self, halted: StreamHalted) -> MigrationError {
@@ -190,51 +177,53 @@ fn nothing_runs() -> Refusal {
     }
 }
 
-/// What a cutover left behind says about the phase to go on with.
+/// What a cutover left behind: the phase to go on with, and the operation that still opens the target.
 pub(super) fn adopt_recovered(
     recovered: Recovered,
     phase: RecordedPhase,
-    board: &StatusBoard,
-) -> Result<RecordedPhase, MigrationError> {
+) -> Result<(RecordedPhase, Option<RunningCutover>), MigrationError> {
     match recovered {
-        Recovered::NothingToDo { last } => {
-            board.update(|status| status.cutover = last);
-            Ok(phase)
-        }
+        Recovered::NothingToDo => Ok((phase, None)),
         Recovered::Aborted(report) => {
-            tracing::warn!(epoch = report.epoch, "a cutover was interrupted; it is rolled back, the source is as before");
-            board.update(|status| status.cutover = Some(report));
-            Ok(phase)
+            let epoch = report.epoch;
+            tracing::warn!(epoch, "a cutover was interrupted; it is rolled back, the source is as before");
+            Ok((phase, None))
         }
-        Recovered::RolledForward(report) => {
-            tracing::info!(epoch = report.epoch, "a cutover was interrupted after its commit; it is finished now");
-            board.update(|status| status.cutover = Some(report));
-            Ok(RecordedPhase::CutOver)
+        Recovered::RolledForward(report, running) => {
+            tracing::info!(
+                epoch = report.epoch,
+                "the fence is committed: the cutover is finished now, if it was not"
+            );
+            Ok((RecordedPhase::CutOver, Some(running)))
         }
-        Recovered::InDoubt(report) => {
-            let (reason, remedy) = match &report.outcome {
-                Outcome::InDoubt { reason, remedy } => (reason.clone(), remedy.clone()),
-                other => (format!("the cutover is {}", other.as_str()), String::new()),
-            };
-            board.update(|status| status.cutover = Some(report));
-            Err(MigrationError::Halted { message: reason, remedy })
-        }
+        Recovered::InDoubt(report) => match report.outcome {
+            Outcome::InDoubt { reason, remedy } => Err(MigrationError::Halted { message: reason, remedy }),
+            other => Err(MigrationError::Halted {
+                message: format!("the last cutover is {}", other.as_str()),
+                remedy: "Look at GET /v1/cutover and the source's pgsluice.fence.".into(),
+            }),
+        },
     }
 }
 
-/// After the cutover only its own report can be asked for.
-pub(super) fn answer_cut_over(command: Command, board: &StatusBoard) {
-    if let Command::StartCutover { request, reply } = command {
-        let known = known_by_key(board, &request);
-        let _ = reply.send(known.ok_or_else(cut_over_already));
-    } else {
-        command.refuse(cut_over_already());
+/// After the fence's commit only its own report can be asked for, and the operator's word be given.
+pub(super) fn answer_cut_over(command: Command, board: &StatusBoard, finishing: Option<&RunningCutover>) {
+    match (command, finishing) {
+        (Command::StartCutover { request, reply }, _) => {
+            let known = known_by_key(board, &request);
+            let _ = reply.send(known.ok_or_else(cut_over_already));
+        }
+        (Command::ConfirmTraffic { reply }, Some(running)) => {
+            let _ = reply.send(running.confirm().map(|()| running.report()));
+        }
+        (command, _) => command.refuse(cut_over_already()),
     }
 }
 
 fn cut_over_already() -> Refusal {
     Refusal::Conflict {
         message: "the migration is cut over: the target is the primary".into(),
-        remedy: "GET /v1/cutover shows the certificate. Remove what pgsluice left with `pgsluice cleanup`.".into(),
+        remedy: "GET /v1/cutover shows the certificate. Remove what pgsluice left with `pgsluice cleanup`."
+            .into(),
     }
 }

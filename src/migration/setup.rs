@@ -63,7 +63,10 @@ impl Setup<'_> {
         self.board.enter(Phase::Schema);
         let done = RecordedPhase::Snapshot.record_sql();
         match self.config.schema.mode {
-            SchemaMode::Copy => schema::copy_pre_data(self.config, &self.source, &self.target, &done).await?,
+            SchemaMode::Copy => {
+                let (source, target) = (&self.source, &self.target);
+                schema::copy_pre_data(self.config, source, target, &done, self.shutdown).await?;
+            }
             SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Snapshot).await?,
         }
         Ok(())
@@ -135,7 +138,10 @@ impl Setup<'_> {
         self.board.enter(Phase::Indexes);
         let done = RecordedPhase::Streaming.record_sql();
         match self.config.schema.mode {
-            SchemaMode::Copy => schema::copy_post_data(self.config, &self.source, &self.target, &done).await?,
+            SchemaMode::Copy => {
+                let (source, target) = (&self.source, &self.target);
+                schema::copy_post_data(self.config, source, target, &done, self.shutdown).await?;
+            }
             SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Streaming).await?,
         }
         Ok(())

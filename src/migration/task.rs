@@ -2,13 +2,14 @@
 //! stream going and takes commands. Every phase is recorded on the target in the transaction that completes it, so
 //! that a crash anywhere is followed by a correct restart.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
-use crate::cutover::{self, CutoverContext};
+use crate::cutover::{self, CutoverContext, RunningCutover};
 use crate::model::Side;
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::Shutdown;
@@ -59,7 +60,7 @@ impl Migration {
         };
         match prepared {
             Prepared::Streaming(record) => Operation::new(self, record).run(commands).await,
-            Prepared::CutOver => self.serve_cut_over(commands).await,
+            Prepared::CutOver(finishing) => self.serve_cut_over(commands, Some(finishing)).await,
         }
     }
 
@@ -77,11 +78,8 @@ impl Migration {
         };
         tracing::info!(phase = record.phase.as_str(), "migration found");
         match self.recover_cutover(&record).await? {
-            RecordedPhase::CutOver => {
-                lock::resign(&target).await.map_err(|error| MigrationError::sql(Side::Target, error))?;
-                return Ok(Prepared::CutOver);
-            }
-            phase => self.set_up(record, phase, source, target).await,
+            (_, Some(finishing)) => Ok(Prepared::CutOver(finishing)),
+            (phase, None) => self.set_up(record, phase, source, target).await,
         }
     }
 
@@ -126,12 +124,15 @@ impl Migration {
     }
 
     /// Ends what an earlier process left of a cutover; the phase to go on with comes back.
-    async fn recover_cutover(&self, record: &MigrationRecord) -> Result<RecordedPhase, MigrationError> {
+    async fn recover_cutover(
+        &self,
+        record: &MigrationRecord,
+    ) -> Result<(RecordedPhase, Option<RunningCutover>), MigrationError> {
         if record.phase < RecordedPhase::Streaming {
-            return Ok(record.phase);
+            return Ok((record.phase, None));
         }
         let recovered = cutover::recover(self.cutover_context()).await?;
-        super::operation::adopt_recovered(recovered, record.phase, &self.board)
+        super::operation::adopt_recovered(recovered, record.phase)
     }
 
     async fn connect(&self, side: Side) -> Result<SqlSession, MigrationError> {
@@ -153,14 +154,42 @@ impl Migration {
     }
 
     /// The migration is over: the status stays readable until somebody stops the process.
-    pub(super) async fn serve_cut_over(&self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+    /// `finishing` is the operation that opens the target and moves the clients, if that was interrupted.
+    pub(super) async fn serve_cut_over(
+        &self,
+        mut commands: mpsc::Receiver<Command>,
+        mut finishing: Option<RunningCutover>,
+    ) -> Result<(), MigrationError> {
         self.board.enter(Phase::CutOver);
         loop {
-            tokio::select! {
+            let finished = async {
+                match &mut finishing {
+                    Some(running) => running.finished().await,
+                    None => pending().await,
+                }
+            };
+            let command = tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),
-                Some(command) = commands.recv() => super::operation::answer_cut_over(command, &self.board),
+                report = finished => {
+                    tracing::info!(epoch = report.epoch, outcome = report.outcome.as_str(), "cutover finished");
+                    None
+                }
+                Some(command) = commands.recv() => Some(command),
+            };
+            match command {
+                Some(command) => super::operation::answer_cut_over(command, &self.board, finishing.as_ref()),
+                None => {
+                    finishing = None;
+                    self.record_cut_over().await?;
+                }
             }
         }
+    }
+
+    /// Remembers on the target that the migration is over.
+    pub(super) async fn record_cut_over(&self) -> Result<(), MigrationError> {
+        let target = self.connect(Side::Target).await?;
+        Ok(records::enter(&target, RecordedPhase::CutOver).await?)
     }
 }
 
@@ -177,7 +206,7 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, MigrationError> {
 
 enum Prepared {
     Streaming(MigrationRecord),
-    CutOver,
+    CutOver(RunningCutover),
 }
 
 /// Which two databases these are.
