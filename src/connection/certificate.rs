@@ -123,3 +123,57 @@ pub(super) fn common_name_matches(certificate: &CertificateDer<'_>, name: &Serve
             })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    fn certificate(pem: &str) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
+    }
+
+    fn name(text: &'static str) -> ServerName<'static> {
+        ServerName::try_from(text).unwrap()
+    }
+
+    // Made by `openssl req -x509`; the keys were thrown away.
+    const RSA_PSS_SHA384: &str = include_str!("testdata/rsa_pss_sha384.crt");
+    const RSA_SHA1_WILDCARD: &str = include_str!("testdata/rsa_sha1.crt");
+    const RSA_SHA512_WITH_ALTERNATIVE_NAME: &str = include_str!("testdata/rsa_sha512.crt");
+
+    #[test]
+    fn the_signature_algorithm_decides_about_the_channel_bindings_hash() {
+        let pss = certificate(RSA_PSS_SHA384);
+        assert_eq!(tls_server_end_point(&pss), Some(Sha384::digest(&pss).to_vec()));
+        let sha1 = certificate(RSA_SHA1_WILDCARD);
+        assert_eq!(tls_server_end_point(&sha1), Some(Sha256::digest(&sha1).to_vec()));
+        let sha512 = certificate(RSA_SHA512_WITH_ALTERNATIVE_NAME);
+        assert_eq!(tls_server_end_point(&sha512), Some(Sha512::digest(&sha512).to_vec()));
+        assert_eq!(tls_server_end_point(&CertificateDer::from_slice(b"not a certificate")), None);
+    }
+
+    #[test]
+    fn a_common_name_counts_only_where_there_is_no_alternative_name() {
+        let plain = certificate(RSA_PSS_SHA384);
+        assert!(common_name_matches(&plain, &name("LOCALHOST")));
+        assert!(!common_name_matches(&plain, &name("localhost.example")));
+        let wildcard = certificate(RSA_SHA1_WILDCARD);
+        assert!(common_name_matches(&wildcard, &name("one.db.example")));
+        assert!(!common_name_matches(&wildcard, &name("one.two.db.example")));
+        assert!(!common_name_matches(&wildcard, &name("db.example")));
+        assert!(!common_name_matches(&wildcard, &name("127.0.0.1")));
+        let alternative = certificate(RSA_SHA512_WITH_ALTERNATIVE_NAME);
+        assert!(!common_name_matches(&alternative, &name("db.example")));
+    }
+
+    #[test]
+    fn a_certificate_is_valid_only_between_its_dates() {
+        let certificate = certificate(RSA_PSS_SHA384);
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        assert!(check_validity(&certificate, UnixTime::now()).is_ok());
+        assert_eq!(check_validity(&certificate, at(0)), Err(CertificateError::NotValidYet));
+        assert_eq!(check_validity(&certificate, at(1 << 33)), Err(CertificateError::Expired));
+    }
+}

@@ -1,5 +1,8 @@
 //! Connection strings as libpq's documentation and users write them.
 
+use std::time::Duration;
+
+use super::super::settings::{DEFAULT_CONNECT_TIMEOUT, Place, RootCertificates, ServerRole, SslMode};
 use super::*;
 
 fn parsed(text: &str) -> ConnectionSettings {

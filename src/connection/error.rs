@@ -1,5 +1,4 @@
-//! Why a connection could not be made, or was lost, and what to do about it: the one place where SQLSTATEs and IO
-//! errors become a [`Disposition`]. Texts are for a tired person: what happened and what to do; never a secret or a
+//! Why a connection could not be made, and what to do about it. Texts are for a tired person: what happened and what to do; never a secret or a
 //! row value (INV-10), which is why the server's `DETAIL` and `CONTEXT` are not kept.
 
 use std::io;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use pgsluice_proto::frame::{ErrorFields, FrameError};
 use pgsluice_proto::{DecodeError, EncodeError};
 
+use super::disposition::disposition_of_sqlstate;
 use super::settings::{ConnectionSettings, SslMode};
 use super::tls::TlsError;
 use crate::model::{Disposition, Side};
@@ -306,150 +306,9 @@ impl From<EncodeError> for ConnectFailure {
     }
 }
 
-/// An established replication connection failed. The connection is of no more use, except after
-/// [`Server`](Self::Server) from a simple query.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplicationError {
-    /// The server reported an error.
-    #[error("the source's walsender reports: {0}")]
-    Server(ServerMessage),
-    /// The server ended the stream in order, as it does when it shuts down.
-    #[error("the source's walsender ended the stream")]
-    Ended,
-    /// The connection broke.
-    #[error("the replication connection to the source was lost ({0})")]
-    Lost(#[source] io::Error),
-    /// Nothing could be sent or received within a bound.
-    #[error("the source's walsender did not {awaited} within {} s", .after.as_secs_f32())]
-    Timeout {
-        /// What was waited for.
-        awaited: &'static str,
-        /// The bound.
-        after: Duration,
-    },
-    /// A frame that is none.
-    #[error("the replication connection is out of step: {0}")]
-    Frame(#[from] FrameError),
-    /// A message that is none.
-    #[error("the replication connection is out of step: {0}")]
-    Decode(#[from] DecodeError),
-    /// A command that cannot be sent.
-    #[error("the command cannot be sent: {0}")]
-    Encode(#[from] EncodeError),
-    /// A simple query answered with more than is kept.
-    #[error("the answer on the replication connection is larger than {bytes_max} bytes")]
-    ResultTooLarge {
-        /// The bound, in bytes of values.
-        bytes_max: usize,
-    },
-    /// A message that has no place here.
-    #[error("the source's walsender sent {found} where {expected} was expected")]
-    Unexpected {
-        /// The message's name.
-        found: &'static str,
-        /// What should have come.
-        expected: &'static str,
-    },
-}
-
-impl ReplicationError {
-    /// The server's SQLSTATE, if it was the server that reported it.
-    #[must_use]
-    pub fn sqlstate(&self) -> Option<&str> {
-        match self {
-            Self::Server(message) => Some(&message.sqlstate),
-            _ => None,
-        }
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::Server(message) => disposition_of_sqlstate(&message.sqlstate),
-            // The connection alone is spoilt; a new one resumes from what is durable.
-            Self::Ended
-            | Self::Lost(_)
-            | Self::Timeout { .. }
-            | Self::Frame(_)
-            | Self::Decode(_)
-            | Self::Unexpected { .. } => Disposition::Retry,
-            Self::Encode(_) | Self::ResultTooLarge { .. } => {
-                Disposition::Halt { remedy: REPORT_BUG.to_owned() }
-            }
-        }
-    }
-
-    /// What to do now.
-    #[must_use]
-    pub fn remedy(&self) -> String {
-        match self.disposition() {
-            Disposition::Retry => {
-                "Nothing: it reconnects by itself and resumes from what is durable.".to_owned()
-            }
-            Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
-        }
-    }
-}
-
-const REPORT_BUG: &str = "Nothing was confirmed that is not durable, so nothing is lost. Please report this with the log around it.";
-
-/// What to do about an error of an SQL session: passing ones are tried again, those a person can cure are waited
-/// for, the rest halts.
-#[must_use]
-pub fn disposition_of(error: &tokio_postgres::Error) -> Disposition {
-    if let Some(code) = error.code() {
-        return disposition_of_sqlstate(code.code());
-    }
-    let by_connection = std::error::Error::source(error).is_some_and(|source| source.is::<io::Error>());
-    if error.is_closed() || by_connection {
-        Disposition::Retry
-    } else {
-        Disposition::Halt { remedy: REPORT_BUG.to_owned() }
-    }
-}
-
-/// [`disposition_of`] by SQLSTATE alone (PostgreSQL documentation, appendix A).
-#[must_use]
-pub fn disposition_of_sqlstate(sqlstate: &str) -> Disposition {
-    let wait = |remedy: &str| Disposition::WaitForOperator { remedy: remedy.to_owned() };
-    match sqlstate {
-        // Serialization failure, deadlock; lock not available; object (slot) in use; too many connections; shutdown,
-        // crash, starting; canceled by somebody; a failover left us on a server that is read only now.
-        "40001" | "40P01" | "55P03" | "55006" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "57014"
-        | "25006" | "25P03" | "25P04" => Disposition::Retry,
-        // Connection exceptions.
-        code if code.starts_with("08") => Disposition::Retry,
-        "53100" => wait("Free or add disk space on that server; it goes on by itself then."),
-        "53200" | "53400" => wait("Give that server more memory, or raise the limit its message names."),
-        "28P01" | "28000" => wait("Make the user name and password valid again on that server."),
-        "3D000" => wait("Create the database again, or correct its name in the configuration."),
-        "42501" => wait("Grant the privilege that the server's message names to the user that connects."),
-        "42P01" | "42703" | "3F000" | "42883" | "42704" => wait(
-            "Something that should exist on that server does not: create what the server's message names, or undo what removed it.",
-        ),
-        "42P04" | "42P06" | "42P07" | "42710" => {
-            wait("Something of that name exists already on that server: remove or rename it, if it is not needed.")
-        }
-        _ => Disposition::Halt {
-            remedy: "Read the server's message above. Nothing was confirmed to the source that is not durable on the target, so nothing is lost: correct the cause and start again.".to_owned(),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passing_conditions_are_retried_and_divergence_halts() {
-        for code in ["40001", "40P01", "57P01", "57P03", "08006", "53300", "55006", "55P03"] {
-            assert_eq!(disposition_of_sqlstate(code), Disposition::Retry, "{code}");
-        }
-        assert!(matches!(disposition_of_sqlstate("53100"), Disposition::WaitForOperator { .. }));
-        assert!(matches!(disposition_of_sqlstate("23505"), Disposition::Halt { .. }));
-        assert!(matches!(disposition_of_sqlstate("55000"), Disposition::Halt { .. }));
-    }
 
     #[test]
     fn a_wrong_password_waits_for_the_operator_and_says_which_key_to_correct() {

@@ -1,13 +1,16 @@
 //! How a server is reached: libpq connection strings, TLS by libpq's `sslmode` names, SQL sessions
-//! (tokio-postgres) and the replication connection (postgres-protocol by hand, because released tokio-postgres
+//! (tokio-postgres) and the replication connection (our own framing, because released tokio-postgres
 //! has no replication mode). Both kinds share the settings, the transport with its TLS, and the errors.
 
 mod authentication;
 mod certificate;
 mod connection_string;
+mod disposition;
 mod error;
+mod keywords;
 mod pinned;
 mod replication;
+mod replication_error;
 mod replication_stream;
 mod settings;
 mod sql;
@@ -15,11 +18,11 @@ mod sql_error;
 mod tls;
 mod transport;
 
-pub use error::{
-    ConnectError, ConnectFailure, ReplicationError, ServerMessage, disposition_of, disposition_of_sqlstate,
-};
+pub use disposition::{disposition_of, disposition_of_sqlstate};
+pub use error::{ConnectError, ConnectFailure, ServerMessage};
 pub use pinned::PINNED_SETTINGS;
 pub use replication::{ReplicationConnection, ReplicationRow, ReplicationSocket};
+pub use replication_error::ReplicationError;
 pub use replication_stream::ReplicationStream;
 pub use settings::{ChannelBinding, ConnectionSettings, SettingsError, SslMode};
 pub use sql::{CancelHandle, SqlSession, connect_sql};

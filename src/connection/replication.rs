@@ -14,8 +14,9 @@ use pgsluice_proto::frame::{BackendMessage, FrameReader, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::authentication::{Authentication, Progress};
-use super::error::{ConnectError, ConnectFailure, ReplicationError, ServerMessage};
+use super::error::{ConnectError, ConnectFailure, ServerMessage};
 use super::pinned::{self, FIRST_QUERY, PINNED_SETTINGS};
+use super::replication_error::ReplicationError;
 use super::replication_stream::ReplicationStream;
 use super::settings::ConnectionSettings;
 use super::sql::SessionFacts;

@@ -8,8 +8,9 @@ use bytes::BytesMut;
 use pgsluice_proto::copy_both::{StandbyStatus, WalMessage};
 use pgsluice_proto::frame::{BackendMessage, FrameReader, frontend};
 
-use super::error::{ReplicationError, ServerMessage};
+use super::error::ServerMessage;
 use super::replication::ReplicationSocket;
+use super::replication_error::ReplicationError;
 
 /// How long an orderly close waits for the server to end its side, while what it still sends is thrown away. It may
 /// first finish the transaction that it is sending.

@@ -322,7 +322,8 @@ impl ConnectionSettings {
     }
 
     /// The same settings as libpq's environment variables, so that `pg_dump` and `psql` connect as we do and no
-    /// secret stands in their arguments. Every variable is set or, by an empty value, reset.
+    /// secret stands in their arguments. What this does not set must not be inherited: start the program with an
+    /// environment without other `PG*` variables (an empty `PGSERVICE` would be looked up too).
     #[must_use]
     pub fn libpq_environment(&self) -> Vec<(String, String)> {
         let each = |text: fn(&HostSettings) -> String| -> String {
@@ -348,7 +349,6 @@ impl ConnectionSettings {
             ("PGOPTIONS", self.options.clone().unwrap_or_default()),
             ("PGSSLROOTCERT", self.tls.roots.as_text()),
             ("PGCLIENTENCODING", "UTF8".to_owned()),
-            ("PGSERVICE", String::new()),
         ];
         if self.tls.negotiation == SslNegotiation::Direct {
             // Only set when asked for: pg_dump before 17 refuses keywords it does not know, but ignores variables.

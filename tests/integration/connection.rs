@@ -274,6 +274,23 @@ async fn a_server_that_never_answers_is_given_up_after_the_timeout() {
 }
 
 #[tokio::test]
+async fn psql_connects_as_we_do_by_the_environment_alone() {
+    let certificates = Certificates::new(&rcgen::PKCS_ECDSA_P256_SHA256);
+    let cluster = start_secured(17, &certificates).await;
+    let roots = certificates.path("ca.crt");
+    let parameters = format!("sslmode=verify-full&channel_binding=require&sslrootcert={}", roots.display());
+    let settings = settings(&cluster, "scram_role", "localhost", &parameters);
+    let output = std::process::Command::new(cluster.installation().program("psql"))
+        .args(["-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"])
+        .env_clear()
+        .envs(settings.libpq_environment())
+        .output()
+        .expect("psql");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said.trim(), "scram_role|t", "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
 async fn the_first_host_that_fits_is_used() {
     let cluster = start(17, options()).await;
     let port = cluster.port();

@@ -1,0 +1,98 @@
+//! Why an established replication connection failed. Every end of a stream is one of these, with the server's SQLSTATE
+//! where there is one; positions and data are not part of it.
+
+use std::io;
+use std::time::Duration;
+
+use pgsluice_proto::frame::FrameError;
+use pgsluice_proto::{DecodeError, EncodeError};
+
+use super::disposition::{REPORT_BUG, disposition_of_sqlstate};
+use super::error::ServerMessage;
+use crate::model::Disposition;
+
+/// An established replication connection failed. The connection is of no more use, except after
+/// [`Server`](Self::Server) from a simple query.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// The server reported an error.
+    #[error("the source's walsender reports: {0}")]
+    Server(ServerMessage),
+    /// The server ended the stream in order, as it does when it shuts down.
+    #[error("the source's walsender ended the stream")]
+    Ended,
+    /// The connection broke.
+    #[error("the replication connection to the source was lost ({0})")]
+    Lost(#[source] io::Error),
+    /// Nothing could be sent or received within a bound.
+    #[error("the source's walsender did not {awaited} within {} s", .after.as_secs_f32())]
+    Timeout {
+        /// What was waited for.
+        awaited: &'static str,
+        /// The bound.
+        after: Duration,
+    },
+    /// A frame that is none.
+    #[error("the replication connection is out of step: {0}")]
+    Frame(#[from] FrameError),
+    /// A message that is none.
+    #[error("the replication connection is out of step: {0}")]
+    Decode(#[from] DecodeError),
+    /// A command that cannot be sent.
+    #[error("the command cannot be sent: {0}")]
+    Encode(#[from] EncodeError),
+    /// A simple query answered with more than is kept.
+    #[error("the answer on the replication connection is larger than {bytes_max} bytes")]
+    ResultTooLarge {
+        /// The bound, in bytes of values.
+        bytes_max: usize,
+    },
+    /// A message that has no place here.
+    #[error("the source's walsender sent {found} where {expected} was expected")]
+    Unexpected {
+        /// The message's name.
+        found: &'static str,
+        /// What should have come.
+        expected: &'static str,
+    },
+}
+
+impl ReplicationError {
+    /// The server's SQLSTATE, if it was the server that reported it.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Server(message) => Some(&message.sqlstate),
+            _ => None,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Server(message) => disposition_of_sqlstate(&message.sqlstate),
+            // The connection alone is spoilt; a new one resumes from what is durable.
+            Self::Ended
+            | Self::Lost(_)
+            | Self::Timeout { .. }
+            | Self::Frame(_)
+            | Self::Decode(_)
+            | Self::Unexpected { .. } => Disposition::Retry,
+            Self::Encode(_) | Self::ResultTooLarge { .. } => {
+                Disposition::Halt { remedy: REPORT_BUG.to_owned() }
+            }
+        }
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self.disposition() {
+            Disposition::Retry => {
+                "Nothing: it reconnects by itself and resumes from what is durable.".to_owned()
+            }
+            Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
+        }
+    }
+}
