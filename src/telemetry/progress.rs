@@ -144,7 +144,7 @@ impl<'a> Screen<'a> {
 }
 
 fn bar_style() -> ProgressStyle {
-    const TEMPLATE: &str = "{msg:32!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
+    const TEMPLATE: &str = "{msg:28!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
     ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
@@ -194,6 +194,6 @@ mod tests {
 
     #[test]
     fn the_template_of_the_bars_is_valid() {
-        assert!(ProgressStyle::with_template("{msg:32!} {wide_bar} {binary_bytes:>10}").is_ok());
+        assert!(ProgressStyle::with_template("{msg:28!} {wide_bar} {binary_bytes:>10}").is_ok());
     }
 }
