@@ -80,7 +80,7 @@ impl AppError {
 ///
 /// # Errors
 /// [`AppError`]; nothing is lost, and the next start resumes.
-pub async fn run(config: Config, console: Console) -> Result<(), AppError> {
+pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
     let config = Arc::new(config);
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
@@ -131,7 +131,7 @@ pub async fn run(config: Config, console: Console) -> Result<(), AppError> {
 }
 
 /// Waits for the first task to end: on request, in good order; otherwise that is why the program ends.
-async fn end(mut tasks: Supervisor<AppError>, shutdown: Shutdown) -> Result<(), AppError> {
+async fn end(mut tasks: Supervisor<AppError>, shutdown: Shutdown) -> Result<Exit, AppError> {
     let ended = tasks.next_end().await;
     let requested = shutdown.is_requested();
     for name in tasks.drain(DRAIN_GRACE).await {
@@ -142,11 +142,11 @@ async fn end(mut tasks: Supervisor<AppError>, shutdown: Shutdown) -> Result<(), 
             Err(Some(error)) => Err(error),
             Ok(()) if requested => {
                 tracing::info!("stopped; the next start resumes here");
-                Ok(())
+                Ok(Exit::Success)
             }
             _ => Err(AppError::TaskGone(end.name)),
         },
-        None => Ok(()),
+        None => Ok(Exit::Success),
     }
 }
 
@@ -172,8 +172,8 @@ pub async fn cleanup(
     _config: Config,
     _arguments: CleanupArguments,
     _output: OutputFormat,
-) -> Result<(), AppError> {
-    Ok(())
+) -> Result<Exit, AppError> {
+    Ok(Exit::Success)
 }
 
 fn records(findings: &[Finding]) -> Vec<FindingRecord> {
@@ -183,15 +183,13 @@ fn records(findings: &[Finding]) -> Vec<FindingRecord> {
 /// `pgsluice check`: preflight, printed. Changes nothing.
 ///
 /// # Errors
-/// [`AppError`]; a blocker is one.
-pub async fn check(config: Config, output: OutputFormat) -> Result<(), AppError> {
+/// [`AppError`] when a side cannot be asked; a blocker is an exit code.
+pub async fn check(config: Config, output: OutputFormat) -> Result<Exit, AppError> {
     let findings = migration::check(&config).await.map_err(Box::new)?;
     match output {
         OutputFormat::Table => print!("{}", findings_table(&records(&findings))),
         OutputFormat::Json => println!("{:#}", serde_json::json!({ "findings": records(&findings) })),
     }
-    if findings.iter().any(|finding| finding.severity == Severity::Blocker) {
-        return Err(Box::new(MigrationError::Blocked(findings)).into());
-    }
-    Ok(())
+    let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
+    Ok(if blocked { Exit::Blocker } else { Exit::Success })
 }

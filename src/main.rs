@@ -52,7 +52,7 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
         _ => with_config(&global, |config| app::run(config, console)).await,
     };
     match ended {
-        Ok(()) => Exit::Success.into(),
+        Ok(exit) => exit.into(),
         Err(Ended::Config(error)) => complain(Exit::Usage, &error, ""),
         Err(Ended::App(error)) => complain(error.exit(), &error, &error.remedy()),
     }
@@ -63,9 +63,9 @@ enum Ended {
     App(AppError),
 }
 
-async fn with_config<F>(global: &GlobalArguments, act: impl FnOnce(Config) -> F) -> Result<(), Ended>
+async fn with_config<F>(global: &GlobalArguments, act: impl FnOnce(Config) -> F) -> Result<Exit, Ended>
 where
-    F: Future<Output = Result<(), AppError>>,
+    F: Future<Output = Result<Exit, AppError>>,
 {
     let config = load(global.config.as_deref(), process_environment()).map_err(Ended::Config)?;
     Box::pin(act(config)).await.map_err(Ended::App)

@@ -18,7 +18,7 @@ use crate::target::schema::SchemaError;
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// Preflight found something that stops it; nothing was changed.
-    #[error("the migration cannot begin: {}", blockers(.0))]
+    #[error("the migration cannot begin: {} blocker(s); nothing was changed on either side", blocking(.0).count())]
     Blocked(Vec<Finding>),
     /// A server could not be reached.
     #[error(transparent)]
@@ -132,7 +132,10 @@ impl MigrationError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Blocked(findings) => blocking(findings)
-                .map(|finding| format!("[{}] {}", finding.id, finding.remedy))
+                .map(|finding| {
+                    let Finding { id, subject, finding, remedy, .. } = finding;
+                    format!("[{id}] {subject}: {finding}\n  Remedy: {remedy}")
+                })
                 .collect::<Vec<_>>()
                 .join("\n"),
             Self::Connect(error) => error.remedy(),
@@ -164,8 +167,4 @@ impl MigrationError {
 
 fn blocking(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
     findings.iter().filter(|finding| finding.severity == Severity::Blocker)
-}
-
-fn blockers(findings: &[Finding]) -> String {
-    blocking(findings).map(|finding| finding.finding.as_str()).collect::<Vec<_>>().join("; ")
 }

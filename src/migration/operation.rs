@@ -20,7 +20,7 @@ use super::task::Migration;
 const STREAM_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The streaming migration.
-pub struct Operation {
+pub(super) struct Operation {
     migration: Migration,
     record: MigrationRecord,
     running: Option<RunningCutover>,
@@ -36,7 +36,7 @@ enum Happened {
 impl Operation {
     /// An operation whose stream has not begun.
     #[must_use]
-    pub const fn new(migration: Migration, record: MigrationRecord) -> Self {
+    pub(super) const fn new(migration: Migration, record: MigrationRecord) -> Self {
         Self { migration, record, running: None }
     }
 
@@ -44,7 +44,7 @@ impl Operation {
     ///
     /// # Errors
     /// [`MigrationError::Halted`] when an operator has to decide.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
         self.migration.board.enter(Phase::Streaming);
         let mut tasks = self.start_stream();
         loop {

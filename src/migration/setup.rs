@@ -24,21 +24,21 @@ use super::status::{Blocking, Phase, Problem, StatusBoard};
 const GATE_LOCK_WAIT: Duration = Duration::from_secs(30);
 
 /// One walk through the phases.
-pub struct Setup<'a> {
+pub(super) struct Setup<'a> {
     /// The operator's configuration.
-    pub config: &'a Arc<Config>,
+    pub(super) config: &'a Arc<Config>,
     /// Where progress is published.
-    pub board: &'a StatusBoard,
+    pub(super) board: &'a StatusBoard,
     /// Where work is counted.
-    pub metrics: &'a Arc<Metrics>,
+    pub(super) metrics: &'a Arc<Metrics>,
     /// The signal to stop.
-    pub shutdown: &'a Shutdown,
+    pub(super) shutdown: &'a Shutdown,
     /// Which migration.
-    pub identity: &'a MigrationIdentity,
+    pub(super) identity: &'a MigrationIdentity,
     /// Control session on the source.
-    pub source: SqlSession,
+    pub(super) source: SqlSession,
     /// Control session on the target; holds the replicator's lock.
-    pub target: SqlSession,
+    pub(super) target: SqlSession,
 }
 
 impl Setup<'_> {
@@ -46,7 +46,7 @@ impl Setup<'_> {
     ///
     /// # Errors
     /// [`MigrationError`]; the record says where the next run begins.
-    pub async fn run_from(&mut self, phase: RecordedPhase) -> Result<(), MigrationError> {
+    pub(super) async fn run_from(&mut self, phase: RecordedPhase) -> Result<(), MigrationError> {
         if phase <= RecordedPhase::Schema {
             self.make_tables().await?;
         }

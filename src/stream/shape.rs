@@ -82,7 +82,7 @@ fn type_difference(
     source_type: Option<&str>,
     found: &TargetColumn,
 ) -> Option<String> {
-    let Some(source_type) = source_type else { return None };
+    let source_type = source_type?;
     if source_type != found.base_type {
         let loses_nothing = found.type_modifier == -1 && widens(source_type, &found.base_type);
         return (!loses_nothing)
