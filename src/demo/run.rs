@@ -38,7 +38,7 @@ const LAG_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the program to stop.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
-/// Arguments of `pgsluice demo`.
+/// The demo's size.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// PostgreSQL major version of the source [default: 14, or the oldest that is installed]

@@ -1,0 +1,62 @@
+# `make demo` shows a whole migration; `make test` is what continuous integration runs. Needs cargo, and python3 with pip
+# for the PostgreSQL binaries, unless PGSLUICE_POSTGRES_DIRS names the bin folders of your own.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+# Tests start several servers each; two at a time keep two cores busy.
+TEST_THREADS ?= 2
+OUTPUT := target/test-output.txt
+
+.PHONY: help
+help: ## Lists these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: postgres ## A whole migration under live traffic, with a report (target/demo/report.json)
+	cargo build --release --quiet --bin pgsluice
+	target/release/pgsluice demo $(DEMO_ARGS)
+
+.PHONY: test
+test: fmt clippy postgres tools ## Everything that continuous integration checks
+	mkdir -p target
+	$(MAKE) --no-print-directory unit integration OUTPUT=$(OUTPUT)
+	$(MAKE) --no-print-directory deploy
+	scripts/summarize-tests.sh $(OUTPUT)
+
+.PHONY: fmt
+fmt: ## Formatting
+	cargo fmt --all -- --check
+
+.PHONY: clippy
+clippy: ## Lints, warnings denied
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: unit
+unit: ## Unit and property tests, the protocol crate, documentation examples
+	mkdir -p target
+	cargo test --workspace --lib --bins --quiet 2>&1 | tee $(OUTPUT)
+	cargo test --package pgsluice-proto --tests --quiet 2>&1 | tee -a $(OUTPUT)
+	cargo test --workspace --doc --quiet 2>&1 | tee -a $(OUTPUT)
+
+.PHONY: integration
+integration: postgres ## The program against real servers of PostgreSQL 14 to 18
+	mkdir -p target
+	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT)
+
+.PHONY: deploy
+deploy: ## The manifests of deploy/
+	scripts/check-deploy.sh
+
+.PHONY: bench-memory
+bench-memory: postgres ## Memory of the program through a transaction of five million rows
+	scripts/bench-memory.sh
+
+.PHONY: postgres
+postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
+	@[ -n "$${PGSLUICE_POSTGRES_DIRS:-}" ] || scripts/install-postgres.sh
+
+.PHONY: tools
+tools: ## Small tools that some checks use, in .tools
+	@scripts/install-tools.sh

@@ -1,0 +1,190 @@
+//! Two servers, the program between them, and the questions that every test asks.
+
+use std::process::Output;
+use std::time::Duration;
+
+use pgsluice::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord};
+use pgsluice::demo::cluster::{ClusterOptions, LocalCluster};
+use pgsluice::demo::compare::{ComparedSide, Comparison, compare_rows, compare_sequences};
+use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use super::clusters::{connect, installation, options, start_with};
+use super::wait::until;
+
+/// Longest way from nothing to streaming, on a busy machine.
+pub(crate) const COPY_WAIT: Duration = Duration::from_secs(120);
+const CUTOVER_WAIT: Duration = Duration::from_secs(60);
+
+/// Major versions of source and target.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) source: u32,
+    pub(crate) target: u32,
+}
+
+/// A test's servers. The database on both sides is called `app`.
+pub(crate) struct Stage {
+    pub(crate) source: LocalCluster,
+    pub(crate) target: LocalCluster,
+    directory: TempDir,
+    target_major: u32,
+}
+
+impl Stage {
+    pub(crate) async fn new(pair: Pair) -> Self {
+        Self::with_options(pair, options(), options()).await
+    }
+
+    pub(crate) async fn with_options(pair: Pair, source: ClusterOptions, target: ClusterOptions) -> Self {
+        let (source, target) = tokio::join!(start_with(pair.source, source), start_with(pair.target, target));
+        for cluster in [&source, &target] {
+            let client = connect(&cluster.url("postgres")).await;
+            client.batch_execute("CREATE DATABASE app").await.expect("database");
+        }
+        let directory = tempfile::tempdir().expect("folder");
+        Self { source, target, directory, target_major: pair.target }
+    }
+
+    pub(crate) fn source_url(&self) -> String {
+        self.source.url("app")
+    }
+
+    pub(crate) fn target_url(&self) -> String {
+        self.target.url("app")
+    }
+
+    pub(crate) async fn source_client(&self) -> Client {
+        connect(&self.source_url()).await
+    }
+
+    pub(crate) async fn target_client(&self) -> Client {
+        connect(&self.target_url()).await
+    }
+
+    /// The program with the usual configuration and `more` of it.
+    pub(crate) fn command(&self, more: &str) -> ReplicatorCommand {
+        ReplicatorCommand {
+            binary: env!("CARGO_BIN_EXE_pgsluice").into(),
+            directory: self.directory.path().to_owned(),
+            source_url: self.source_url(),
+            target_url: self.target_url(),
+            postgres_bin_dir: installation(self.target_major).bindir,
+            more_configuration: more.to_owned(),
+        }
+    }
+
+    /// Runs a command that ends by itself (`check`, `cleanup`), with the configuration of the last start.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command("").command(arguments).output().expect("the program")
+    }
+
+    /// A running program that streams.
+    pub(crate) async fn streaming(&self) -> Replicator {
+        self.streaming_with("").await
+    }
+
+    pub(crate) async fn streaming_with(&self, more: &str) -> Replicator {
+        let mut replicator = self.command(more).start().expect("the program");
+        streaming(&mut replicator).await;
+        replicator
+    }
+
+    /// Waits until everything committed on the source before this call is durable on the target, by what the program has
+    /// confirmed to the source (INV-3).
+    pub(crate) async fn caught_up(&self) {
+        let client = self.source_client().await;
+        let end: String = text(&client, "SELECT pg_current_wal_lsn()::text").await;
+        let query = format!(
+            "SELECT coalesce(bool_and(confirmed_flush_lsn >= '{end}'), false)::text \
+             FROM pg_replication_slots WHERE database = 'app'"
+        );
+        until(&format!("confirmation of {end}"), || async { text(&client, &query).await == "true" }).await;
+    }
+
+    /// Both sides as they are now.
+    pub(crate) async fn compare(&self) -> Comparison {
+        let (source, target) = (ComparedSide::now(self.source_url()), ComparedSide::now(self.target_url()));
+        compare_rows(&source, &target).await.expect("comparison")
+    }
+
+    /// Fails unless both sides hold the same rows, and there are any.
+    pub(crate) async fn assert_same_rows(&self) {
+        let comparison = self.compare().await;
+        assert!(comparison.rows_are_identical(), "{comparison:#?}");
+    }
+
+    pub(crate) async fn assert_same_sequences(&self) {
+        let comparison = compare_sequences(&self.source_url(), &self.target_url()).await.expect("sequences");
+        assert!(comparison.differing.is_empty() && comparison.sequences > 0, "{comparison:?}");
+    }
+
+    /// The schema of the source, as `pg_dump` prints it: what a migration that is over must not have changed.
+    pub(crate) fn dump_source_schema(&self) -> String {
+        let output = std::process::Command::new(installation(self.target_major).program("pg_dump"))
+            .args(["--schema-only", "--dbname", &self.source_url()])
+            .output()
+            .expect("pg_dump");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let dump = String::from_utf8(output.stdout).expect("utf-8");
+        // These two lines carry a random word.
+        dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).fold(
+            String::new(),
+            |text, line| text + line + "\n",
+        )
+    }
+
+    /// Names of the logical slots on the source.
+    pub(crate) async fn slots(&self) -> String {
+        let query = "SELECT coalesce(string_agg(slot_name, ','), '') FROM pg_replication_slots";
+        text(&self.source_client().await, query).await
+    }
+}
+
+pub(crate) async fn streaming(replicator: &mut Replicator) {
+    let outcome = replicator.wait_until_streaming(COPY_WAIT).await;
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// Asks for an operation; returns it as accepted.
+pub(crate) async fn ask(replicator: &Replicator, mode: CutoverModeRecord, max_pause_ms: u64) -> CutoverRecord {
+    let request = CutoverRequestRecord { mode, max_pause_ms: Some(max_pause_ms) };
+    let key = format!("test-{:08x}", rand::random::<u32>());
+    replicator.api().start_cutover(request, &key).await.unwrap_or_else(|error| panic!("{error}\n{}", replicator.log()))
+}
+
+/// Waits for the end of the operation that was asked for last.
+pub(crate) async fn end_of(replicator: &mut Replicator, accepted: &CutoverRecord) -> CutoverRecord {
+    let epoch = accepted.epoch;
+    let status = replicator
+        .wait_for_status("the end of the operation", CUTOVER_WAIT, |status| {
+            status.cutover.as_ref().is_some_and(|seen| seen.epoch == epoch && seen.outcome != "running")
+        })
+        .await;
+    match status {
+        Ok(status) => status.cutover.expect("checked above"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A cutover that must complete; tried again when it rolled back, as an operator would.
+pub(crate) async fn cut_over(replicator: &mut Replicator) -> CutoverRecord {
+    let mut last = None;
+    for _ in 0..3 {
+        let accepted = ask(replicator, CutoverModeRecord::Cutover, 20_000).await;
+        let ended = end_of(replicator, &accepted).await;
+        if ended.outcome == "completed" {
+            return ended;
+        }
+        last = Some(ended);
+    }
+    panic!("no cutover completed: {last:#?}\n{}", replicator.log());
+}
+
+/// The one value of a query, as text.
+pub(crate) async fn text(client: &Client, query: &str) -> String {
+    client.query_one(query, &[]).await.unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
+}
