@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::compare::{ComparedSide, connect};
+use super::run::DemoError;
 use super::workload;
 
 /// What the webhook adapter posts, as far as it matters here.
@@ -28,7 +29,13 @@ pub(super) struct SidesAtTheFence {
     pub(super) source: ComparedSide,
     pub(super) target: ComparedSide,
     /// The snapshots live as long as the transactions that exported them.
-    _exporters: [Client; 2],
+    _exporters: Sessions,
+}
+
+/// One session on each side, opened early: the clients wait while they are used.
+struct Sessions {
+    source: Client,
+    target: Client,
 }
 
 /// The service. Dropping it ends it.
@@ -42,7 +49,14 @@ struct Shared {
     source_url: String,
     target_url: String,
     clients: workload::Router,
-    fence: Mutex<Option<SidesAtTheFence>>,
+    fence: Mutex<Fence>,
+}
+
+/// What becomes of the sessions.
+enum Fence {
+    NotReached(Sessions),
+    Reached(SidesAtTheFence),
+    Taken,
 }
 
 impl Director {
@@ -51,10 +65,13 @@ impl Director {
         source_url: String,
         target_url: String,
         clients: workload::Router,
-    ) -> std::io::Result<Self> {
-        let state = Arc::new(Shared { source_url, target_url, clients, fence: Mutex::new(None) });
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let url = format!("http://{}/", listener.local_addr()?);
+    ) -> Result<Self, DemoError> {
+        let sessions = Sessions { source: connect(&source_url).await?, target: connect(&target_url).await? };
+        let fence = Mutex::new(Fence::NotReached(sessions));
+        let state = Arc::new(Shared { source_url, target_url, clients, fence });
+        let (listener, url) = listen()
+            .await
+            .map_err(|source| DemoError::Io { action: "starting the traffic service".into(), source })?;
         let router = Router::new().route("/", post(perform)).with_state(Arc::clone(&state));
         let mut service = JoinSet::new();
         service.spawn(async move {
@@ -72,7 +89,10 @@ impl Director {
 
     /// The two snapshots, once the clients were moved.
     pub(super) async fn take_sides_at_the_fence(&self) -> Option<SidesAtTheFence> {
-        self.state.fence.lock().await.take()
+        match std::mem::replace(&mut *self.state.fence.lock().await, Fence::Taken) {
+            Fence::Reached(sides) => Some(sides),
+            Fence::NotReached(_) | Fence::Taken => None,
+        }
     }
 }
 
@@ -95,23 +115,29 @@ impl Shared {
     async fn retarget(&self) -> Result<(), tokio_postgres::Error> {
         let mut fence = self.fence.lock().await;
         // The step may be repeated; the first time is the one when the target is still untouched.
-        if fence.is_none() {
+        if let Fence::NotReached(sessions) = &*fence {
             let (source, target) =
-                tokio::try_join!(export_snapshot(&self.source_url), export_snapshot(&self.target_url))?;
-            *fence = Some(SidesAtTheFence {
-                source: ComparedSide::at_snapshot(&self.source_url, source.1),
-                target: ComparedSide::at_snapshot(&self.target_url, target.1),
-                _exporters: [source.0, target.0],
-            });
+                tokio::try_join!(export_snapshot(&sessions.source), export_snapshot(&sessions.target))?;
+            if let Fence::NotReached(sessions) = std::mem::replace(&mut *fence, Fence::Taken) {
+                *fence = Fence::Reached(SidesAtTheFence {
+                    source: ComparedSide::at_snapshot(&self.source_url, source),
+                    target: ComparedSide::at_snapshot(&self.target_url, target),
+                    _exporters: sessions,
+                });
+            }
         }
         self.clients.redirect(self.target_url.clone());
         Ok(())
     }
 }
 
-async fn export_snapshot(url: &str) -> Result<(Client, String), tokio_postgres::Error> {
-    let client = connect(url).await?;
+async fn export_snapshot(client: &Client) -> Result<String, tokio_postgres::Error> {
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let snapshot = client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0);
-    Ok((client, snapshot))
+    Ok(client.query_one("SELECT pg_export_snapshot()", &[]).await?.get(0))
+}
+
+async fn listen() -> std::io::Result<(TcpListener, String)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    Ok((listener, url))
 }

@@ -166,9 +166,8 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
             transactions_per_second_max: rate,
         },
     );
-    let director = Director::start(stage.source.url(DATABASE), stage.target.url(DATABASE), workload.router())
-        .await
-        .map_err(|source| DemoError::Io { action: "starting the traffic service".into(), source })?;
+    let director =
+        Director::start(stage.source.url(DATABASE), stage.target.url(DATABASE), workload.router()).await?;
 
     progress.say("copying the store while the clients write");
     let command = stage.replicator_command(&to, director.url())?;
@@ -193,6 +192,7 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
         .await
         .ok_or_else(|| DemoError::Unexpected("the cutover completed without moving the clients".into()))?;
     let comparison = compare::compare_rows(&sides.source, &sides.target).await?;
+    drop(sides);
     let ledger = ledger::check(&stage.target.url(DATABASE), &record).await?;
     let errors_by_code = record.errors_by_code();
     let mut report = DemoReport {

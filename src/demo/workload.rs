@@ -19,6 +19,8 @@ use super::store::Scale;
 
 /// Longest wait before a client tries to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Longest wait for another server to be announced once this one takes no writes.
+const READ_ONLY_PAUSE: Duration = Duration::from_millis(500);
 /// Longest wait for a server to answer a connection attempt.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// Key of a client's errors that have no SQLSTATE: the connection was lost or refused.
@@ -204,6 +206,8 @@ enum Attempt {
     Committed,
     /// The server said no, and has written nothing.
     Refused,
+    /// It takes no writes: the fence, so another server will be announced.
+    ReadOnly,
     /// The connection was lost before the answer came.
     InDoubt {
         lost_url: String,
@@ -240,10 +244,10 @@ impl StoreClient {
     async fn acknowledge(&mut self, seq: u64, sql: &str) -> bool {
         loop {
             let attempt = self.attempt(sql).await;
-            let committed = match attempt {
+            let committed = match &attempt {
                 Attempt::Committed => true,
-                Attempt::Refused => false,
-                Attempt::InDoubt { lost_url, lost_pid } => match self.look_up(seq, &lost_url, lost_pid).await
+                Attempt::Refused | Attempt::ReadOnly => false,
+                Attempt::InDoubt { lost_url, lost_pid } => match self.look_up(seq, lost_url, *lost_pid).await
                 {
                     Some(committed) => committed,
                     None => return false,
@@ -255,10 +259,13 @@ impl StoreClient {
             if self.orders.borrow().work == Work::Stop {
                 return false;
             }
-            if self.session.is_none() {
-                // Back as soon as another server is announced.
-                let _ = tokio::time::timeout(RECONNECT_PAUSE, self.orders.changed()).await;
-            }
+            let pause = match attempt {
+                Attempt::ReadOnly => READ_ONLY_PAUSE,
+                _ if self.session.is_none() => RECONNECT_PAUSE,
+                _ => continue,
+            };
+            // Back as soon as another server is announced.
+            let _ = tokio::time::timeout(pause, self.orders.changed()).await;
         }
     }
 
@@ -282,8 +289,7 @@ impl StoreClient {
         };
         self.count(Some(&error));
         match error.code() {
-            // The fence: this server will not take writes again.
-            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Attempt::Refused,
+            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Attempt::ReadOnly,
             Some(code) if !is_end_of_session(code) => {
                 if session.client.batch_execute("ROLLBACK").await.is_ok() {
                     self.session = Some(session);
