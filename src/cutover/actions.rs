@@ -20,6 +20,7 @@ use crate::model::{Lsn, Side};
 use crate::runtime::Backoff;
 use crate::source::fence::{self, ArmBound, CommitAnswer, Fence};
 use crate::stream::MARKER_PREFIX;
+use crate::target::progress::MAIN_STREAM;
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
@@ -222,6 +223,7 @@ impl Operation {
     }
 
     async fn commit_fence(&mut self, marker_lsn: Lsn) -> Result<Event, CutoverError> {
+        self.marker_lsn = Some(marker_lsn);
         let Some(armed) = self.armed.as_mut() else { return Ok(Event::CommitUnknown) };
         let answer = tokio::time::timeout(COMMIT_BOUND, armed.fence.commit(&self.terms, marker_lsn)).await;
         Ok(match answer {
@@ -317,11 +319,41 @@ impl Operation {
     async fn try_to_open(&mut self) -> Result<(), CutoverError> {
         let target = match self.target.take() {
             Some(session) if !session.is_closed() => session,
-            _ => connect_sql(&self.ctx.config.target.connection, Side::Target, "cutover").await?,
+            _ => self.reconnected_target().await?,
         };
         gate::open(&target, self.terms.epoch).await?;
         self.target = Some(target);
         Ok(())
+    }
+
+    /// A new session to the target, if that still has everything the fence covers: what answers now may be a
+    /// standby that was promoted before it had received all of it.
+    async fn reconnected_target(&self) -> Result<SqlSession, CutoverError> {
+        let target = connect_sql(&self.ctx.config.target.connection, Side::Target, "cutover").await?;
+        let Some(marker_lsn) = self.marker_lsn else { return Ok(target) };
+        let row = target
+            .query_typed_opt(
+                "SELECT commit_lsn >= $2::text::pg_lsn, commit_lsn::text FROM pgsluice.progress WHERE stream = $1",
+                &[(&MAIN_STREAM, Type::TEXT), (&marker_lsn.to_string(), Type::TEXT)],
+            )
+            .await
+            .map_err(SqlFailure::of(Side::Target, "read the progress record"))?;
+        match row {
+            Some(row) if row.get(0) => Ok(target),
+            row => {
+                let has = row.map_or_else(
+                    || "nothing".to_owned(),
+                    |row| format!("everything up to {}", row.get::<_, &str>(1)),
+                );
+                Err(CutoverError::refuted(
+                    format!(
+                        "the target has {has}, and the fence was committed at {marker_lsn}: it has lost its last moments"
+                    ),
+                    "Bring back the target's primary that has all of it. If it is lost, unfence the source with \
+                     `pgsluice cleanup --unfence-source` and migrate again: the source has everything.",
+                ))
+            }
+        }
     }
 
     /// After the point of no return an adapter that fails is told again until it succeeds; the commit stands.

@@ -173,6 +173,7 @@ pub async fn start(
         traffic,
         traffic_touched: false,
         evidence: serde_json::Value::Null,
+        marker_lsn: None,
         control: Some(control),
         target: Some(target),
     };

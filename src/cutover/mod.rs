@@ -20,3 +20,6 @@ pub use proof::{CaughtUp, Nonce, Proofs, SequenceValue, SequencesAligned, Source
 pub use recovery::{Recovered, recover};
 pub use report::{CutoverReport, Outcome, StepOutcome, StepReport};
 pub use state::{Action, Cutover, Event, IllegalTransition, State, Why};
+
+#[cfg(test)]
+mod live_tests;

@@ -14,6 +14,7 @@ use super::state::{Action, Cutover, Event, State, Why};
 use super::{CutoverError, Nonce};
 use crate::connection::SqlSession;
 use crate::migration::CutoverMode;
+use crate::model::Lsn;
 use crate::runtime::Shutdown;
 use crate::source::fence::{Fence, FenceTerms};
 use crate::traffic::{Traffic, TrafficContext};
@@ -27,6 +28,8 @@ pub(super) struct Purpose {
     pub(super) traffic_touched: bool,
     /// What is known for the certificate from a process before this one.
     pub(super) evidence: serde_json::Value,
+    /// Where the marker is, if the fence was committed by a process before this one.
+    pub(super) marker_lsn: Option<Lsn>,
     /// Sessions that are there already.
     pub(super) control: Option<SqlSession>,
     pub(super) target: Option<SqlSession>,
@@ -50,6 +53,8 @@ pub(super) struct Operation {
     pub(super) armed: Option<Armed>,
     /// What the certificate says, as far as it is known.
     pub(super) evidence: serde_json::Value,
+    /// Where the marker of the committed fence is.
+    pub(super) marker_lsn: Option<Lsn>,
 }
 
 /// What arming makes.
@@ -125,6 +130,7 @@ impl Operation {
             target: purpose.target,
             armed: None,
             evidence: purpose.evidence,
+            marker_lsn: purpose.marker_lsn,
         }
     }
 

@@ -14,7 +14,7 @@ use super::state::{Cutover, State};
 use super::{CutoverError, Nonce};
 use crate::connection::connect_sql;
 use crate::migration::CutoverMode;
-use crate::model::Side;
+use crate::model::{Lsn, Side};
 use crate::source::fence::{self, FenceError, FenceRow};
 use crate::traffic::{OperatorsWord, Traffic};
 
@@ -91,7 +91,7 @@ async fn without_fence(ctx: &CutoverContext, last: Recorded) -> Result<Recovered
         Outcome::Running | Outcome::InDoubt { .. } => {
             let state = report.state.to_owned();
             let begun = Cutover::interrupted(report.mode, state);
-            let (_, mut running) = go_on(ctx, report, last.nonce, begun).await?;
+            let (_, mut running) = go_on(ctx, report, last.nonce, None, begun).await?;
             Ok(Recovered::Aborted(running.finished().await))
         }
     }
@@ -127,7 +127,8 @@ async fn with_fence(
     if report.outcome == Outcome::Completed {
         return Ok(Recovered::RolledForward(report.clone(), ended(report)));
     }
-    let (report, running) = go_on(ctx, report, row.nonce, Cutover::committed_earlier()).await?;
+    let (report, running) =
+        go_on(ctx, report, row.nonce, row.marker_lsn, Cutover::committed_earlier()).await?;
     Ok(Recovered::RolledForward(report, running))
 }
 
@@ -136,6 +137,7 @@ async fn go_on(
     ctx: &CutoverContext,
     mut report: CutoverReport,
     nonce: Nonce,
+    marker_lsn: Option<Lsn>,
     begun: (Cutover, Vec<super::Action>),
 ) -> Result<(CutoverReport, RunningCutover), CutoverError> {
     report.outcome = Outcome::Running;
@@ -147,6 +149,7 @@ async fn go_on(
         traffic: Traffic::new(&ctx.config.traffic, &word)?,
         traffic_touched: true,
         evidence: report.certificate.take().unwrap_or_default(),
+        marker_lsn,
         control: None,
         target: None,
     };

@@ -114,7 +114,7 @@ async fn under_short_lock(
             return Err(SqlFailure::of(Side::Source, "create the deny trigger of a table")(error).into());
         }
         if started.elapsed() >= bound.0 {
-            let obstacle = lock_holders(source, table.oid, 0).await?.into_iter().next();
+            let obstacle = lock_holders(source, table.oid, 0).await?.into_iter().next().map(Box::new);
             let bound_seconds = bound.0.as_secs();
             return Err(FenceError::ArmBlocked { table: table.name.clone(), bound_seconds, obstacle });
         }

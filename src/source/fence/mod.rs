@@ -53,7 +53,7 @@ pub enum FenceError {
         /// How long it was tried.
         bound_seconds: u64,
         /// Who holds it.
-        obstacle: Option<Obstacle>,
+        obstacle: Option<Box<Obstacle>>,
     },
     /// The fence row cannot be read because the fence transaction is still open on the source.
     #[error("the fence transaction of an earlier cutover is still open on the source")]
@@ -110,6 +110,6 @@ fn names(tables: &[TableName]) -> String {
     text
 }
 
-fn in_the_way(obstacle: &Option<Obstacle>) -> String {
+fn in_the_way(obstacle: &Option<Box<Obstacle>>) -> String {
     obstacle.as_ref().map(|obstacle| format!("; in the way: {obstacle}")).unwrap_or_default()
 }
