@@ -105,7 +105,7 @@ impl Operation {
                 "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
             ));
         }
-        fence::arm(control, &plan, &self.terms.moved_to, ArmBound::default()).await?;
+        fence::arm(control, &plan, &self.terms.moved_to, self.terms.on_writers, ArmBound::default()).await?;
         gate::close(target, &plan.table_names(), GATE_BOUND).await?;
         if self.mode() == CutoverMode::Cutover {
             self.traffic.perform(Step::Prepare, &self.traffic_context).await?;

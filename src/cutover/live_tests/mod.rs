@@ -63,7 +63,6 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
         "INSERT INTO events VALUES ('2024-05-05', 1)",
         "INSERT INTO events_2024 VALUES ('2024-05-05', 1)",
         "INSERT INTO \"Odd \"\"Names\"\"\".\"Table\" VALUES (1)",
-        "COPY items (note) FROM STDIN",
     ] {
         let session = client(&rig.old()).await;
         let (code, message, hint) = error_of(&session, write).await;
@@ -74,6 +73,13 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
         );
         assert!(hint.contains("nothing of it has been written"), "{hint}");
     }
+    let copy = client(&rig.old()).await;
+    let sink = copy.copy_in::<_, bytes::Bytes>("COPY items (note) FROM STDIN").await;
+    let error = match sink {
+        Err(error) => error,
+        Ok(sink) => std::pin::pin!(sink).as_mut().finish().await.expect_err("COPY is a write"),
+    };
+    assert_eq!(error.code().map(|code| code.code()), Some("25006"), "COPY");
     let new = client(&rig.new()).await;
     for (sequence, next) in [
         ("orders_id_seq", 6),
@@ -130,6 +136,7 @@ async fn a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was() {
 #[tokio::test]
 async fn a_writer_that_does_not_end_makes_the_cutover_roll_back_and_is_named() {
     let rig = Rig::quick(&[]).await;
+    rig.rehearse().await;
     let writer = open_writer(&rig.old()).await;
     let other = client(&rig.old()).await;
     let allowed = Duration::from_millis(700);
@@ -208,6 +215,7 @@ async fn an_abort_takes_effect_at_once_and_blocked_writers_see_no_error() {
 #[tokio::test]
 async fn an_abort_while_the_locks_are_waited_for_frees_everybody_at_once() {
     let rig = Rig::quick(&[]).await;
+    rig.rehearse().await;
     let writer = open_writer(&rig.old()).await;
     let (_, mut running) = rig.start(CutoverMode::Cutover, Duration::from_secs(60)).await.expect("accepted");
     rig.until(|report| report.state == "fencing").await;
@@ -243,7 +251,7 @@ async fn a_process_that_dies_inside_the_pause_leaves_the_source_writable_and_the
     let said = directory.path().join("steps");
     let config = directory.path().join("pgsluice.toml");
     let hook = format!(
-        "[[traffic]]\ntype = \"exec\"\ncommand = [\"sh\", \"-c\", \"echo $0 >> {}\"]\n",
+        "[[traffic]]\nadapter = \"exec\"\ncommand = [\"sh\", \"-c\", \"echo $0 >> {}\"]\n",
         said.display()
     );
     std::fs::write(&config, hook).expect("written");
@@ -275,7 +283,7 @@ async fn a_process_that_dies_inside_the_pause_leaves_the_source_writable_and_the
 async fn a_process_that_dies_after_the_commit_is_finished_by_the_next_start() {
     let directory = tempfile::tempdir().expect("a directory");
     let config = directory.path().join("pgsluice.toml");
-    std::fs::write(&config, "[[traffic]]\ntype = \"manual\"\ninstruction = \"Move them.\"\n")
+    std::fs::write(&config, "[[traffic]]\nadapter = \"manual\"\ninstruction = \"Move them.\"\n")
         .expect("written");
     let mut rig = Rig::quick(&[]).await;
     let environment = [("PGSLUICE_SOURCE__URL", rig.old()), ("PGSLUICE_TARGET__URL", rig.new())];

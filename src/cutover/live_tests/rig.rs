@@ -147,6 +147,14 @@ impl Rig {
         start(self.ctx.clone(), request).await
     }
 
+    /// A rehearsal, after which everything is armed.
+    pub(super) async fn rehearse(&self) {
+        let (_, mut running) =
+            self.start(CutoverMode::Rehearsal, Duration::from_secs(30)).await.expect("accepted");
+        let report = running.finished().await;
+        assert_eq!(report.outcome, crate::cutover::Outcome::Completed, "{report:#?}");
+    }
+
     /// Waits until the report on the board is as wanted.
     pub(super) async fn until(&self, wanted: impl Fn(&CutoverReport) -> bool) -> CutoverReport {
         let mut board = self.ctx.board.subscribe();

@@ -8,8 +8,9 @@ use pgsluice_proto::command::quote_literal;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use super::obstacle::lock_holders;
+use super::obstacle::{lock_holders, terminate};
 use super::{DENY_TRIGGER, FenceError, FencePlan, FencedTable, SCHEMA};
+use crate::config::OnWriters;
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
 use crate::runtime::Backoff;
@@ -19,6 +20,9 @@ use crate::runtime::Backoff;
 const LOCK_TRY: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+
+/// How long those in the way have before they are terminated, where the operator allows that.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long arming may try for one table, over all tries.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,7 @@ pub async fn arm(
     source: &Client,
     plan: &FencePlan,
     moved_to: &str,
+    on_writers: OnWriters,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
     let failed = SqlFailure::of(Side::Source, "prepare the fence");
@@ -55,7 +60,7 @@ pub async fn arm(
                 disable(&table.name)
             ),
         };
-        under_short_lock(source, table, &statements, bound).await?;
+        under_short_lock(source, table, &statements, on_writers, bound).await?;
     }
     Ok(())
 }
@@ -99,6 +104,7 @@ async fn under_short_lock(
     source: &Client,
     table: &FencedTable,
     statements: &str,
+    on_writers: OnWriters,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
     let batch = format!("BEGIN; SET LOCAL lock_timeout = {}; {statements}; COMMIT", LOCK_TRY.as_millis());
@@ -113,8 +119,12 @@ async fn under_short_lock(
         if !contended {
             return Err(SqlFailure::of(Side::Source, "create the deny trigger of a table")(error).into());
         }
+        let holders = lock_holders(source, table.oid, 0).await?;
+        if on_writers == OnWriters::Terminate && started.elapsed() >= PATIENCE {
+            terminate(source, &holders).await?;
+        }
         if started.elapsed() >= bound.0 {
-            let obstacle = lock_holders(source, table.oid, 0).await?.into_iter().next().map(Box::new);
+            let obstacle = holders.into_iter().next().map(Box::new);
             let bound_seconds = bound.0.as_secs();
             return Err(FenceError::ArmBlocked { table: table.name.clone(), bound_seconds, obstacle });
         }
@@ -160,7 +170,7 @@ pub(crate) async fn armed_tables(source: &Client) -> Result<Vec<FencedTable>, Fe
 pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> {
     for table in armed_tables(source).await? {
         let drop = format!("DROP TRIGGER IF EXISTS {DENY_TRIGGER} ON {}", table.name);
-        under_short_lock(source, &table, &drop, bound).await?;
+        under_short_lock(source, &table, &drop, OnWriters::Wait, bound).await?;
     }
     source
         .batch_execute(

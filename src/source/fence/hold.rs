@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join;
-use pgsluice_proto::command::quote_literal;
+use pgsluice_proto::command::{quote_ident, quote_literal};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::obstacle::{Obstacle, lock_holders, writing_transactions};
+use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
 use super::plan::{FencePlan, read_plan};
 use super::{DENY_TRIGGER, FenceError};
 use crate::config::OnWriters;
@@ -225,8 +224,9 @@ impl Fence {
             return Some(format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", table.name));
         }
         let sequence = self.plan.sequences.get(item.checked_sub(self.plan.tables.len())?)?;
-        // Setting what is set already changes nothing and takes the lock that nextval waits for.
-        Some(format!("ALTER SEQUENCE {} START WITH {}", sequence.name, sequence.start))
+        // Changes nothing at all, not even the catalog, and takes the lock that nextval waits for; works for identity
+        // sequences too. Other no-ops (START WITH, say) write a new file for each sequence: ten times as slow.
+        Some(format!("ALTER SEQUENCE {} OWNER TO {}", sequence.name, quote_ident(&sequence.owner)))
     }
 
     fn item(&self, item: usize) -> Option<(u32, &TableName)> {
@@ -375,20 +375,4 @@ async fn run_counting(client: &Client, batch: &str) -> Result<(), (usize, tokio_
             Err(error) => return Err((done, error)),
         }
     }
-}
-
-async fn terminate(control: &Client, obstacles: &[Obstacle]) -> Result<(), FenceError> {
-    for pid in obstacles.iter().filter_map(Obstacle::pid) {
-        tracing::warn!(pid, "terminating a session that is in the cutover's way, as cutover.on_writers says");
-        ask(control, "SELECT pg_terminate_backend($1)", pid).await?;
-    }
-    Ok(())
-}
-
-async fn ask(control: &Client, sql: &'static str, pid: i32) -> Result<(), FenceError> {
-    control
-        .query_typed(sql, &[(&pid, Type::INT4)])
-        .await
-        .map_err(SqlFailure::of(Side::Source, "end a session that is in the way"))?;
-    Ok(())
 }

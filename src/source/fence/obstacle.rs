@@ -43,7 +43,7 @@ pub enum Obstacle {
 
 impl Obstacle {
     /// The process to terminate, if there is one and the operator allows it.
-    pub(super) const fn pid(&self) -> Option<i32> {
+    const fn pid(&self) -> Option<i32> {
         match self {
             Self::Session { pid, .. } => Some(*pid),
             Self::Prepared { .. } => None,
@@ -186,4 +186,22 @@ pub async fn long_transactions(
         .await
         .map_err(SqlFailure::of(Side::Source, "look for long transactions"))?;
     Ok(rows.iter().map(session).collect())
+}
+
+/// Ends the sessions among those in the way.
+pub(super) async fn terminate(control: &Client, obstacles: &[Obstacle]) -> Result<(), FenceError> {
+    for pid in obstacles.iter().filter_map(Obstacle::pid) {
+        tracing::warn!(pid, "terminating a session that is in the cutover's way, as cutover.on_writers says");
+        ask(control, "SELECT pg_terminate_backend($1)", pid).await?;
+    }
+    Ok(())
+}
+
+/// Signals a process of the source.
+pub(super) async fn ask(control: &Client, sql: &'static str, pid: i32) -> Result<(), FenceError> {
+    control
+        .query_typed(sql, &[(&pid, Type::INT4)])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "end a session that is in the way"))?;
+    Ok(())
 }

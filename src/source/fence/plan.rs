@@ -27,10 +27,8 @@ pub struct FrozenSequence {
     pub oid: u32,
     /// Its name.
     pub name: SequenceName,
-    /// `pg_sequence.seqstart`: setting it again is the no-op that takes the lock.
-    pub start: i64,
-    /// The table it is owned by, for messages about a missing one.
-    pub owner: Option<u32>,
+    /// The role that owns it: making it the owner again is the no-op that takes the lock.
+    pub owner: String,
 }
 
 /// Both, each in name order.
@@ -109,7 +107,7 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
     );
     let sequences_sql = format!(
         "{FENCED}
-         SELECT c.oid, n.nspname::text, c.relname::text, s.seqstart, d.refobjid
+         SELECT c.oid, n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text
          FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
               AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
@@ -142,8 +140,7 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
         .map(|row| FrozenSequence {
             oid: row.get(0),
             name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-            start: row.get(3),
-            owner: row.get(4),
+            owner: row.get(3),
         })
         .collect();
     Ok(FencePlan { tables, sequences })
