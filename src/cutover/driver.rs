@@ -13,7 +13,7 @@ use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
 use super::report::{CutoverReport, Outcome};
 use super::state::{Action, Cutover, State};
-use super::{CutoverError, Nonce};
+use super::{CutoverError, Nonce, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{CutoverRequest, Phase, Refusal, StatusBoard};
@@ -239,7 +239,10 @@ async fn connect(
         Side::Source => &ctx.config.source.connection,
         Side::Target => &ctx.config.target.connection,
     };
-    Ok(connect_sql(settings, side, purpose).await?)
+    let session = connect_sql(settings, side, purpose).await?;
+    // Compiling the catalog queries takes longer than running them.
+    session.batch_execute("SET jit = off").await.map_err(SqlFailure::of(side, "prepare a session"))?;
+    Ok(session)
 }
 
 /// The stream runs and is nearly level.

@@ -99,7 +99,9 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
     let recorded = journal::last(&new).await.expect("a journal").expect("an operation").report;
     assert_eq!((recorded.outcome, recorded.state), (Outcome::Completed, "completed"));
     assert_eq!(recorded.steps.len(), report.steps.len());
-    assert_eq!(recorded.certificate, Some(certificate));
+    let recorded = recorded.certificate.expect("evidence");
+    assert_eq!(recorded["sequences_set"], certificate["sequences_set"]);
+    assert_eq!(recorded["marker_lsn"], certificate["marker_lsn"]);
     assert!(running.abort().is_err(), "what has ended cannot be aborted");
     println!(
         "pause {:?}; {:#?}",
@@ -271,7 +273,7 @@ async fn a_process_that_dies_inside_the_pause_leaves_the_source_writable_and_the
         panic!("aborted")
     };
     assert!(
-        matches!(&report.outcome, Outcome::Aborted { reason, .. } if reason.contains("draining")),
+        matches!(&report.outcome, Outcome::Aborted { reason, .. } if reason.contains("before the point of no return")),
         "{report:#?}"
     );
     let steps = std::fs::read_to_string(&said).expect("steps");
