@@ -206,7 +206,9 @@ pub(super) fn step_line(step: &StepRecord) -> String {
         (false, _) => String::new(),
     };
     let detail = step.detail.as_deref().map(|detail| format!("  {detail}")).unwrap_or_default();
-    format!("  {:<24} {:>10.1} ms  {:<7}{share}{detail}\n", step.name, step.duration_ms, step.outcome)
+    let line =
+        format!("  {:<24} {:>10.1} ms  {:<7}{share}{detail}", step.name, step.duration_ms, step.outcome);
+    format!("{}\n", line.trim_end())
 }
 
 /// How the operation ended and what that means; empty while it runs.

@@ -12,6 +12,8 @@ use crate::migration::{Phase, Status, StatusBoard, TableState};
 use crate::runtime::Shutdown;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
+const BAR_TEMPLATE: &str =
+    "{msg:28!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
 /// Tables shown at the same time.
 const TABLES_MAX: usize = 5;
 
@@ -144,8 +146,7 @@ impl<'a> Screen<'a> {
 }
 
 fn bar_style() -> ProgressStyle {
-    const TEMPLATE: &str = "{msg:28!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
-    ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(BAR_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -194,6 +195,6 @@ mod tests {
 
     #[test]
     fn the_template_of_the_bars_is_valid() {
-        assert!(ProgressStyle::with_template("{msg:28!} {wide_bar} {binary_bytes:>10}").is_ok());
+        assert!(ProgressStyle::with_template(BAR_TEMPLATE).is_ok());
     }
 }
