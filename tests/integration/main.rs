@@ -2,6 +2,7 @@
 //! starts throwaway clusters. Tests that run for several version pairs are named `pair_SOURCE_TARGET::…`.
 
 mod harness;
+mod version_pairs;
 
 mod connection;
 mod dashboards;
@@ -9,3 +10,41 @@ mod live_workload;
 mod local_cluster;
 mod replication_connection;
 mod row_comparison;
+mod sudden_death;
+mod whole_migration;
+
+version_pairs::version_pairs! {
+    pair_14_15 { 14 => 15:
+        whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
+        whole_migration::every_kind_of_row_and_change_arrives,
+        whole_migration::sequences_end_exactly_as_they_were,
+        whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+    }
+    pair_14_17 { 14 => 17:
+        whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
+        whole_migration::every_kind_of_row_and_change_arrives,
+        whole_migration::sequences_end_exactly_as_they_were,
+        whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+        whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
+        whole_migration::sigterm_stops_within_five_seconds_and_the_next_start_resumes,
+        sudden_death::killed_at_50_random_moments_the_rows_are_identical_in_the_end,
+    }
+    pair_14_18 { 14 => 18:
+        whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
+        whole_migration::every_kind_of_row_and_change_arrives,
+        whole_migration::sequences_end_exactly_as_they_were,
+        whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+        sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
+    }
+    pair_15_16 { 15 => 16:
+        whole_migration::every_kind_of_row_and_change_arrives,
+    }
+    pair_17_18 { 17 => 18:
+        whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
+        whole_migration::every_kind_of_row_and_change_arrives,
+        whole_migration::sequences_end_exactly_as_they_were,
+        whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+        whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
+        sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
+    }
+}

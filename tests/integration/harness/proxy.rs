@@ -75,7 +75,9 @@ async fn pass(
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let Ok(now) = network.wait_for(|network| *network != Network::Silent).await.map(|now| *now) else { return };
+        let Ok(now) = network.wait_for(|network| *network != Network::Silent).await.map(|now| *now) else {
+            return;
+        };
         if let Network::Slow(delay) = now {
             tokio::time::sleep(delay).await;
         }

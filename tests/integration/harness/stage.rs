@@ -129,10 +129,9 @@ impl Stage {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let dump = String::from_utf8(output.stdout).expect("utf-8");
         // These two lines carry a random word.
-        dump.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).fold(
-            String::new(),
-            |text, line| text + line + "\n",
-        )
+        dump.lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+            .fold(String::new(), |text, line| text + line + "\n")
     }
 
     /// Names of the logical slots on the source.
@@ -142,18 +141,31 @@ impl Stage {
     }
 }
 
+/// Waits until it streams and knows its lag: what an operator waits for before a cutover.
 pub(crate) async fn streaming(replicator: &mut Replicator) {
-    let outcome = replicator.wait_until_streaming(COPY_WAIT).await;
+    let outcome = replicator
+        .wait_for_status("streaming with a known lag", COPY_WAIT, |status| {
+            status.phase == "streaming" && status.lag.bytes.is_some()
+        })
+        .await;
     if let Err(error) = outcome {
         panic!("{error}");
     }
 }
 
 /// Asks for an operation; returns it as accepted.
-pub(crate) async fn ask(replicator: &Replicator, mode: CutoverModeRecord, max_pause_ms: u64) -> CutoverRecord {
+pub(crate) async fn ask(
+    replicator: &Replicator,
+    mode: CutoverModeRecord,
+    max_pause_ms: u64,
+) -> CutoverRecord {
     let request = CutoverRequestRecord { mode, max_pause_ms: Some(max_pause_ms) };
     let key = format!("test-{:08x}", rand::random::<u32>());
-    replicator.api().start_cutover(request, &key).await.unwrap_or_else(|error| panic!("{error}\n{}", replicator.log()))
+    replicator
+        .api()
+        .start_cutover(request, &key)
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", replicator.log()))
 }
 
 /// Waits for the end of the operation that was asked for last.
