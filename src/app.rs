@@ -9,10 +9,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{CleanupArguments, Exit, OutputFormat, findings_table};
+use crate::cli::{CleanupArguments, Exit, OutputFormat, cleanup_json, cleanup_text, findings_table};
 use crate::config::Config;
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
+use crate::cutover::{self, CleanupError, CleanupOptions, CutoverError};
 use crate::migration::monitor::Monitor;
 use crate::migration::{self, Migration, MigrationError, StatusBoard};
 use crate::preflight::{Finding, Severity};
@@ -43,6 +44,9 @@ pub enum AppError {
     /// The migration stopped.
     #[error(transparent)]
     Migration(#[from] Box<MigrationError>),
+    /// Not everything could be removed.
+    #[error(transparent)]
+    Cleanup(#[from] Box<CleanupError>),
     /// Metrics could not be registered, or signals not be listened to.
     #[error("cannot start: {0}")]
     Start(String),
@@ -59,6 +63,10 @@ impl AppError {
             Self::Listen { .. } | Self::Start(_) => Exit::Usage,
             Self::Control(_) | Self::TaskGone(_) => Exit::Failed,
             Self::Migration(error) => error.exit(),
+            Self::Cleanup(error) => match error.as_ref() {
+                CleanupError::Cutover(CutoverError::Connect(_)) => Exit::Usage,
+                _ => Exit::Failed,
+            },
         }
     }
 
@@ -68,6 +76,7 @@ impl AppError {
         match self {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
             Self::Migration(error) => error.remedy(),
+            Self::Cleanup(error) => error.remedy(),
             Self::Control(_) | Self::Start(_) | Self::TaskGone(_) => {
                 "Start pgsluice again: it resumes where it stopped. If it happens again, please report it."
                     .into()
@@ -169,10 +178,16 @@ async fn await_signal(shutdown: Shutdown) -> Result<(), AppError> {
 /// # Errors
 /// [`AppError`]
 pub async fn cleanup(
-    _config: Config,
-    _arguments: CleanupArguments,
-    _output: OutputFormat,
+    config: Config,
+    arguments: CleanupArguments,
+    output: OutputFormat,
 ) -> Result<Exit, AppError> {
+    let options = CleanupOptions { dry_run: arguments.dry_run, unfence_source: arguments.unfence_source };
+    let actions = cutover::cleanup(&config, options).await.map_err(Box::new)?;
+    match output {
+        OutputFormat::Table => print!("{}", cleanup_text(&actions)),
+        OutputFormat::Json => println!("{:#}", cleanup_json(&actions)),
+    }
     Ok(Exit::Success)
 }
 

@@ -2,6 +2,7 @@
 //! that do the work themselves are wired in `app`; nothing here opens a database connection.
 
 mod args;
+mod cleanup;
 mod client;
 #[cfg(test)]
 mod client_tests;
@@ -10,6 +11,7 @@ mod render;
 pub use args::{
     ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments, PauseArguments, api_url,
 };
+pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, StatusView};
 pub use render::{Table, cutover_text, findings_table, status_text};
 

@@ -20,6 +20,8 @@ pub(super) struct OperationLog {
     journal: JournalQueue,
     pause: Pause,
     step_began: Instant,
+    /// The problem on the board, if it is of this operation.
+    trouble: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +38,15 @@ impl OperationLog {
         journal: JournalQueue,
     ) -> Self {
         let report = publisher.borrow().clone();
-        let log =
-            Self { report, publisher, board, journal, pause: Pause::NotBegun, step_began: Instant::now() };
+        let log = Self {
+            report,
+            publisher,
+            board,
+            journal,
+            pause: Pause::NotBegun,
+            step_began: Instant::now(),
+            trouble: None,
+        };
         log.publish();
         log
     }
@@ -123,12 +132,9 @@ impl OperationLog {
         self.publish();
     }
 
-    /// Something fails and is tried again.
-    pub(super) fn trouble(&self, message: &str, remedy: &str, blocking: Blocking) {
-        let known = self
-            .board
-            .with(|status| status.problem.as_ref().is_some_and(|problem| problem.message == message));
-        if known {
+    /// Something fails and is tried again. Logged once, however often it happens.
+    pub(super) fn trouble(&mut self, message: &str, remedy: &str, blocking: Blocking) {
+        if self.trouble.as_deref() == Some(message) {
             return;
         }
         tracing::warn!(epoch = self.report.epoch, message, remedy, "cutover");
@@ -139,11 +145,17 @@ impl OperationLog {
             blocking,
         };
         self.board.update(|status| status.problem = Some(problem));
+        self.trouble = Some(message.to_owned());
     }
 
     /// It works again.
-    pub(super) fn no_trouble(&self) {
-        self.board.update(|status| status.problem = None);
+    pub(super) fn no_trouble(&mut self) {
+        let Some(ours) = self.trouble.take() else { return };
+        self.board.update(|status| {
+            if status.problem.as_ref().is_some_and(|problem| problem.message == ours) {
+                status.problem = None;
+            }
+        });
     }
 
     /// The operation has ended.

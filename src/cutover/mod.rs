@@ -2,6 +2,7 @@
 //! return. A pure state machine decides, a journal on the target remembers, a driver acts.
 
 mod actions;
+mod cleanup;
 mod driver;
 mod error;
 mod failure;
@@ -13,6 +14,7 @@ mod recovery;
 mod report;
 mod state;
 
+pub use cleanup::{CleanupAction, CleanupError, CleanupOptions, CleanupOutcome, cleanup};
 pub use driver::{CutoverContext, RunningCutover, start};
 pub use error::CutoverError;
 pub use failure::SqlFailure;

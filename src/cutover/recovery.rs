@@ -40,9 +40,16 @@ pub enum Recovered {
 /// # Errors
 /// A server cannot be reached or asked; nothing was done.
 pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
-    let source = connect_sql(&ctx.config.source.connection, Side::Source, "cutover recovery").await?;
     let target = connect_sql(&ctx.config.target.connection, Side::Target, "cutover recovery").await?;
     let last = if journal::exists(&target).await? { journal::last(&target).await? } else { None };
+    let source = match connect_sql(&ctx.config.source.connection, Side::Source, "cutover recovery").await {
+        Ok(source) => source,
+        Err(error) => {
+            // After a cutover the source may be switched off: what is recorded as completed was committed.
+            let completed = last.map(|last| last.report).filter(is_completed_cutover);
+            return completed.map(already_completed).ok_or(error.into());
+        }
+    };
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,
         Err(error @ FenceError::StillOpen) => {
@@ -124,12 +131,20 @@ async fn with_fence(
             }));
         }
     };
-    if report.outcome == Outcome::Completed {
-        return Ok(Recovered::RolledForward(report.clone(), ended(report)));
+    if is_completed_cutover(&report) {
+        return Ok(already_completed(report));
     }
     let (report, running) =
         go_on(ctx, report, row.nonce, row.marker_lsn, Cutover::committed_earlier()).await?;
     Ok(Recovered::RolledForward(report, running))
+}
+
+fn is_completed_cutover(report: &CutoverReport) -> bool {
+    report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed
+}
+
+fn already_completed(report: CutoverReport) -> Recovered {
+    Recovered::RolledForward(report.clone(), ended(report))
 }
 
 /// Puts an interrupted operation on its way again.

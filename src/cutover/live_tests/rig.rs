@@ -74,7 +74,12 @@ pub(super) async fn run(url: &str, sql: &str) {
 impl Rig {
     /// Source and target on one server: quick, and enough for what happens on the source.
     pub(super) async fn quick(settings: &[(&str, &str)]) -> Self {
-        Self::on(cluster(17).await, None, settings).await
+        Self::quick_on(17, settings).await
+    }
+
+    /// The same on another version.
+    pub(super) async fn quick_on(major: u32, settings: &[(&str, &str)]) -> Self {
+        Self::on(cluster(major).await, None, settings).await
     }
 
     /// On two servers of these versions.
@@ -104,16 +109,16 @@ impl Rig {
         let ctx = CutoverContext { config: Arc::new(config), stream, board, shutdown: Shutdown::new() };
         let mut rig = Self { source, target, ctx, publisher, stand_in: JoinSet::new() };
         let slot = "SELECT pg_create_logical_replication_slot('pgsluice', 'pgoutput')";
-        run(&rig.old(), slot).await;
+        run(&rig.old_url(), slot).await;
         rig.let_the_stream_run();
         rig
     }
 
-    pub(super) fn old(&self) -> String {
+    pub(super) fn old_url(&self) -> String {
         self.source.url("old")
     }
 
-    pub(super) fn new(&self) -> String {
+    pub(super) fn new_url(&self) -> String {
         self.target.as_ref().unwrap_or(&self.source).url("new")
     }
 
@@ -123,7 +128,7 @@ impl Rig {
     }
 
     pub(super) fn let_the_stream_run(&mut self) {
-        let (url, publisher) = (self.old(), self.publisher.clone());
+        let (url, publisher) = (self.old_url(), self.publisher.clone());
         self.stand_in.spawn(async move {
             let session = client(&url).await;
             loop {

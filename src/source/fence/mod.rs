@@ -13,6 +13,7 @@ use crate::connection::ConnectError;
 use crate::cutover::SqlFailure;
 use crate::model::TableName;
 
+pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use obstacle::{Obstacle, long_transactions, prepared_transactions};
