@@ -24,6 +24,12 @@ impl ByteBudget {
         Self { semaphore: Arc::new(Semaphore::new(total_bytes as usize)), total: total_bytes }
     }
 
+    /// Bytes that are taken now.
+    #[must_use]
+    pub fn bytes_in_use(&self) -> usize {
+        (self.total as usize).saturating_sub(self.semaphore.available_permits())
+    }
+
     /// Waits until `bytes` fit. Something larger than the whole budget takes all of it, so that one huge
     /// message passes alone instead of never. `None` when the budget was closed.
     ///

@@ -109,7 +109,7 @@ impl Applier {
             wal_end: session.prepare("SELECT pg_current_wal_insert_lsn()::text").await?,
         };
         let session = Arc::new(session);
-        publisher.applied(recorded);
+        publisher.resumed(recorded);
         Ok(Self {
             pipeline: Pipeline::new(Arc::clone(&session)),
             session,

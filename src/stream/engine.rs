@@ -145,6 +145,7 @@ async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), Str
         queue,
         budget: ByteBudget::new(config.apply.max_batch_bytes),
         publisher: context.publisher.clone(),
+        metrics: Arc::clone(&context.metrics),
         epoch: Instant::now(),
     };
     let applier =

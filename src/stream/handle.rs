@@ -61,6 +61,12 @@ impl StreamPublisher {
         self.0.send_if_modified(|progress| raise(&mut progress.applied, lsn));
     }
 
+    /// A connection begins where the target's progress record is, which may be before what was applied: a target that
+    /// was restarted has lost what it had not flushed.
+    pub fn resumed(&self, lsn: Lsn) {
+        self.0.send_modify(|progress| progress.applied = Some(lsn));
+    }
+
     /// Everything up to here is durable on the target.
     pub fn durable(&self, lsn: DurableLsn) {
         self.0.send_if_modified(|progress| raise(&mut progress.durable, lsn));

@@ -1,6 +1,7 @@
 //! Owns the walsender's socket: reads what comes, puts it into a queue bounded in bytes, and sends feedback by the
 //! clock, whatever apply is doing (INV-7). Looks into no message.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
@@ -13,13 +14,16 @@ use crate::model::{Lsn, PgTimestamp};
 use crate::runtime::{ByteBudget, BytePermit, Shutdown};
 use crate::target::DurableLsn;
 
+use crate::telemetry::Metrics;
+
 use super::error::StreamError;
 use super::handle::StreamPublisher;
 
 /// How often the source hears from us at least; CloudNativePG's `wal_sender_timeout` is 5 s.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the source may be silent before its connection counts as lost.
-pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// How long the source may be silent before its connection counts as lost. Not shorter: while it skips through a large
+/// transaction of unpublished tables, an older server answers nobody.
+pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// The longest message accepted; PostgreSQL never makes one of more than 1 GiB.
 pub(super) const FRAME_BYTES_MAX: usize = 1_100 * 1_024 * 1_024;
 /// Messages handed over at once, in bytes, unless a single one is larger.
@@ -57,6 +61,8 @@ pub(super) struct Reader {
     pub budget: ByteBudget,
     /// Where the received position is published.
     pub publisher: StreamPublisher,
+    /// Where the queue's size is shown.
+    pub(super) metrics: Arc<Metrics>,
     /// When the monotonic clock began.
     pub epoch: Instant,
 }
@@ -95,6 +101,7 @@ impl Reader {
                     let chunk = Chunk { messages: std::mem::take(&mut pending.messages), _permit: permit };
                     pending.bytes = 0;
                     self.queue.send(chunk).map_err(|_| StreamError::TaskGone("applies changes"))?;
+                    self.metrics.set_queue_bytes(self.budget.bytes_in_use());
                 }
                 read = self.socket.read_into(self.session.read_buffer()), if pending.messages.is_empty() => {
                     read?;
@@ -154,6 +161,7 @@ impl Reader {
             // The silence is ours: nothing is read while the queue is full.
             self.session.handle_read(self.epoch.elapsed());
         }
+        self.metrics.set_queue_bytes(self.budget.bytes_in_use());
         Ok(self.session.handle_timeout(self.epoch.elapsed()).map_err(Box::new)?)
     }
 
