@@ -9,8 +9,8 @@ say() { printf 'install-tools: %s\n' "$*" >&2; }
 command -v promtool >/dev/null && exit 0
 [ -x "$tools/bin/promtool" ] && exit 0
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    say "promtool is not in PATH, and this is no Debian-like system: the checks that need it will say that they did not run"
-    exit 0
+    say "promtool is not in PATH, and this is no Debian-like system: install Prometheus's tools, the tests need promtool"
+    exit 1
 fi
 staging=$(mktemp -d)
 trap 'rm -rf "$staging"' EXIT
@@ -21,8 +21,8 @@ chmod 777 "$staging"
 if ! apt-get download -q prometheus >log 2>&1; then
     if [ "$(id -u)" -ne 0 ] || ! { apt-get update -q && apt-get download -q prometheus; } >log 2>&1; then
         tail -n 5 log >&2
-        say "promtool could not be downloaded: the checks that need it will say that they did not run"
-        exit 0
+        say "promtool could not be downloaded: install Debian's package prometheus, the tests need promtool"
+        exit 1
     fi
 fi
 dpkg-deb -x prometheus_*.deb unpacked

@@ -1,5 +1,5 @@
 //! The replication connection: a walsender reached with `replication=database`, which takes the commands of the
-//! replication grammar and plain SQL, and turns into a [`ReplicationStream`]. It owns the socket; it keeps no
+//! replication grammar and plain SQL, and gives its socket away for a stream. It owns the socket; it keeps no
 //! position, decides nothing about acknowledgement, and never reconnects.
 //!
 //! Source: PostgreSQL documentation, "Streaming Replication Protocol" and "Message Flow".
@@ -17,24 +17,21 @@ use super::authentication::{Authentication, Progress};
 use super::error::{ConnectError, ConnectFailure, ServerMessage};
 use super::pinned::{self, FIRST_QUERY, PINNED_SETTINGS};
 use super::replication_error::ReplicationError;
-use super::replication_stream::ReplicationStream;
 use super::settings::ConnectionSettings;
 use super::sql::SessionFacts;
 use super::transport::{self, Transport};
 use crate::model::Side;
 
 /// Bytes asked of the socket at once. Messages are slices of such a piece, and keep it alive while they live.
-pub(super) const READ_BYTES: usize = 128 * 1024;
+const READ_BYTES: usize = 128 * 1024;
 /// The longest message accepted: PostgreSQL builds none above its `MaxAllocSize`, 1 GiB.
-pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;
+const FRAME_BYTES_MAX: usize = 1 << 30;
 /// The longest message accepted before the server has authenticated itself.
 const STARTUP_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// The largest result of a simple query on this connection, in bytes of values.
 const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long sending a short message may take. The server reads them even while it is itself waiting to send.
-pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server may take to say that a stream has begun.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An open connection to a walsender, waiting for commands.
 #[derive(Debug)]
@@ -175,30 +172,6 @@ impl ReplicationConnection {
         refused.map_or(Ok(rows), |message| Err(ReplicationError::Server(message)))
     }
 
-    /// Sends a `START_REPLICATION` command and waits for the server to switch to CopyBoth, for at most a minute.
-    ///
-    /// # Errors
-    /// What the server says: 55006 when somebody else reads the slot, 42704 when there is none.
-    pub async fn start_replication(mut self, command: &str) -> Result<ReplicationStream, ReplicationError> {
-        self.send_query(command).await?;
-        let answer = async {
-            loop {
-                match next_message(&mut self.socket, &mut self.reader).await? {
-                    BackendMessage::CopyBothResponse(_) => return Ok(()),
-                    BackendMessage::NoticeResponse(_) | BackendMessage::ParameterStatus { .. } => {}
-                    message => {
-                        let expected = "CopyBothResponse";
-                        return Err(ReplicationError::Unexpected { found: message.kind(), expected });
-                    }
-                }
-            }
-        };
-        tokio::time::timeout(START_TIMEOUT, answer)
-            .await
-            .map_err(|_| ReplicationError::Timeout { awaited: "start the stream", after: START_TIMEOUT })??;
-        Ok(ReplicationStream::new(self.socket, self.reader, self.facts.backend_pid))
-    }
-
     /// Sends a command and hands over the bytes that follow: the socket, and what was already read from it. For a
     /// driver of [`pgsluice_proto::session::ReplicationSession`].
     ///
@@ -254,7 +227,7 @@ impl ReplicationSocket {
     }
 
     /// Terminate, and the end of the transport. The connection is over whether or not the server hears it.
-    pub(super) async fn goodbye(&mut self) {
+    async fn goodbye(&mut self) {
         let mut message = BytesMut::new();
         frontend::terminate(&mut message);
         if self.send(&message).await.is_ok() {

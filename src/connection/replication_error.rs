@@ -18,9 +18,6 @@ pub enum ReplicationError {
     /// The server reported an error.
     #[error("the source's walsender reports: {0}")]
     Server(ServerMessage),
-    /// The server ended the stream in order, as it does when it shuts down.
-    #[error("the source's walsender ended the stream")]
-    Ended,
     /// The connection broke.
     #[error("the replication connection to the source was lost ({0})")]
     Lost(#[source] io::Error),
@@ -73,8 +70,7 @@ impl ReplicationError {
         match self {
             Self::Server(message) => disposition_of_sqlstate(&message.sqlstate),
             // The connection alone is spoilt; a new one resumes from what is durable.
-            Self::Ended
-            | Self::Lost(_)
+            Self::Lost(_)
             | Self::Timeout { .. }
             | Self::Frame(_)
             | Self::Decode(_)

@@ -1,14 +1,18 @@
-//! The replication connection and its stream against real walsenders, without the program around it.
+//! The replication connection and the protocol crate's session against real walsenders, without the program around
+//! them: the test drives the session as the program's reader does.
 
 use std::time::Duration;
 
-use pgsluice::connection::{ConnectionSettings, ReplicationConnection, ReplicationError, ReplicationStream};
+use pgsluice::connection::{
+    ConnectionSettings, ReplicationConnection, ReplicationError, ReplicationSocket, disposition_of_sqlstate,
+};
 use pgsluice::demo::cluster::{LocalCluster, StopMode};
 use pgsluice::model::{Disposition, Lsn, Side};
-use pgsluice_proto::PgTimestamp;
-use pgsluice_proto::command;
-use pgsluice_proto::copy_both::{ReplyRequest, StandbyStatus, WalMessage};
 use pgsluice_proto::pgoutput::{Decoder, LogicalMessage, ProtocolVersion, TupleValue};
+use pgsluice_proto::session::{
+    Now, ReplicationSession, SessionConfig, SessionError, SessionEvent, StreamEnd,
+};
+use pgsluice_proto::{PgTimestamp, command};
 
 use crate::harness::clusters::{connect, start};
 use crate::harness::wait;
@@ -40,33 +44,102 @@ async fn start_with_slot(major: u32) -> LocalCluster {
     cluster
 }
 
-/// Everything up to and including the next commit.
-async fn next_transaction(stream: &mut ReplicationStream) -> Vec<LogicalMessage> {
-    let mut decoder = Decoder::new(ProtocolVersion::V1);
-    let mut messages = Vec::new();
-    loop {
-        // Cancelled again and again on purpose: a dropped `receive` must lose nothing.
-        let Ok(received) = tokio::time::timeout(Duration::from_millis(1), stream.receive()).await else {
-            continue;
+/// A session and its socket, driven by the test. Time stands still: status updates are sent when asked for.
+struct Driver {
+    socket: ReplicationSocket,
+    session: ReplicationSession,
+    backend_pid: i32,
+}
+
+impl Driver {
+    async fn start(connection: ReplicationConnection, command: &str) -> Self {
+        let backend_pid = connection.backend_pid();
+        let (socket, rest) = connection.into_socket(command).await.expect("sent");
+        let config = SessionConfig {
+            start: None,
+            status_interval: Duration::from_secs(1),
+            silence_limit: None,
+            frame_bytes_max: 1 << 30,
         };
-        for message in received.expect("receive") {
-            if let WalMessage::Data(data) = message {
-                messages.push(decoder.decode(data.payload).expect("decode"));
+        let mut session = ReplicationSession::new(config, Duration::ZERO);
+        session.handle_bytes(&rest, Duration::ZERO);
+        Self { socket, session, backend_pid }
+    }
+
+    async fn event(&mut self) -> Result<SessionEvent, Failure> {
+        loop {
+            if let Some(event) = self.session.poll_event()? {
+                return Ok(event);
+            }
+            self.transmit().await?;
+            // Cancelled again and again on purpose: a dropped read must lose nothing.
+            let read = self.socket.read_into(self.session.read_buffer());
+            if let Ok(read) = tokio::time::timeout(Duration::from_millis(1), read).await {
+                read?;
+                self.session.handle_read(Duration::ZERO);
             }
         }
-        if matches!(messages.last(), Some(LogicalMessage::Commit { .. })) {
-            return messages;
+    }
+
+    async fn transmit(&mut self) -> Result<(), Failure> {
+        let now = Now { monotonic: Duration::ZERO, wall: PgTimestamp::from_unix_micros(0) };
+        let mut out = bytes::BytesMut::new();
+        self.session.poll_transmit(now, &mut out)?;
+        Ok(self.socket.send(&out).await?)
+    }
+
+    async fn confirm(&mut self, lsn: Lsn) -> Result<(), Failure> {
+        self.session.handle_durable(lsn)?;
+        self.session.request_status();
+        self.transmit().await
+    }
+
+    /// Ends the stream in good order.
+    async fn close(mut self) {
+        self.session.finish();
+        while !matches!(self.event().await.expect("event"), SessionEvent::Ended(StreamEnd::Requested)) {}
+    }
+}
+
+#[derive(Debug)]
+enum Failure {
+    Session(SessionError),
+    Connection(ReplicationError),
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<ReplicationError> for Failure {
+    fn from(error: ReplicationError) -> Self {
+        Self::Connection(error)
+    }
+}
+
+impl Failure {
+    fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Session(SessionError::Server(fields)) => Some(fields.code.clone()),
+            Self::Session(_) => None,
+            Self::Connection(error) => error.sqlstate().map(str::to_owned),
         }
     }
 }
 
-fn confirming(lsn: Lsn) -> StandbyStatus {
-    StandbyStatus {
-        written: Some(lsn),
-        flushed: Some(lsn),
-        applied: Some(lsn),
-        sent_at: PgTimestamp::from_unix_micros(0),
-        reply: ReplyRequest::Requested,
+/// Everything up to and including the next commit.
+async fn next_transaction(stream: &mut Driver) -> Vec<LogicalMessage> {
+    let mut decoder = Decoder::new(ProtocolVersion::V1);
+    let mut messages = Vec::new();
+    loop {
+        if let SessionEvent::Data(data) = stream.event().await.expect("event") {
+            messages.push(decoder.decode(data.payload).expect("decode"));
+        }
+        if matches!(messages.last(), Some(LogicalMessage::Commit { .. })) {
+            return messages;
+        }
     }
 }
 
@@ -94,11 +167,11 @@ async fn rows_of_one(connection: &mut ReplicationConnection, sql: &str) -> Strin
 }
 
 #[tokio::test]
-async fn messages_larger_than_any_buffer_arrive_whole_while_receive_is_cancelled() {
+async fn messages_larger_than_any_buffer_arrive_whole_while_reads_are_cancelled() {
     for major in VERSIONS {
         let cluster = start_with_slot(major).await;
         let client = connect(&cluster.url("postgres")).await;
-        let mut stream = replicate(&cluster).await.start_replication(START).await.expect("stream");
+        let mut stream = Driver::start(replicate(&cluster).await, START).await;
         client
             .execute("INSERT INTO t SELECT 1, repeat('x', $1)", &[&i32::try_from(LARGE_VALUE_BYTES).unwrap()])
             .await
@@ -128,23 +201,25 @@ async fn a_status_update_moves_the_slot_and_an_orderly_close_frees_it() {
     for major in VERSIONS {
         let cluster = start_with_slot(major).await;
         let client = connect(&cluster.url("postgres")).await;
-        let mut stream = replicate(&cluster).await.start_replication(START).await.expect("stream");
+        let mut stream = Driver::start(replicate(&cluster).await, START).await;
         client.batch_execute("INSERT INTO t VALUES (1, 'a')").await.expect("row");
         let messages = next_transaction(&mut stream).await;
         let Some(LogicalMessage::Commit { end_lsn, .. }) = messages.last() else { panic!("{messages:?}") };
-        stream.send_status(&confirming(*end_lsn)).await.expect("status");
+        stream.confirm(*end_lsn).await.expect("status");
+        let backend_pid = stream.backend_pid;
         let confirmed = || async {
             let row = client
                 .query_one("SELECT confirmed_flush_lsn::text, active_pid FROM pg_replication_slots", &[])
                 .await
                 .expect("query");
-            assert_eq!(row.get::<_, Option<i32>>(1), Some(stream.backend_pid()));
+            assert_eq!(row.get::<_, Option<i32>>(1), Some(backend_pid));
             row.get::<_, String>(0).parse::<Lsn>().expect("position") >= *end_lsn
         };
         wait::until("the slot to advance", confirmed).await;
 
-        let busy = replicate(&cluster).await.start_replication(START).await.expect_err("somebody else reads");
-        assert_eq!((busy.sqlstate(), busy.disposition()), (Some("55006"), Disposition::Retry));
+        let busy = Driver::start(replicate(&cluster).await, START).await.event().await;
+        assert_eq!(busy.expect_err("somebody else reads").sqlstate().as_deref(), Some("55006"));
+        assert_eq!(disposition_of_sqlstate("55006"), Disposition::Retry);
         stream.close().await;
         let row = client.query_one("SELECT active FROM pg_replication_slots", &[]).await.expect("query");
         assert!(!row.get::<_, bool>(0), "free at once on {major}");
@@ -155,30 +230,27 @@ async fn a_status_update_moves_the_slot_and_an_orderly_close_frees_it() {
 async fn a_missing_slot_and_a_stopped_server_are_told_apart() {
     let mut cluster = start_with_slot(17).await;
     let command = START.replace("\"s\"", "\"nowhere\"");
-    let missing = replicate(&cluster).await.start_replication(&command).await.expect_err("no such slot");
-    assert_eq!(missing.sqlstate(), Some("42704"));
-    assert_ne!(missing.disposition(), Disposition::Retry);
+    let missing = Driver::start(replicate(&cluster).await, &command).await.event().await;
+    assert_eq!(missing.expect_err("no such slot").sqlstate().as_deref(), Some("42704"));
+    assert_ne!(disposition_of_sqlstate("42704"), Disposition::Retry);
 
-    let mut stream = replicate(&cluster).await.start_replication(START).await.expect("stream");
+    let mut stream = Driver::start(replicate(&cluster).await, START).await;
     let ending = async {
         loop {
-            match stream.receive().await {
-                Ok(messages) => {
-                    // A walsender that shuts down waits until everything is confirmed.
-                    if let Some(WalMessage::Keepalive(keepalive)) = messages.last() {
-                        let _ = stream.send_status(&confirming(keepalive.wal_end)).await;
-                    }
-                }
-                Err(error) => return error,
+            match stream.event().await {
+                // A walsender that shuts down waits until everything is confirmed.
+                Ok(SessionEvent::Keepalive(keepalive)) => drop(stream.confirm(keepalive.wal_end).await),
+                Ok(SessionEvent::Ended(end)) => return Ok(end),
+                Ok(_) => {}
+                Err(failure) => return Err(failure),
             }
         }
     };
-    let (stopped, error) = tokio::join!(cluster.stop(StopMode::Fast), ending);
+    let (stopped, ended) = tokio::join!(cluster.stop(StopMode::Fast), ending);
     stopped.expect("stop");
-    assert!(
-        matches!(error, ReplicationError::Ended | ReplicationError::Lost(_))
-            || error.sqlstate() == Some("57P01"),
-        "{error}"
-    );
-    assert_eq!(error.disposition(), Disposition::Retry);
+    match ended {
+        Ok(end) => assert_eq!(end, StreamEnd::ByServer),
+        Err(Failure::Connection(ReplicationError::Lost(_))) => {}
+        Err(failure) => assert_eq!(failure.sqlstate().as_deref(), Some("57P01"), "{failure:?}"),
+    }
 }
