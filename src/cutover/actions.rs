@@ -3,13 +3,10 @@
 
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join3};
-use serde_json::json;
+use futures_util::future::try_join3;
 use tokio_postgres::types::Type;
 
-use super::driver::lag_is_small;
-use super::journal::mode_name;
-use super::operation::{Armed, Operation};
+use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::{Action, Event, State, Why};
 use super::{CutoverError, SqlFailure};
@@ -18,14 +15,12 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode};
 use crate::model::{Lsn, Side};
 use crate::runtime::Backoff;
-use crate::source::fence::{self, ArmBound, CommitAnswer, Fence};
+use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
 use crate::target::progress::MAIN_STREAM;
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
-/// How long closing the target's gate may wait for one table.
-const GATE_BOUND: Duration = Duration::from_secs(60);
 /// How long the source may take to answer COMMIT before the answer is looked up instead.
 const COMMIT_BOUND: Duration = Duration::from_secs(10);
 /// How long a rollback may wait for the source; after that the server does it by itself.
@@ -76,50 +71,6 @@ impl Operation {
                 "Nothing was committed. Please report this with the log around it.",
             )),
         }
-    }
-
-    /// Everything that writers do not notice: connections, deny triggers, the target's gate, the adapters, and
-    /// every catalog entry read once so that the pause does not have to.
-    async fn arm(&mut self) -> Result<Event, CutoverError> {
-        let config = std::sync::Arc::clone(&self.ctx.config);
-        let source = &config.source.connection;
-        let (fence_session, marker) =
-            try_join(connect_sql(source, Side::Source, "fence"), connect_sql(source, Side::Source, "marker"))
-                .await?;
-        marker
-            .batch_execute("SET synchronous_commit = on")
-            .await
-            .map_err(SqlFailure::of(Side::Source, "prepare the marker's session"))?;
-        let control = self.control()?;
-        let plan = fence::read_plan(control, &self.terms.publication).await?;
-        let target = self.target.as_ref().ok_or_else(|| {
-            CutoverError::refuted("the target's session is gone", "Start the operation again.")
-        })?;
-        let missing = sequences::missing(target, &plan.sequence_names()).await?;
-        if let Some(first) = missing.first() {
-            return Err(CutoverError::refuted(
-                format!(
-                    "{} of the source's sequences are not on the target, {first} among them",
-                    missing.len()
-                ),
-                "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
-            ));
-        }
-        fence::arm(control, &plan, &self.terms.moved_to, self.terms.on_writers, ArmBound::default()).await?;
-        gate::close(target, &plan.table_names(), GATE_BOUND).await?;
-        if self.mode() == CutoverMode::Cutover {
-            self.traffic.perform(Step::Prepare, &self.traffic_context).await?;
-        }
-        // Read again: the triggers are there now.
-        let plan = fence::read_plan(control, &self.terms.publication).await?;
-        let fence = Fence::prepare(fence_session, plan).await?;
-        fence.warm_up(&self.terms.publication).await?;
-        sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
-        let lag = self.ctx.board.with(|status| status.lag.bytes);
-        lag_is_small(lag, config.cutover.max_lag_bytes)
-            .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
-        self.armed = Some(Armed { fence, marker });
-        Ok(Event::Armed)
     }
 
     async fn take_fence(&mut self) -> Result<Event, CutoverError> {
@@ -401,62 +352,6 @@ impl Operation {
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
             _ => None,
         }
-    }
-
-    fn evidence_of(
-        &self,
-        fenced: &SourceFenced,
-        caught_up: &CaughtUp,
-        aligned: &SequencesAligned,
-    ) -> serde_json::Value {
-        let tables: Vec<String> = fenced.tables().iter().map(crate::model::TableName::plain).collect();
-        let values: Vec<_> = aligned
-            .values()
-            .iter()
-            .map(|value| {
-                json!({
-                    "schema": value.name.schema, "name": value.name.name,
-                    "last_value": value.last_value, "is_called": value.is_called,
-                })
-            })
-            .collect();
-        json!({
-            "epoch": self.terms.epoch,
-            "mode": mode_name(self.mode()),
-            "nonce": self.terms.nonce.as_str(),
-            "moved_to": self.terms.moved_to,
-            "source": self.traffic_context.source,
-            "target": self.traffic_context.target,
-            "marker_lsn": caught_up.marker_lsn().to_string(),
-            "source_lsn": caught_up.receipt().source_lsn().to_string(),
-            "target_lsn": caught_up.receipt().target_lsn().to_string(),
-            "tables_locked": { "count": tables.len(), "names": tables },
-            "sequences_set": { "count": values.len(), "values": values },
-        })
-    }
-
-    /// The certificate: the evidence with the steps' times and the pause.
-    pub(super) fn certificate(&mut self) -> serde_json::Value {
-        let report = self.log.report();
-        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
-        let steps: Vec<_> = report
-            .steps
-            .iter()
-            .map(|step| {
-                json!({ "name": step.name, "duration_ms": milliseconds(step.duration), "in_pause": step.in_pause })
-            })
-            .collect();
-        let mut certificate = match self.evidence.take() {
-            serde_json::Value::Object(fields) => fields,
-            _ => serde_json::Map::new(),
-        };
-        let mut put = |name: &str, value: serde_json::Value| certificate.insert(name.to_owned(), value);
-        put("steps", steps.into());
-        put("pause_ms", report.pause.map(milliseconds).into());
-        put("started_at", report.started_at.to_string().into());
-        put("completed_at", jiff::Timestamp::now().to_string().into());
-        put("program_version", env!("CARGO_PKG_VERSION").into());
-        certificate.into()
     }
 }
 

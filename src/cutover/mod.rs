@@ -2,6 +2,8 @@
 //! return. A pure state machine decides, a journal on the target remembers, a driver acts.
 
 mod actions;
+mod arm;
+mod certificate;
 mod cleanup;
 mod driver;
 mod error;

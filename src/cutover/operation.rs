@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::certificate::Servers;
 use super::driver::{Claim, CutoverContext};
 use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
@@ -55,6 +56,8 @@ pub(super) struct Operation {
     pub(super) evidence: serde_json::Value,
     /// Where the marker of the committed fence is.
     pub(super) marker_lsn: Option<Lsn>,
+    /// What the two servers say of themselves.
+    pub(super) servers: Servers,
 }
 
 /// What arming makes.
@@ -131,6 +134,7 @@ impl Operation {
             armed: None,
             evidence: purpose.evidence,
             marker_lsn: purpose.marker_lsn,
+            servers: Servers::default(),
         }
     }
 

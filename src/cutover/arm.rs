@@ -1,0 +1,96 @@
+//! Arming: everything a cutover needs that writers do not notice, done before the pause begins. What it leaves on
+//! the servers (disabled triggers, a closed gate) is reused by the next attempt and removed by `cleanup`.
+
+use std::time::Duration;
+
+use futures_util::future::try_join;
+use serde_json::{Value, json};
+
+use super::driver::lag_is_small;
+use super::operation::{Armed, Operation};
+use super::state::Event;
+use super::{CutoverError, SqlFailure};
+use crate::connection::{SqlSession, connect_sql};
+use crate::migration::CutoverMode;
+use crate::model::Side;
+use crate::source::fence::{self, ArmBound, Fence};
+use crate::target::{gate, sequences};
+use crate::traffic::Step;
+
+/// How long closing the target's gate may wait for one table.
+const GATE_BOUND: Duration = Duration::from_secs(60);
+
+impl Operation {
+    /// Everything that writers do not notice: connections, deny triggers, the target's gate, the adapters, and
+    /// every catalog entry read once so that the pause does not have to.
+    pub(super) async fn arm(&mut self) -> Result<Event, CutoverError> {
+        let config = std::sync::Arc::clone(&self.ctx.config);
+        let source = &config.source.connection;
+        let (fence_session, marker) =
+            try_join(connect_sql(source, Side::Source, "fence"), connect_sql(source, Side::Source, "marker"))
+                .await?;
+        marker
+            .batch_execute("SET synchronous_commit = on")
+            .await
+            .map_err(SqlFailure::of(Side::Source, "prepare the marker's session"))?;
+        let control = self.control()?;
+        let plan = fence::read_plan(control, &self.terms.publication).await?;
+        let target = self.target.as_ref().ok_or_else(|| {
+            CutoverError::refuted("the target's session is gone", "Start the operation again.")
+        })?;
+        let missing = sequences::missing(target, &plan.sequence_names()).await?;
+        if let Some(first) = missing.first() {
+            return Err(CutoverError::refuted(
+                format!(
+                    "{} of the source's sequences are not on the target, {first} among them",
+                    missing.len()
+                ),
+                "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
+            ));
+        }
+        fence::arm(control, &plan, &self.terms.moved_to, self.terms.on_writers, ArmBound::default()).await?;
+        gate::close(target, &plan.table_names(), GATE_BOUND).await?;
+        if self.mode() == CutoverMode::Cutover {
+            self.traffic.perform(Step::Prepare, &self.traffic_context).await?;
+        }
+        let servers = try_join(about(control, Side::Source), about(target, Side::Target)).await?;
+        // Read again: the triggers are there now.
+        let plan = fence::read_plan(control, &self.terms.publication).await?;
+        let fence = Fence::prepare(fence_session, plan).await?;
+        fence.warm_up(&self.terms.publication).await?;
+        sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
+        let lag = self.ctx.board.with(|status| status.lag.bytes);
+        lag_is_small(lag, config.cutover.max_lag_bytes)
+            .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
+        self.servers = servers.into();
+        self.armed = Some(Armed { fence, marker });
+        Ok(Event::Armed)
+    }
+}
+
+/// What the certificate says of a server. The system identifier is left out where the role may not read it.
+async fn about(session: &SqlSession, side: Side) -> Result<Value, CutoverError> {
+    let row = session
+        .query_typed_one(
+            "SELECT current_setting('server_version'), current_database()::text,
+                    has_function_privilege('pg_control_system()', 'EXECUTE')",
+            &[],
+        )
+        .await
+        .map_err(SqlFailure::of(side, "read the server's version"))?;
+    let may_read: bool = row.get(2);
+    let system_id: Option<String> = if may_read {
+        let row = session
+            .query_typed_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+            .await
+            .map_err(SqlFailure::of(side, "read the server's identity"))?;
+        row.get(0)
+    } else {
+        None
+    };
+    Ok(json!({
+        "version": row.get::<_, String>(0),
+        "database": row.get::<_, String>(1),
+        "system_identifier": system_id,
+    }))
+}
