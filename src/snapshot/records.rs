@@ -34,8 +34,7 @@ CREATE TABLE IF NOT EXISTS pgsluice.copy_chunk (
     rows_copied bigint,
     bytes_copied bigint,
     joined_at timestamptz,
-    PRIMARY KEY (schema_name, table_name, chunk),
-    FOREIGN KEY (schema_name, table_name) REFERENCES pgsluice.copy_table ON DELETE CASCADE
+    PRIMARY KEY (schema_name, table_name, chunk)
 );";
 
 /// A table as recorded.
@@ -240,7 +239,11 @@ pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotEr
         // Waits for the end, whichever it is, of a chunk whose connection was lost while it was at work.
         transaction.batch_execute(&truncate).await.map_err(SnapshotError::target)?;
     }
-    transaction.batch_execute("DELETE FROM pgsluice.copy_table").await.map_err(SnapshotError::target)?;
+    // Both by name: as a replica, foreign keys do not cascade.
+    transaction
+        .batch_execute("DELETE FROM pgsluice.copy_chunk; DELETE FROM pgsluice.copy_table")
+        .await
+        .map_err(SnapshotError::target)?;
     transaction.commit().await.map_err(SnapshotError::target)?;
     Ok(tables)
 }

@@ -354,18 +354,18 @@ async fn await_release(source: &SqlSession, slot: &str, pid: i32) -> Result<(), 
     }
 }
 
-/// The transactions the walsender `pid` waits for. `pg_locks` shows all to everybody; `pg_stat_activity` hides
-/// other roles' ages and states from a role without `pg_read_all_stats`.
+/// The transaction the walsender `pid` waits for, and all older ones: it waits for them one by one. `pg_locks` shows
+/// all to everybody; `pg_stat_activity` hides other roles' ages and states from a role without `pg_read_all_stats`.
 async fn waited_for(source: &SqlSession, pid: i32) -> Result<Vec<OldTransaction>, SlotError> {
     let rows = source.query(WAITED_FOR, &[&pid]).await?;
     Ok(rows.iter().map(decode_old).collect())
 }
 
 const WAITED_FOR: &str = "
-SELECT h.pid, p.gid, coalesce(a.datname, p.database)::text AS database, a.usename::text, a.application_name, a.state,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age_seconds
+SELECT DISTINCT h.pid, p.gid, coalesce(a.datname, p.database)::text AS database, a.usename::text, a.application_name, a.state,
+       extract(epoch FROM statement_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS age_seconds
   FROM pg_locks w
-  JOIN pg_locks h ON h.locktype = 'transactionid' AND h.transactionid = w.transactionid AND h.granted
+  JOIN pg_locks h ON h.locktype = 'transactionid' AND h.granted AND age(h.transactionid) >= age(w.transactionid)
   LEFT JOIN pg_stat_activity a ON a.pid = h.pid
   LEFT JOIN pg_prepared_xacts p ON p.transaction = h.transactionid
  WHERE w.pid = $1 AND w.locktype = 'transactionid' AND NOT w.granted";

@@ -8,19 +8,25 @@ mod connection;
 mod dashboards;
 mod live_workload;
 mod local_cluster;
+mod preflight;
+mod publication;
 mod replication_connection;
 mod row_comparison;
+mod slot;
+mod snapshot;
 mod sudden_death;
 mod whole_migration;
 
 version_pairs::version_pairs! {
     pair_14_15 { 14 => 15:
+        snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
         whole_migration::sequences_end_exactly_as_they_were,
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
     }
     pair_14_17 { 14 => 17:
+        snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
         whole_migration::sequences_end_exactly_as_they_were,
@@ -30,6 +36,7 @@ version_pairs::version_pairs! {
         sudden_death::killed_at_50_random_moments_the_rows_are_identical_in_the_end,
     }
     pair_14_18 { 14 => 18:
+        snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
         whole_migration::sequences_end_exactly_as_they_were,
@@ -40,6 +47,7 @@ version_pairs::version_pairs! {
         whole_migration::every_kind_of_row_and_change_arrives,
     }
     pair_17_18 { 17 => 18:
+        snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
         whole_migration::sequences_end_exactly_as_they_were,

@@ -3,5 +3,6 @@
 pub(crate) mod clusters;
 pub(crate) mod proxy;
 pub(crate) mod seed;
+pub(crate) mod sides;
 pub(crate) mod stage;
 pub(crate) mod wait;
