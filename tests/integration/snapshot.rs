@@ -16,6 +16,7 @@ use pgsluice::target::schema::{SchemaError, copy_post_data, copy_pre_data};
 use pgsluice::telemetry::Metrics;
 
 use crate::harness::sides::{DATABASE, Sides};
+use crate::harness::stage::Pair;
 
 /// Types and shapes that trip copies (traps 15, 16, 22, 31).
 const SCHEMA: &str = r#"
@@ -132,8 +133,8 @@ async fn count(sides: &Sides, side: Side, sql: &str) -> i64 {
     sides.superuser(side).await.query_one(sql, &[]).await.expect(sql).get(0)
 }
 
-pub(crate) async fn every_row_arrives_as_it_was_at_the_consistent_point(source: u32, target: u32) {
-    let mut sides = Sides::start(source, target).await;
+pub(crate) async fn every_row_arrives_as_it_was_at_the_consistent_point(pair: Pair) {
+    let mut sides = Sides::start(pair.source, pair.target).await;
     sides.set("SNAPSHOT__JOBS", "3");
     sides.set("SNAPSHOT__CHUNK_BYTES", "1MiB");
     execute(&sides, Side::Source, SCHEMA).await;
@@ -171,7 +172,7 @@ pub(crate) async fn every_row_arrives_as_it_was_at_the_consistent_point(source: 
         .await,
         1
     );
-    assert_eq!(count(&sides, Side::Target, "SELECT count FROM public.m").await, 5003);
+    assert_eq!(count(&sides, Side::Target, "SELECT count FROM public.m").await, 5002);
     assert_eq!(count(&sides, Side::Target, "SELECT count(*) FROM pg_replication_slots").await, 0);
 }
 
