@@ -58,7 +58,7 @@ pub enum StepOutcome {
 /// One step of the operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Its name, e.g. `lock_tables`.
+    /// Its name, e.g. `fence_source`.
     pub name: &'static str,
     /// When it began.
     pub started_at: Timestamp,
