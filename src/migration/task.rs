@@ -4,6 +4,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -14,8 +15,8 @@ use crate::model::Side;
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::Shutdown;
 use crate::stream::{StreamHandle, StreamPublisher};
-use crate::target::lock;
 use crate::target::records::{self, MigrationIdentity, MigrationRecord, RecordedPhase};
+use crate::target::{gate, lock};
 use crate::telemetry::Metrics;
 
 use super::command::{Command, Refusal};
@@ -23,6 +24,9 @@ use super::error::MigrationError;
 use super::operation::Operation;
 use super::setup::Setup;
 use super::status::{Phase, StatusBoard};
+
+/// How long removing the open gate's triggers may wait for locks: clients are at work on the target by then.
+const GATE_REMOVAL_WAIT: Duration = Duration::from_secs(5);
 
 /// What a migration needs.
 #[derive(Debug)]
@@ -189,7 +193,12 @@ impl Migration {
     /// Remembers on the target that the migration is over.
     pub(super) async fn record_cut_over(&self) -> Result<(), MigrationError> {
         let target = self.connect(Side::Target).await?;
-        Ok(records::enter(&target, RecordedPhase::CutOver).await?)
+        records::enter(&target, RecordedPhase::CutOver).await?;
+        // The gate is open; its triggers cost every statement a little until they are gone.
+        if let Err(error) = gate::remove(&target, GATE_REMOVAL_WAIT).await {
+            tracing::warn!(%error, "the open gate's triggers stay on the target until `pgsluice cleanup` removes them");
+        }
+        Ok(())
     }
 }
 
