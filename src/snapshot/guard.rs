@@ -2,6 +2,9 @@
 //! nothing can move rows under a ctid plan (VACUUM FULL, CLUSTER, TRUNCATE, DDL), and finds out what changed before
 //! it had the locks. Writes of applications do not conflict with it.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use pgsluice_proto::command::quote_literal;
 use tokio_postgres::error::SqlState;
 
@@ -9,14 +12,17 @@ use super::SnapshotError;
 use super::plan::{Storage, TableSize};
 use crate::config::TableFilter;
 use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
-use crate::model::{Oid, Side, TableName};
+use crate::model::{Oid, Side};
 use crate::source::SourceTable;
 use crate::source::catalog;
 
+/// How long DDL that is under way may hold a table before the copy is begun anew.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The session with the locks, and what it saw under them.
 pub(super) struct SnapshotGuard {
-    /// Ends the locks when dropped.
-    pub(super) session: SqlSession,
+    /// Its transaction holds the locks.
+    session: SqlSession,
     /// Sizes of all tables.
     pub(super) sizes: Vec<TableSize>,
     /// `block_size` of the source.
@@ -36,7 +42,11 @@ impl SnapshotGuard {
         import_snapshot(&session, snapshot_name).await?;
         let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name)).collect();
         session
-            .batch_execute(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", ")))
+            .batch_execute(&format!(
+                "SET LOCAL lock_timeout = '{}s'; LOCK TABLE {} IN ACCESS SHARE MODE",
+                LOCK_TIMEOUT.as_secs(),
+                names.join(", ")
+            ))
             .await
             .map_err(SnapshotError::source)?;
         refuse_rewritten(&session, tables).await?;
@@ -48,6 +58,19 @@ impl SnapshotGuard {
             .map_err(SnapshotError::source)?;
         let block_bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or(8192);
         Ok(Self { session, sizes, block_bytes, snapshot_text: row.get(1) })
+    }
+
+    /// For other queries under the locks.
+    pub(super) const fn session(&self) -> &SqlSession {
+        &self.session
+    }
+
+    /// Gives the locks up. That the transaction can still be ended proves that they were held all along: a lost
+    /// connection may go unnoticed for a while, and with it VACUUM FULL may have passed under the plan.
+    pub(super) async fn release(self) -> Result<(), SnapshotError> {
+        self.session.batch_execute("COMMIT").await.map_err(|_| SnapshotError::SnapshotGone)?;
+        self.session.close().await;
+        Ok(())
     }
 }
 
@@ -87,8 +110,9 @@ async fn refuse_rewritten(session: &SqlSession, tables: &[SourceTable]) -> Resul
 /// The target's tables were made before the snapshot was taken; columns must not have changed in between.
 async fn refuse_altered(session: &SqlSession, tables: &[SourceTable]) -> Result<(), SnapshotError> {
     let now = catalog::read_tables(session, &TableFilter::default()).await?;
+    let now: BTreeMap<u32, &SourceTable> = now.iter().map(|table| (table.oid.0, table)).collect();
     let is_same = |table: &&SourceTable| {
-        now.iter().any(|now| now.oid == table.oid && now.name == table.name && now.columns == table.columns)
+        now.get(&table.oid.0).is_some_and(|now| now.name == table.name && now.columns == table.columns)
     };
     match tables.iter().find(|table| !is_same(table)) {
         Some(table) => Err(SnapshotError::TableAltered { table: table.name.clone() }),
@@ -106,19 +130,18 @@ async fn read_sizes(session: &SqlSession, tables: &[SourceTable]) -> Result<Vec<
         )
         .await
         .map_err(SnapshotError::source)?;
-    let size = |row: &tokio_postgres::Row| {
-        Some(TableSize {
-            table: find(tables, row.get(0))?.name.clone(),
-            heap_blocks: u64::try_from(row.get::<_, i64>(1)).unwrap_or_default(),
-            storage: if row.get(2) { Storage::Heap } else { Storage::Other },
+    let mut sizes: BTreeMap<u32, (i64, bool)> =
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+    let size = |table: &SourceTable| {
+        let altered = || SnapshotError::TableAltered { table: table.name.clone() };
+        let (blocks, is_heap) = sizes.remove(&table.oid.0).ok_or_else(altered)?;
+        Ok(TableSize {
+            table: table.name.clone(),
+            heap_blocks: u64::try_from(blocks).unwrap_or_default(),
+            storage: if is_heap { Storage::Heap } else { Storage::Other },
         })
     };
-    let sizes: Vec<TableSize> = rows.iter().filter_map(size).collect();
-    let is_missing = |name: &TableName| !sizes.iter().any(|size| size.table == *name);
-    match tables.iter().find(|table| is_missing(&table.name)) {
-        Some(table) => Err(SnapshotError::TableAltered { table: table.name.clone() }),
-        None => Ok(sizes),
-    }
+    tables.iter().map(size).collect()
 }
 
 fn find(tables: &[SourceTable], oid: u32) -> Option<&SourceTable> {

@@ -80,40 +80,44 @@ pub struct SnapshotSummary {
 pub async fn copy_all(context: SnapshotContext<'_>) -> Result<SnapshotSummary, SnapshotError> {
     let tables: Vec<SourceTable> =
         context.tables.iter().filter(|table| table.holds_rows() && table.is_logged()).cloned().collect();
-    let progress = Arc::new(CopyProgress::new(context.board.clone(), Arc::clone(context.metrics), &tables));
     if tables.is_empty() {
         return Ok(SnapshotSummary::default());
     }
-    // Holds its locks until the end of this function, and so for as long as any worker copies.
-    let guard = SnapshotGuard::take(context.source, context.snapshot_name, &tables).await?;
+    tokio::select! {
+        outcome = copy_tables(&context, &tables) => outcome,
+        () = context.shutdown.requested() => Err(SnapshotError::Stopped),
+    }
+}
+
+async fn copy_tables(
+    context: &SnapshotContext<'_>,
+    tables: &[SourceTable],
+) -> Result<SnapshotSummary, SnapshotError> {
+    let progress = Arc::new(CopyProgress::new(context.board.clone(), Arc::clone(context.metrics), tables));
+    let guard = SnapshotGuard::take(context.source, context.snapshot_name, tables).await?;
     let chunks = plan(&guard.sizes, context.config.chunk_bytes, guard.block_bytes);
     progress.planned(&chunks);
     let mut target = connect_sql(context.target, Side::Target, "copy records").await?;
     let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
     records::register(&mut target, &names, &chunks, &guard.snapshot_text).await?;
-    let copiers = chunk::prepare(&target, &tables).await?;
+    let copiers = chunk::prepare(&target, tables).await?;
     let queue = Arc::new(Mutex::new(chunks.into_iter()));
     let mut workers = JoinSet::new();
     for _ in 0..context.config.jobs.max(1) {
-        workers.spawn(work(
-            Connections {
-                source: context.source.clone(),
-                target: context.target.clone(),
-                snapshot_name: context.snapshot_name.to_owned(),
-            },
-            Arc::clone(&queue),
-            Arc::clone(&copiers),
-            Arc::clone(&progress),
-        ));
+        let connections = Connections {
+            source: context.source.clone(),
+            target: context.target.clone(),
+            snapshot_name: context.snapshot_name.to_owned(),
+        };
+        workers.spawn(work(connections, Arc::clone(&queue), Arc::clone(&copiers), Arc::clone(&progress)));
     }
-    let watch = watch_retention(&guard.session, context.slot, context.config.max_wal_retained_bytes);
+    // Whichever ends first, dropping the set aborts the workers: their sessions end and the servers roll back.
     tokio::select! {
-        // Dropping the set aborts the workers; their sessions end with them and the servers roll back.
         outcome = all_end(&mut workers) => outcome?,
-        outcome = watch => outcome?,
-        () = context.shutdown.requested() => return Err(SnapshotError::Stopped),
+        outcome = watch_retention(guard.session(), context.slot, context.config.max_wal_retained_bytes) => outcome?,
+        () = guard.session().closed() => return Err(SnapshotError::SnapshotGone),
     }
-    guard.session.close().await;
+    guard.release().await?;
     Ok(progress.summary())
 }
 

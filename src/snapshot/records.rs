@@ -3,15 +3,20 @@
 //! chunk's completion is recorded in the transaction that copies it (trap 13).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pgsluice_proto::command::quote_literal;
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::SnapshotError;
 use super::plan::Chunk;
 use crate::connection::SqlSession;
 use crate::migration::TableState;
 use crate::model::TableName;
+
+/// How long somebody else's lock on a target table may hold us up before the step is tried anew.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `end_block` NULL: no upper bound. `snapshot`: as `pg_current_snapshot()` of the source prints it.
 const TABLES: &str = "
@@ -100,7 +105,11 @@ pub(super) async fn register(
     let list: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
     // Readers may go on; nobody writes between the look and the record.
     transaction
-        .batch_execute(&format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", list.join(", ")))
+        .batch_execute(&format!(
+            "{}; LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
+            lock_timeout(),
+            list.join(", ")
+        ))
         .await
         .map_err(SnapshotError::target)?;
     for table in tables {
@@ -211,15 +220,14 @@ pub(super) fn join_chunk_sql(chunk: &Chunk, rows: u64, bytes: u64) -> String {
 /// never seen empty by us, is not touched. Returns the tables emptied.
 ///
 /// # Errors
-/// [`SnapshotError::Target`]; nothing is changed then. Also when an unregistered table has a foreign key to a
-/// registered one: PostgreSQL refuses to empty that, and so do we.
+/// [`SnapshotError::Target`]; nothing is changed then.
 pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotError> {
     if !exists(target).await? {
         return Ok(Vec::new());
     }
-    let transaction = target.transaction().await.map_err(SnapshotError::target)?;
+    let mut transaction = target.transaction().await.map_err(SnapshotError::target)?;
     transaction
-        .batch_execute("SET LOCAL session_replication_role = replica")
+        .batch_execute(&format!("SET LOCAL session_replication_role = replica; {}", lock_timeout()))
         .await
         .map_err(SnapshotError::target)?;
     let rows = transaction
@@ -234,10 +242,7 @@ pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotEr
     let tables: Vec<TableName> =
         rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect();
     if !tables.is_empty() {
-        let list: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
-        let truncate = format!("TRUNCATE {}", list.join(", "));
-        // Waits for the end, whichever it is, of a chunk whose connection was lost while it was at work.
-        transaction.batch_execute(&truncate).await.map_err(SnapshotError::target)?;
+        empty(&mut transaction, &tables).await?;
     }
     // Both by name: as a replica, foreign keys do not cascade.
     transaction
@@ -246,6 +251,31 @@ pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotEr
         .map_err(SnapshotError::target)?;
     transaction.commit().await.map_err(SnapshotError::target)?;
     Ok(tables)
+}
+
+/// Waits for the end, whichever it is, of a chunk whose connection was lost while it was at work.
+///
+/// TRUNCATE wants every table with a foreign key to an emptied one to be emptied too, and of a partitioned one only
+/// the partitions are ours to name: then rows are deleted, which takes longer. No row outside of the copy can refer
+/// to them, because the tables were empty before it.
+async fn empty(transaction: &mut Transaction<'_>, tables: &[TableName]) -> Result<(), SnapshotError> {
+    let list: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
+    let attempt = transaction.savepoint("emptying").await.map_err(SnapshotError::target)?;
+    match attempt.batch_execute(&format!("TRUNCATE {}", list.join(", "))).await {
+        Ok(()) => return attempt.commit().await.map_err(SnapshotError::target),
+        Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+            attempt.rollback().await.map_err(SnapshotError::target)?;
+        }
+        Err(error) => return Err(SnapshotError::target(error)),
+    }
+    for table in list {
+        transaction.batch_execute(&format!("DELETE FROM {table}")).await.map_err(SnapshotError::target)?;
+    }
+    Ok(())
+}
+
+fn lock_timeout() -> String {
+    format!("SET LOCAL lock_timeout = '{}s'", LOCK_TIMEOUT.as_secs())
 }
 
 async fn exists(target: &SqlSession) -> Result<bool, SnapshotError> {

@@ -17,6 +17,7 @@ use pgsluice::telemetry::Metrics;
 
 use crate::harness::sides::{DATABASE, Sides};
 use crate::harness::stage::Pair;
+use crate::harness::wait::until;
 
 /// Types and shapes that trip copies (traps 15, 16, 22, 31).
 const SCHEMA: &str = r#"
@@ -237,6 +238,59 @@ async fn rows_on_the_target_are_never_mixed_with_the_copy() {
     let mut target = sides.session(Side::Target).await;
     assert_eq!(reset(&mut target).await.expect("reset"), []);
     assert_eq!(count(&sides, Side::Target, "SELECT id::int8 FROM public.t").await, 9);
+}
+
+#[tokio::test]
+async fn partitions_with_foreign_keys_of_an_existing_schema_are_emptied_for_another_try() {
+    let sides = Sides::start(14, 17).await;
+    let schema = "CREATE TABLE public.customers (id int PRIMARY KEY);
+         CREATE TABLE public.orders (id int PRIMARY KEY, customer int REFERENCES public.customers) PARTITION BY RANGE (id);
+         CREATE TABLE public.orders_1 PARTITION OF public.orders DEFAULT";
+    execute(&sides, Side::Source, schema).await;
+    execute(&sides, Side::Target, schema).await;
+    let rows = "INSERT INTO public.customers VALUES (1); INSERT INTO public.orders VALUES (1, 1), (2, 1)";
+    execute(&sides, Side::Source, rows).await;
+    let copy = Copy::of(&sides).await;
+    let slot = copy.slot().await;
+    for _ in 0..2 {
+        assert_eq!(copy.rows(&slot).await.expect("the copy").rows, 3);
+        let mut target = sides.session(Side::Target).await;
+        assert_eq!(reset(&mut target).await.expect("reset").len(), 2);
+        assert_eq!(count(&sides, Side::Target, "SELECT count(*) FROM public.orders").await, 0);
+    }
+}
+
+/// Trap 14: without its locks a plan by ctid is worth nothing.
+#[tokio::test]
+async fn a_copy_that_loses_its_locks_is_not_taken_for_done() {
+    let mut sides = Sides::start(14, 17).await;
+    sides.set("SNAPSHOT__JOBS", "1");
+    execute(
+        &sides,
+        Side::Source,
+        "CREATE TABLE public.t (id int PRIMARY KEY); INSERT INTO public.t SELECT generate_series(1, 100000)",
+    )
+    .await;
+    let copy = Copy::of(&sides).await;
+    copy.pre_data("").await.expect("pre-data");
+    // Holds the tables' registration up until the guard is gone.
+    let blocker = sides.superuser(Side::Target).await;
+    blocker.batch_execute("BEGIN; LOCK TABLE public.t IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
+    let slot = copy.slot().await;
+    let source = sides.superuser(Side::Source).await;
+    let killer = async {
+        until("the guard is there", || async {
+            let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                        WHERE application_name = 'pgsluice copy guard' AND state = 'idle in transaction'
+                          AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_stat_activity.pid AND l.relation = 'public.t'::regclass)";
+            source.query_one(sql, &[]).await.expect(sql).get::<_, i64>(0) > 0
+        })
+        .await;
+        blocker.batch_execute("ROLLBACK").await.expect("released");
+    };
+    let (outcome, ()) = tokio::join!(copy.rows(&slot), killer);
+    let error = outcome.expect_err("the locks were lost");
+    assert!(matches!(error, SnapshotError::SnapshotGone | SnapshotError::Source { .. }), "{error}");
 }
 
 /// Trap 14: what the snapshot shows must still be where the plan looks for it.
