@@ -65,7 +65,8 @@ impl Setup<'_> {
         match self.config.schema.mode {
             SchemaMode::Copy => {
                 let (source, target) = (&self.source, &self.target);
-                schema::copy_pre_data(self.config, source, target, &done, self.shutdown).await?;
+                let copied = schema::copy_pre_data(self.config, source, target, &done, self.shutdown).await?;
+                self.board.update(|status| status.findings.extend(copied.findings));
             }
             SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Snapshot).await?,
         }
@@ -136,6 +137,9 @@ impl Setup<'_> {
 
     async fn make_indexes(&self) -> Result<(), MigrationError> {
         self.board.enter(Phase::Indexes);
+        // Before the indexes: what is built next, and the first changes, are planned with statistics.
+        let tables = catalog::read_tables(&self.source, &self.config.source.tables).await?;
+        snapshot::analyze(&self.target, &tables).await?;
         let done = RecordedPhase::Streaming.record_sql();
         match self.config.schema.mode {
             SchemaMode::Copy => {

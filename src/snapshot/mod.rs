@@ -173,13 +173,21 @@ async fn watch_retention(
     }
 }
 
-/// Refreshes the planner's statistics of the copied tables, which a copy does not bring along.
+/// Refreshes the planner's statistics of the copied tables, which a copy does not bring along. Tables that are not
+/// on the target are passed over.
 ///
 /// # Errors
 /// [`SnapshotError::Target`].
 pub async fn analyze(target: &SqlSession, tables: &[SourceTable]) -> Result<(), SnapshotError> {
-    for table in tables.iter().filter(|table| table.is_root() && table.is_logged()) {
-        target.batch_execute(&format!("ANALYZE {}", table.name)).await.map_err(SnapshotError::target)?;
+    let roots = tables.iter().filter(|table| table.is_root() && table.is_logged());
+    let names: Vec<String> = roots.map(|table| table.name.to_string()).collect();
+    let rows = target
+        .query("SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NOT NULL", &[&names])
+        .await
+        .map_err(SnapshotError::target)?;
+    for row in rows {
+        let name: String = row.get(0);
+        target.batch_execute(&format!("ANALYZE {name}")).await.map_err(SnapshotError::target)?;
     }
     Ok(())
 }
