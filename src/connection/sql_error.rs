@@ -1,5 +1,6 @@
-//! An SQL error that is safe to print. tokio-postgres prints the server's `DETAIL`, which quotes row values;
-//! this wrapper prints SQLSTATE and primary message only, and offers no way to the rest (INV-10).
+//! An SQL error that is safe to print. tokio-postgres prints "db error" alone, and through the chain of causes the
+//! server's `DETAIL`, which quotes row values; this wrapper prints primary message and SQLSTATE, and offers no way to
+//! the rest (INV-10).
 
 use std::fmt;
 
