@@ -183,6 +183,9 @@ impl Applier {
         let lsn = self.position;
         let advance = vec![progress::MAIN_STREAM.to_owned(), lsn.to_string(), self.recorded.to_string()];
         self.pipeline.send_text(&self.control.advance, advance, Expectation::ProgressRecord);
+        // A statement that touched another number of rows than it should is no error to the server: COMMIT must not be
+        // on its way before every count is known (INV-5, INV-6).
+        self.pipeline.drain().await?;
         self.pipeline.send_simple("COMMIT");
         self.pipeline.drain().await?;
         let row = self.session.query_one(&self.control.wal_end, &[]).await?;
