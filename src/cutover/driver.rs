@@ -285,6 +285,18 @@ async fn nobody_in_the_way(
         return Err(Refusal::Conflict { message: already.to_string(), remedy: already.remedy() });
     }
     let plan = fence::read_plan(control, &ctx.config.source.publication).await.map_err(CutoverError::from)?;
+    // A table made after the copy began is in no publication; its rows would stay behind (INV-5).
+    if let Some((_, late)) = plan.unpublished.iter().find(|(_, name)| ctx.config.source.tables.selects(name))
+    {
+        return Err(Refusal::NotReady {
+            message: format!(
+                "The source's table {} is not being migrated: it was created after the migration began.",
+                late.plain()
+            ),
+            remedy: "Drop it, or move it yourself and exclude it with source.tables.exclude; or start the migration over."
+                .into(),
+        });
+    }
     let prepared = fence::prepared_transactions(control).await.map_err(CutoverError::from)?;
     if let Some(first) = prepared.first() {
         return Err(Refusal::NotReady {

@@ -1,13 +1,14 @@
 //! What the fence covers: every table of the publication with its partitions and their parents, because a
 //! statement trigger fires only on the table that is named; and every sequence that is migrated.
 
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::{DENY_TRIGGER, FenceError};
 use crate::cutover::SqlFailure;
 use crate::model::{SequenceName, Side, TableName};
+use crate::source::catalog::IS_USER_TABLE;
 
 /// A table the fence covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct FencePlan {
     pub tables: Vec<FencedTable>,
     /// Sequences.
     pub sequences: Vec<FrozenSequence>,
+    /// Permanent user tables outside the publication, by `pg_class.oid` and the name of their partition root: a table that comes while the cutover is being
+    /// prepared would be left behind without anybody's notice.
+    pub unpublished: Vec<(u32, TableName)>,
 }
 
 impl FencePlan {
@@ -45,7 +49,8 @@ impl FencePlan {
     pub(super) fn difference(&self, other: &Self) -> Vec<TableName> {
         let identities = |plan: &Self| -> Vec<(u32, TableName)> {
             let tables = plan.tables.iter().map(|table| (table.oid, table.name.clone()));
-            tables.chain(plan.sequences.iter().map(|each| (each.oid, each.name.clone()))).collect()
+            let sequences = plan.sequences.iter().map(|each| (each.oid, each.name.clone()));
+            tables.chain(sequences).chain(plan.unpublished.iter().cloned()).collect()
         };
         let (ours, theirs) = (identities(self), identities(other));
         let only = |some: &[(u32, TableName)], others: &[(u32, TableName)]| -> Vec<TableName> {
@@ -117,10 +122,20 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
                 WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
          ORDER BY n.nspname::text COLLATE \"C\", c.relname::text COLLATE \"C\""
     );
-    // Both in flight at once: this runs inside the write pause too.
-    let (tables, sequences) = try_join(
+    let unpublished_sql = format!(
+        "{FENCED}
+         SELECT c.oid, rn.nspname::text, r.relname::text
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid), c.oid)
+         JOIN pg_namespace rn ON rn.oid = r.relnamespace
+         WHERE {IS_USER_TABLE} AND c.relpersistence = 'p' AND c.oid NOT IN (SELECT oid FROM fenced)
+         ORDER BY c.oid"
+    );
+    // All in flight at once: this runs inside the write pause too.
+    let (tables, sequences, unpublished) = try_join3(
         source.query_typed(&tables_sql, &[(&publication, Type::TEXT)]),
         source.query_typed(&sequences_sql, &[(&publication, Type::TEXT)]),
+        source.query_typed(&unpublished_sql, &[(&publication, Type::TEXT)]),
     )
     .await
     .map_err(SqlFailure::of(Side::Source, "read the published tables and the sequences"))?;
@@ -143,7 +158,11 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
             owner: row.get(3),
         })
         .collect();
-    Ok(FencePlan { tables, sequences })
+    let unpublished = unpublished
+        .iter()
+        .map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
+        .collect();
+    Ok(FencePlan { tables, sequences, unpublished })
 }
 
 #[cfg(test)]
@@ -156,7 +175,7 @@ mod tests {
             name: TableName::new("public", name),
             deny_trigger: Some(b'D'),
         };
-        FencePlan { tables: tables.iter().map(table).collect(), sequences: Vec::new() }
+        FencePlan { tables: tables.iter().map(table).collect(), ..FencePlan::default() }
     }
 
     #[test]
