@@ -4,8 +4,11 @@
 mod harness;
 mod version_pairs;
 
+mod aborted_cutover;
+mod bad_input;
 mod connection;
 mod dashboards;
+mod demo;
 mod live_workload;
 mod local_cluster;
 mod preflight;
@@ -14,6 +17,7 @@ mod replication_connection;
 mod row_comparison;
 mod slot;
 mod snapshot;
+mod stream_traps;
 mod sudden_death;
 mod whole_migration;
 

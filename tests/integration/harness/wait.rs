@@ -8,7 +8,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(15);
 
 /// Returns once `condition` holds; fails the test when it does not in time.
-pub(crate) async fn until<F>(what: &str, condition: impl Fn() -> F)
+pub(crate) async fn until<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = bool>,
 {
