@@ -11,7 +11,7 @@ use tokio_postgres::Statement;
 
 use crate::connection::SqlSession;
 use crate::model::{Lsn, Oid, TableName};
-use crate::target::{self, CommitReceipt, progress};
+use crate::target::{self, CommitReceipt, WAL_END, progress};
 use crate::telemetry::{Metrics, RowOperation};
 
 use super::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
@@ -106,7 +106,7 @@ impl Applier {
     ) -> Result<Self, StreamError> {
         let control = ControlStatements {
             advance: session.prepare(progress::ADVANCE_SQL).await?,
-            wal_end: session.prepare("SELECT pg_current_wal_insert_lsn()::text").await?,
+            wal_end: session.prepare(&format!("SELECT ({WAL_END})::text")).await?,
         };
         let session = Arc::new(session);
         publisher.resumed(recorded);
@@ -183,13 +183,16 @@ impl Applier {
         let lsn = self.position;
         let advance = vec![progress::MAIN_STREAM.to_owned(), lsn.to_string(), self.recorded.to_string()];
         self.pipeline.send_text(&self.control.advance, advance, Expectation::ProgressRecord);
-        // A statement that touched another number of rows than it should is no error to the server: COMMIT must not be
-        // on its way before every count is known (INV-5, INV-6).
+        // COMMIT is sent only when every answer is known: to the server, an UPDATE that touched no row is no error, and
+        // it would commit the batch, progress and all, before we could object (INV-6, INV-5).
         self.pipeline.drain().await?;
-        self.pipeline.send_simple("COMMIT");
-        self.pipeline.drain().await?;
-        let row = self.session.query_one(&self.control.wal_end, &[]).await?;
-        let target_lsn = row.get::<_, &str>(0).parse().map_err(|_| StreamError::MalformedLsn)?;
+        let (committed, wal_end) = tokio::join!(
+            biased;
+            self.session.batch_execute("COMMIT"),
+            self.session.query_one(&self.control.wal_end, &[]),
+        );
+        committed?;
+        let target_lsn = wal_end?.get::<_, &str>(0).parse().map_err(|_| StreamError::MalformedLsn)?;
         self.recorded = lsn;
         self.account_for_batch();
         self.publisher.applied(lsn);
@@ -209,13 +212,36 @@ impl Applier {
     async fn shape(&mut self, relation: Relation) -> Result<(), StreamError> {
         let name = TableName::new(&relation.schema, &relation.name);
         // The catalog is read by the apply session itself: it sees what its own transaction will write to.
-        let found = target::read_table(&self.session, &name).await?;
-        let columns = match_columns(&relation, &self.types, found.as_ref())?;
+        let found = match target::read_table(&self.session, &name).await {
+            Ok(found) => found,
+            Err(error) => return Err(self.first_failure(error.into()).await),
+        };
+        let columns = match match_columns(&relation, &self.types, found.as_ref()) {
+            Ok(columns) => columns,
+            Err(difference) => {
+                self.keep_whole_transactions().await?;
+                return Err(difference.into());
+            }
+        };
         self.statements.retain(|key, _| key.relation != relation.id);
         if let Some(found) = found {
             self.tables.insert(relation.id, Arc::new(BoundTable::new(relation, found, columns)));
         }
         Ok(())
+    }
+
+    /// Commits what came before a source transaction that cannot be applied yet: it need not wait as well.
+    async fn keep_whole_transactions(&mut self) -> Result<(), StreamError> {
+        let nothing_since = self.transaction.as_ref().is_none_or(|transaction| transaction.changes == 0);
+        if nothing_since && self.batch.begun_at.is_some() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// The cause of `error`: a statement sent earlier may have failed, and everything after it for that reason alone.
+    async fn first_failure(&mut self, error: StreamError) -> StreamError {
+        self.pipeline.drain().await.err().unwrap_or(error)
     }
 
     async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<(), StreamError> {
@@ -321,9 +347,13 @@ impl Applier {
         if self.statements.len() >= STATEMENTS_MAX {
             self.statements.clear();
         }
-        let statement = self.session.prepare(&table.sql(&key)).await.map_err(|error| {
-            StreamError::Prepare { table: table.name().clone(), op: key.op.as_str(), error }
-        })?;
+        let statement = match self.session.prepare(&table.sql(&key)).await {
+            Ok(statement) => statement,
+            Err(error) => {
+                let table = table.name().clone();
+                return Err(self.first_failure(StreamError::Prepare { table, op: key.op.as_str(), error }).await);
+            }
+        };
         self.statements.insert(key, statement.clone());
         Ok(statement)
     }

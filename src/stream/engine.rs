@@ -37,6 +37,8 @@ const IDLE_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// A batch is committed at the next source commit once it has been open this long, however few bytes it has: progress
 /// stays visible, and a restart repeats little.
 const BATCH_OPEN_MAX: Duration = Duration::from_secs(1);
+/// A session that waits for a lock would otherwise not notice that its client is gone.
+const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
 /// How long the tasks of an attempt get to end.
@@ -123,6 +125,9 @@ async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), Str
     apply_session
         .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
         .await?;
+    // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
+    // the one replicator.
+    apply_session.batch_execute(NOTICE_LOST_CLIENT).await?;
     tokio::select! {
         () = shutdown.requested() => return Ok(()),
         locked = lock::become_replicator(&apply_session) => locked?,

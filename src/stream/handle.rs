@@ -61,10 +61,13 @@ impl StreamPublisher {
         self.0.send_if_modified(|progress| raise(&mut progress.applied, lsn));
     }
 
-    /// A connection begins where the target's progress record is, which may be before what was applied: a target that
-    /// was restarted has lost what it had not flushed.
+    /// The stream goes on from `lsn`: what the target has now. Less than before when the target lost commits that were
+    /// not durable yet; a marker among them has to be applied again (INV-3).
     pub fn resumed(&self, lsn: Lsn) {
-        self.0.send_modify(|progress| progress.applied = Some(lsn));
+        self.0.send_modify(|progress| {
+            progress.applied = Some(lsn);
+            progress.marker = progress.marker.take().filter(|marker| marker.receipt.source_lsn() <= lsn);
+        });
     }
 
     /// Everything up to here is durable on the target.

@@ -22,8 +22,7 @@ pub struct ShapeDifference {
     pub remedy: String,
 }
 
-/// For each column of the source's relation, the column of the target that takes it; `None` where the target
-/// computes the column itself (generated).
+/// For each column of the source's relation, the column of the target that takes it.
 ///
 /// # Errors
 /// [`ShapeDifference`]: the stream has to wait until the target matches.
@@ -31,7 +30,7 @@ pub(super) fn match_columns(
     relation: &Relation,
     types: &HashMap<Oid, TypeInfo>,
     target: Option<&TargetTable>,
-) -> Result<Vec<Option<TargetColumn>>, ShapeDifference> {
+) -> Result<Vec<TargetColumn>, ShapeDifference> {
     let table = TableName::new(&relation.schema, &relation.name);
     let Some(target) = target else {
         return Err(ShapeDifference {
@@ -51,7 +50,7 @@ fn match_column(
     column: &RelationColumn,
     types: &HashMap<Oid, TypeInfo>,
     target: &TargetTable,
-) -> Result<Option<TargetColumn>, ShapeDifference> {
+) -> Result<TargetColumn, ShapeDifference> {
     let name = quote_ident(&column.name);
     let source_type = type_name(column, types);
     let Some(found) = target.columns.iter().find(|found| found.name == column.name) else {
@@ -63,7 +62,12 @@ fn match_column(
         });
     };
     if found.generated {
-        return Ok(None);
+        // The stream carries no generated columns, so this one holds values of its own on the source.
+        return Err(ShapeDifference {
+            table: table.clone(),
+            difference: format!("column {name} is generated on the target and not on the source"),
+            remedy: format!("ALTER TABLE {table} ALTER COLUMN {name} DROP EXPRESSION;"),
+        });
     }
     if let Some(difference) = type_difference(column, source_type.as_deref(), found) {
         let wanted = source_type.unwrap_or_else(|| "<its type on the source>".into());
@@ -73,7 +77,7 @@ fn match_column(
             remedy: format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {wanted};"),
         });
     }
-    Ok(Some(found.clone()))
+    Ok(found.clone())
 }
 
 /// Why a value of the source's column may not arrive as it is; `None` if it will.
@@ -88,14 +92,20 @@ fn type_difference(
         return (!loses_nothing)
             .then(|| format!("is {source_type} on the source and {} on the target", found.base_type));
     }
-    let narrower =
-        found.type_modifier != -1 && found.type_modifier != column.type_modifier && !found.is_domain;
-    narrower.then(|| {
+    let is_as_wide = found.type_modifier == -1
+        || found.type_modifier == column.type_modifier
+        || (is_longest(source_type) && (0..=found.type_modifier).contains(&column.type_modifier));
+    (!is_as_wide && !found.is_domain).then(|| {
         format!(
             "has type modifier {} on the source and {} on the target",
             column.type_modifier, found.type_modifier
         )
     })
+}
+
+/// Whether a type's modifier is a longest length, so that a larger one takes every value unchanged.
+fn is_longest(type_name: &str) -> bool {
+    matches!(type_name, "varchar" | "varbit")
 }
 
 /// Whether every text value of one built-in type is the same value of another.
@@ -155,6 +165,7 @@ mod tests {
                 .map(|(name, base_type, modifier)| TargetColumn {
                     name: (*name).into(),
                     cast: format!("pg_catalog.{base_type}"),
+                    equality: "=".into(),
                     base_type: (*base_type).into(),
                     type_modifier: *modifier,
                     is_domain: false,
@@ -167,10 +178,11 @@ mod tests {
 
     const INT4: u32 = 23;
     const NUMERIC: u32 = 1700;
+    const VARCHAR: u32 = 1043;
 
     #[test]
-    fn columns_are_matched_by_name_in_any_order_and_generated_ones_are_left_out() {
-        let relation = relation(&[("id", INT4, -1), ("price", NUMERIC, -1), ("total", NUMERIC, -1)]);
+    fn columns_are_matched_by_name_in_any_order_and_those_of_the_target_alone_are_left_out() {
+        let relation = relation(&[("id", INT4, -1), ("price", NUMERIC, -1)]);
         let target = target(&[
             ("total", "numeric", -1),
             ("extra", "text", -1),
@@ -178,9 +190,26 @@ mod tests {
             ("id", "int4", -1),
         ]);
         let matched = match_columns(&relation, &HashMap::new(), Some(&target)).expect("they match");
-        let names: Vec<_> =
-            matched.iter().map(|column| column.as_ref().map(|found| found.name.as_str())).collect();
-        assert_eq!(names, [Some("id"), Some("price"), None]);
+        let names: Vec<_> = matched.iter().map(|found| found.name.as_str()).collect();
+        assert_eq!(names, ["id", "price"]);
+    }
+
+    #[test]
+    fn a_column_that_only_the_target_generates_is_a_difference() {
+        let relation = relation(&[("id", INT4, -1), ("total", NUMERIC, -1)]);
+        let target = target(&[("id", "int4", -1), ("total", "numeric", -1)]);
+        let error = match_columns(&relation, &HashMap::new(), Some(&target)).expect_err("total");
+        assert!(error.remedy.ends_with("DROP EXPRESSION;"), "{}", error.remedy);
+    }
+
+    #[test]
+    fn a_longer_varchar_takes_every_value_and_a_shorter_one_does_not() {
+        let matched = |source, target_modifier| {
+            let target = target(&[("note", "varchar", target_modifier)]);
+            match_columns(&relation(&[("note", VARCHAR, source)]), &HashMap::new(), Some(&target)).is_ok()
+        };
+        assert!(matched(14, 24) && matched(14, 14) && matched(14, -1) && matched(-1, -1));
+        assert!(!matched(14, 9) && !matched(-1, 24));
     }
 
     #[test]

@@ -11,6 +11,11 @@ use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 
 use super::assemble::RowChange;
 
+/// Types that are made of floating point numbers, by `pg_type.typname`.
+const FLOATING: [&str; 11] = [
+    "float4", "float8", "_float4", "_float8", "point", "lseg", "line", "box", "path", "polygon", "circle",
+];
+
 /// A value as it is bound to a statement: as the source sent it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum BindValue {
@@ -118,16 +123,6 @@ pub enum BindError {
         /// The table.
         table: TableName,
     },
-    /// The value of a GENERATED ALWAYS AS IDENTITY column was changed, which no UPDATE can repeat.
-    #[error(
-        "an UPDATE changed identity column {column} of table {table}, which is GENERATED ALWAYS on the target"
-    )]
-    IdentityAlways {
-        /// The table.
-        table: TableName,
-        /// The column.
-        column: String,
-    },
 }
 
 /// A source table bound to its table on the target.
@@ -135,7 +130,8 @@ pub enum BindError {
 pub(super) struct BoundTable {
     relation: Relation,
     target: TargetTable,
-    columns: Vec<Option<TargetColumn>>,
+    /// Those that take the relation's columns, in the relation's order.
+    columns: Vec<TargetColumn>,
     key: Vec<u16>,
     row_match: RowMatch,
 }
@@ -143,8 +139,8 @@ pub(super) struct BoundTable {
 impl BoundTable {
     /// Binds a relation to the target's table by what [`super::shape::match_columns`] found.
     #[must_use]
-    pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<Option<TargetColumn>>) -> Self {
-        let (key, row_match) = identity(&relation, &target, &columns);
+    pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<TargetColumn>) -> Self {
+        let (key, row_match) = identity(&relation, &target);
         Self { relation, target, columns, key, row_match }
     }
 
@@ -186,7 +182,7 @@ impl BoundTable {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
         let mut values = Vec::with_capacity(self.columns.len());
-        for (index, value) in self.writable(new) {
+        for (index, value) in positioned(new) {
             written.push(index);
             values.push(self.needed(index, value, "insert the row")?);
         }
@@ -197,10 +193,11 @@ impl BoundTable {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
         let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
-        for (index, value) in self.writable(new) {
-            if self.is_identity_always(index) {
-                self.check_identity_unchanged(index, old, value)?;
-            } else if let Some(value) = bind_value(value) {
+        for (index, value) in positioned(new) {
+            if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
+                continue;
+            }
+            if let Some(value) = bind_value(value) {
                 written.push(index);
                 values.push(value);
             }
@@ -254,12 +251,6 @@ impl BoundTable {
         })
     }
 
-    /// The row's values that the target takes, with their positions.
-    fn writable<'a>(&'a self, tuple: &'a Tuple) -> impl Iterator<Item = (u16, &'a TupleValue)> {
-        let taken = self.columns.iter().zip(&tuple.columns).zip(0_u16..);
-        taken.filter_map(|((column, value), index)| column.is_some().then_some((index, value)))
-    }
-
     fn needed(&self, index: u16, value: &TupleValue, purpose: &'static str) -> Result<BindValue, BindError> {
         bind_value(value).ok_or_else(|| self.missing(index, purpose))
     }
@@ -276,25 +267,14 @@ impl BoundTable {
         self.column(index).is_some_and(|column| column.identity == ColumnIdentity::Always)
     }
 
-    fn check_identity_unchanged(
-        &self,
-        index: u16,
-        old: Option<&OldTuple>,
-        new: &TupleValue,
-    ) -> Result<(), BindError> {
-        let before = match old {
-            Some(OldTuple::Full(row)) => row.columns.get(usize::from(index)),
-            Some(OldTuple::Key(row)) if self.key.contains(&index) => row.columns.get(usize::from(index)),
-            _ => None,
-        };
-        match before {
-            Some(before) if before != new && *new != TupleValue::UnchangedToast => {
-                Err(BindError::IdentityAlways {
-                    table: self.name().clone(),
-                    column: self.column_name(index).to_owned(),
-                })
-            }
-            _ => Ok(()),
+    /// Whether an UPDATE may have changed a column; false only if the source showed that it did not: it always sends the
+    /// old key when that changed, and the whole old row with REPLICA IDENTITY FULL.
+    fn may_have_changed(&self, index: u16, old: Option<&OldTuple>, new: &TupleValue) -> bool {
+        let is_key = self.relation.columns.get(usize::from(index)).is_some_and(|column| column.key);
+        match old {
+            None => !is_key,
+            Some(OldTuple::Key(_)) if !is_key => true,
+            Some(old) => old_values(old).columns.get(usize::from(index)) != Some(new),
         }
     }
 
@@ -318,6 +298,9 @@ impl BoundTable {
             // Nothing to write, but the row must be there all the same (INV-6).
             return format!("SELECT 1 FROM {} WHERE {found} FOR UPDATE", self.only());
         }
+        if written.iter().any(|index| self.is_identity_always(*index)) {
+            return self.replace_sql(written, &found);
+        }
         let assignments: Vec<_> = written
             .iter()
             .zip(1..)
@@ -326,32 +309,60 @@ impl BoundTable {
         format!("UPDATE {} SET {} WHERE {found}", self.only(), assignments.join(", "))
     }
 
+    /// No UPDATE may name a GENERATED ALWAYS AS IDENTITY column (trap 22), so the row is taken out and put in again, with
+    /// what was not sent as it was. One statement: a row that is not there puts none in (INV-6).
+    fn replace_sql(&self, written: &[u16], found: &str) -> String {
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for column in self.target.columns.iter().filter(|column| !column.generated) {
+            let name = quote_ident(&column.name);
+            let place = written.iter().zip(1..).find(|(index, _)| self.column_name(**index) == column.name);
+            values.push(match place {
+                Some((_, place)) => format!("${place}::{}", column.cast),
+                None => format!("gone.{name}"),
+            });
+            names.push(name);
+        }
+        format!(
+            "WITH gone AS (DELETE FROM {} WHERE {found} RETURNING *) \
+             INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone",
+            self.only(),
+            self.target.name,
+            names.join(", "),
+            values.join(", ")
+        )
+    }
+
     /// The condition that finds the row, with parameters numbered from `first`.
     fn find_sql(&self, first: usize) -> String {
         match self.row_match {
             RowMatch::None => "false".into(),
             RowMatch::Key => {
-                let terms: Vec<_> =
-                    self.key_terms(first).map(|(name, value)| format!("{name} = {value}")).collect();
+                let terms: Vec<_> = self
+                    .key_terms(first)
+                    .map(|(column, name, value)| format!("{name} {} {value}", column.equality))
+                    .collect();
                 terms.join(" AND ")
             }
             RowMatch::WholeRow => {
-                let only = self.only();
-                format!("ctid = (SELECT ctid FROM {only} WHERE {} LIMIT 1)", self.whole_row_sql(first))
+                // Partitions number their rows each for itself (trap 11).
+                let place = match self.target.kind {
+                    TableKind::Ordinary => "ctid",
+                    TableKind::Partitioned => "tableoid, ctid",
+                };
+                let (only, found) = (self.only(), self.whole_row_sql(first));
+                format!("({place}) = (SELECT {place} FROM {only} WHERE {found} LIMIT 1)")
             }
         }
     }
 
     /// Rows are compared by the binary image of their values, which every type has (json and point have no
-    /// equality, citext has one that is too wide), except floating point, where one NaN has several images.
+    /// equality, that of citext is too wide), except where floating point is involved: there one NaN has several images,
+    /// and equality takes 0 for -0, so it is what they print that is compared.
     fn whole_row_sql(&self, first: usize) -> String {
-        let mut names = Vec::new();
-        let mut values = Vec::new();
-        let mut terms = Vec::new();
-        for (index, (name, value)) in self.key.iter().zip(self.key_terms(first)) {
-            let is_float = self.column(*index).is_some_and(|column| column.base_type.starts_with("float"));
-            if is_float {
-                terms.push(format!("{name} IS NOT DISTINCT FROM {value}"));
+        let (mut names, mut values, mut terms) = (Vec::new(), Vec::new(), Vec::new());
+        for (column, name, value) in self.key_terms(first) {
+            if FLOATING.contains(&column.base_type.as_str()) {
+                terms.push(format!("{name}::text IS NOT DISTINCT FROM {value}::text"));
             } else {
                 names.push(name);
                 values.push(value);
@@ -367,10 +378,11 @@ impl BoundTable {
         if terms.is_empty() { "true".into() } else { terms.join(" AND ") }
     }
 
-    fn key_terms(&self, first: usize) -> impl Iterator<Item = (String, String)> {
-        self.key.iter().zip(first..).map(|(index, place)| {
-            let cast = self.column(*index).map_or("text", |column| column.cast.as_str());
-            (quote_ident(self.column_name(*index)), format!("${place}::{cast}"))
+    /// The columns that find the row: each with its quoted name and its parameter.
+    fn key_terms(&self, first: usize) -> impl Iterator<Item = (&TargetColumn, String, String)> {
+        self.key.iter().zip(first..).filter_map(|(index, place)| {
+            let column = self.column(*index)?;
+            Some((column, quote_ident(&column.name), format!("${place}::{}", column.cast)))
         })
     }
 
@@ -382,7 +394,7 @@ impl BoundTable {
     }
 
     fn column(&self, index: u16) -> Option<&TargetColumn> {
-        self.columns.get(usize::from(index)).and_then(Option::as_ref)
+        self.columns.get(usize::from(index))
     }
 
     fn column_name(&self, index: u16) -> &str {
@@ -391,11 +403,7 @@ impl BoundTable {
 }
 
 /// The columns that find a row, and how.
-fn identity(
-    relation: &Relation,
-    target: &TargetTable,
-    columns: &[Option<TargetColumn>],
-) -> (Vec<u16>, RowMatch) {
+fn identity(relation: &Relation, target: &TargetTable) -> (Vec<u16>, RowMatch) {
     let positions = |wanted: &dyn Fn(usize) -> bool| -> Vec<u16> {
         (0..relation.columns.len())
             .filter(|index| wanted(*index))
@@ -418,9 +426,14 @@ fn identity(
             if !key.is_empty() && key.len() == target.primary_key.len() {
                 return (key, RowMatch::Key);
             }
-            (positions(&|index| columns.get(index).is_some_and(Option::is_some)), RowMatch::WholeRow)
+            (positions(&|_| true), RowMatch::WholeRow)
         }
     }
+}
+
+/// A row's values with their positions.
+fn positioned(tuple: &Tuple) -> impl Iterator<Item = (u16, &TupleValue)> {
+    (0_u16..).zip(&tuple.columns)
 }
 
 const fn old_values(old: &OldTuple) -> &Tuple {

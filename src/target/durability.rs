@@ -57,6 +57,15 @@ impl DurableLsn {
     }
 }
 
+/// SQL expression: the end of the last WAL record. Where that record ends with its page (or segment), the insert position is
+/// already behind the next page's header, which nothing flushes before there is another record: waiting for it could
+/// take forever on a quiet server. Header sizes: `SizeOfXLogShortPHD`, `SizeOfXLogLongPHD` in `xlog_internal.h`.
+pub const WAL_END: &str = "SELECT CASE
+        WHEN (p - '0/0') % pg_size_bytes(current_setting('wal_segment_size')) = 40 THEN p - 40::numeric
+        WHEN (p - '0/0') % current_setting('wal_block_size')::numeric = 24 THEN p - 24::numeric
+        ELSE p END
+    FROM pg_current_wal_insert_lsn() AS p";
+
 /// How often the target is asked how far it has flushed, while something waits for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Receipts remembered at once (INV-11). More are thinned out: a later one covers the earlier ones.

@@ -10,5 +10,5 @@ pub mod schema;
 pub mod sequences;
 mod table;
 
-pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn};
+pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
 pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table};

@@ -4,6 +4,7 @@
 use crate::connection::SqlSession;
 use crate::model::Lsn;
 
+use super::durability::WAL_END;
 use super::records::{MigrationIdentity, RecordError};
 
 /// Name of the only stream there is; several will share the table once changes are applied in parallel.
@@ -52,8 +53,10 @@ pub struct Progress {
 pub async fn read(target: &SqlSession) -> Result<Option<Progress>, RecordError> {
     let row = target
         .query_opt(
-            "SELECT source_system_id, slot, commit_lsn::text, pg_current_wal_insert_lsn()::text
-             FROM pgsluice.progress WHERE stream = $1",
+            &format!(
+                "SELECT source_system_id, slot, commit_lsn::text, ({WAL_END})::text
+                 FROM pgsluice.progress WHERE stream = $1"
+            ),
             &[&MAIN_STREAM],
         )
         .await?;

@@ -31,6 +31,9 @@ pub struct TargetColumn {
     pub name: String,
     /// Its type as SQL for a cast that cannot cut or round a value (no type modifier).
     pub cast: String,
+    /// The operator that its type's default B-tree class calls equality: `=`, or `OPERATOR(schema.=)` for a type whose
+    /// operators are not in `pg_catalog` (citext).
+    pub equality: String,
     /// The type a domain is made of, or the type itself: `typname` if built in, else `schema.typname`.
     pub base_type: String,
     /// `atttypmod`; -1 for none.
@@ -63,7 +66,14 @@ SELECT c.relkind::text, a.attname::text,
        CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname::text
             ELSE format('%s.%s', bn.nspname, b.typname) END AS base_type,
        a.atttypmod, t.typtype = 'd', a.attgenerated <> '', a.attidentity::text,
-       coalesce(a.attnum = ANY (pk.conkey), false)
+       coalesce(a.attnum = ANY (pk.conkey), false),
+       coalesce((SELECT format('OPERATOR(%I.%s)', opn.nspname, op.oprname)
+                 FROM pg_opclass class JOIN pg_am am ON am.oid = class.opcmethod AND am.amname = 'btree'
+                 JOIN pg_amop member ON member.amopfamily = class.opcfamily AND member.amopstrategy = 3
+                      AND member.amoplefttype = class.opcintype AND member.amoprighttype = class.opcintype
+                 JOIN pg_operator op ON op.oid = member.amopopr
+                 JOIN pg_namespace opn ON opn.oid = op.oprnamespace AND opn.nspname <> 'pg_catalog'
+                 WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '=')
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -104,6 +114,7 @@ pub async fn read(
         table.columns.push(TargetColumn {
             name: column,
             cast: row.get(2),
+            equality: row.get(9),
             base_type: row.get(3),
             type_modifier: row.get(4),
             is_domain: row.get(5),

@@ -21,6 +21,7 @@ fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> Bound
     let column = |name: &str, base: &str| TargetColumn {
         name: name.into(),
         cast: base.into(),
+        equality: "=".into(),
         base_type: base.into(),
         type_modifier: -1,
         is_domain: false,
@@ -34,8 +35,10 @@ fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> Bound
         primary_key: primary_key.iter().map(|name| (*name).into()).collect(),
         columns: columns.clone(),
     };
-    BoundTable::new(relation, target, columns.into_iter().map(Some).collect())
+    BoundTable::new(relation, target, columns)
 }
+
+const UNCHANGED: TupleValue = TupleValue::UnchangedToast;
 
 fn text(value: &'static str) -> TupleValue {
     TupleValue::Text(Bytes::from_static(value.as_bytes()))
@@ -52,7 +55,7 @@ fn bound(value: &'static str) -> BindValue {
 #[test]
 fn an_unchanged_toasted_value_stays_out_of_the_update() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
-    let new = row([text("1"), TupleValue::UnchangedToast, text("2.5")]);
+    let new = row([text("1"), UNCHANGED, text("2.5")]);
     let change = table.bind(&RowChange::Update { old: None, new }).expect("it binds");
     assert_eq!(
         table.sql(&change.key),
@@ -65,7 +68,7 @@ fn an_unchanged_toasted_value_stays_out_of_the_update() {
 fn a_changed_key_finds_the_row_by_its_old_value_and_keeps_the_toasted_one() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
     let old = Some(OldTuple::Key(row([text("1"), TupleValue::Null, TupleValue::Null])));
-    let new = row([text("9"), TupleValue::UnchangedToast, TupleValue::Null]);
+    let new = row([text("9"), UNCHANGED, TupleValue::Null]);
     let change = table.bind(&RowChange::Update { old, new }).expect("it binds");
     assert_eq!(change.values, [bound("9"), BindValue::Null, bound("1")]);
 }
@@ -77,8 +80,8 @@ fn a_table_without_a_key_changes_one_of_its_equal_rows() {
     let change = table.bind(&RowChange::Delete { old }).expect("it binds");
     assert_eq!(
         table.sql(&change.key),
-        "DELETE FROM ONLY \"public\".\"items\" WHERE ctid = (SELECT ctid FROM ONLY \"public\".\"items\" \
-         WHERE \"price\" IS NOT DISTINCT FROM $3::float8 AND \
+        "DELETE FROM ONLY \"public\".\"items\" WHERE (ctid) = (SELECT ctid FROM ONLY \"public\".\"items\" \
+         WHERE \"price\"::text IS NOT DISTINCT FROM $3::float8::text AND \
          ROW(\"id\", \"name\")::record OPERATOR(pg_catalog.*=) ROW($1::int4, $2::text)::record LIMIT 1)"
     );
     assert_eq!(change.values, [bound("1"), BindValue::Null, bound("2")]);
@@ -99,23 +102,60 @@ fn a_row_that_does_not_fit_its_shape_or_lacks_its_key_is_refused() {
     assert!(matches!(table.bind(&RowChange::Insert { new: narrow }), Err(BindError::WrongWidth { .. })));
     let keyless = OldTuple::Key(row([TupleValue::Null, TupleValue::Null, TupleValue::Null]));
     assert!(matches!(table.bind(&RowChange::Delete { old: keyless }), Err(BindError::MissingValue { .. })));
-    let unsent = row([text("1"), TupleValue::UnchangedToast, text("2")]);
+    let unsent = row([text("1"), UNCHANGED, text("2")]);
     assert!(matches!(table.bind(&RowChange::Insert { new: unsent }), Err(BindError::MissingValue { .. })));
 }
 
-#[test]
-fn a_value_of_a_generated_always_identity_is_inserted_but_never_updated() {
-    let mut table = table(ReplicaIdentity::Default, &["id"], &["id"]);
-    for columns in [&mut table.columns] {
-        if let Some(Some(column)) = columns.first_mut() {
-            column.identity = ColumnIdentity::Always;
-        }
+fn with_identity_always(mut table: BoundTable, name: &str) -> BoundTable {
+    for column in table.columns.iter_mut().filter(|column| column.name == name) {
+        column.identity = ColumnIdentity::Always;
     }
-    let new = row([text("1"), text("a"), text("2")]);
-    let insert = table.bind(&RowChange::Insert { new: new.clone() }).expect("it binds");
+    table
+}
+
+#[test]
+fn a_value_of_a_generated_always_identity_is_inserted_and_never_named_by_an_update() {
+    let table = with_identity_always(table(ReplicaIdentity::Default, &["id"], &["id"]), "id");
+    let new = row([text("1"), UNCHANGED, text("2")]);
+    let insert = table.bind(&RowChange::Insert { new: row([text("1"), text("a"), text("2")]) }).expect("it binds");
     assert!(table.sql(&insert.key).contains("OVERRIDING SYSTEM VALUE"));
     let update = table.bind(&RowChange::Update { old: None, new: new.clone() }).expect("it binds");
     assert!(!table.sql(&update.key).contains("SET \"id\""), "trap 22");
     let old = Some(OldTuple::Key(row([text("7"), TupleValue::Null, TupleValue::Null])));
-    assert!(matches!(table.bind(&RowChange::Update { old, new }), Err(BindError::IdentityAlways { .. })));
+    let moved = table.bind(&RowChange::Update { old, new }).expect("it binds");
+    assert_eq!(
+        table.sql(&moved.key),
+        "WITH gone AS (DELETE FROM ONLY \"public\".\"items\" WHERE \"id\" = $3::int4 RETURNING *) \
+         INSERT INTO \"public\".\"items\" (\"id\", \"name\", \"price\") OVERRIDING SYSTEM VALUE \
+         SELECT $1::int4, gone.\"name\", $2::float8 FROM gone"
+    );
+    assert_eq!(moved.values, [bound("1"), bound("2"), bound("7")]);
+}
+
+#[test]
+fn an_identity_that_is_no_key_is_written_because_the_source_does_not_say_whether_it_changed() {
+    let table = with_identity_always(table(ReplicaIdentity::Default, &["name"], &["name"]), "id");
+    let new = row([text("1"), text("a"), text("2")]);
+    let update = table.bind(&RowChange::Update { old: None, new }).expect("it binds");
+    assert!(table.sql(&update.key).starts_with("WITH gone"), "{}", table.sql(&update.key));
+}
+
+#[test]
+fn rows_of_a_partitioned_table_without_a_key_are_found_by_partition_and_place() {
+    let mut table = table(ReplicaIdentity::Full, &["id", "name", "price"], &[]);
+    table.target.kind = TableKind::Partitioned;
+    let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
+    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    assert!(table.sql(&change.key).contains("(tableoid, ctid) = (SELECT tableoid, ctid FROM \"public\""), "trap 11");
+}
+
+#[test]
+fn a_key_is_compared_by_its_types_own_equality() {
+    let mut table = table(ReplicaIdentity::Default, &["name"], &["name"]);
+    for column in table.columns.iter_mut().filter(|column| column.name == "name") {
+        column.equality = "OPERATOR(public.=)".into();
+    }
+    let old = OldTuple::Key(row([TupleValue::Null, text("a"), TupleValue::Null]));
+    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    assert!(table.sql(&change.key).ends_with(r#"WHERE "name" OPERATOR(public.=) $1::text"#));
 }
