@@ -17,6 +17,7 @@ mod materialized_views;
 mod prepared_transactions;
 mod recovery;
 mod replica_identity;
+mod replica_triggers;
 mod same_server;
 mod source_privileges;
 mod tables;
@@ -110,6 +111,7 @@ async fn before_the_beginning(context: &Context<'_>) -> Result<Vec<Finding>, Pre
     findings.extend(prepared_transactions::check(context).await?);
     findings.extend(long_transactions::check(context).await?);
     findings.extend(foreign_keys::check(context).await?);
+    findings.extend(replica_triggers::check(context).await?);
     findings.extend(connections::check(context).await?);
     findings.extend(target_empty::check(context).await?);
     findings.extend(target_schema::check(context).await?);

@@ -351,7 +351,9 @@ impl Applier {
             Ok(statement) => statement,
             Err(error) => {
                 let table = table.name().clone();
-                return Err(self.first_failure(StreamError::Prepare { table, op: key.op.as_str(), error }).await);
+                return Err(self
+                    .first_failure(StreamError::Prepare { table, op: key.op.as_str(), error })
+                    .await);
             }
         };
         self.statements.insert(key, statement.clone());

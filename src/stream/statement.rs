@@ -12,9 +12,8 @@ use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 use super::assemble::RowChange;
 
 /// Types that are made of floating point numbers, by `pg_type.typname`.
-const FLOATING: [&str; 11] = [
-    "float4", "float8", "_float4", "_float8", "point", "lseg", "line", "box", "path", "polygon", "circle",
-];
+const FLOATING: [&str; 11] =
+    ["float4", "float8", "_float4", "_float8", "point", "lseg", "line", "box", "path", "polygon", "circle"];
 
 /// A value as it is bound to a statement: as the source sent it.
 #[derive(Clone, PartialEq, Eq)]

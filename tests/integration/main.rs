@@ -17,6 +17,8 @@ mod replication_connection;
 mod row_comparison;
 mod slot;
 mod snapshot;
+mod stream_exactness;
+mod stream_faults;
 mod stream_traps;
 mod sudden_death;
 mod whole_migration;
@@ -28,6 +30,8 @@ version_pairs::version_pairs! {
         whole_migration::every_kind_of_row_and_change_arrives,
         whole_migration::sequences_end_exactly_as_they_were,
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+        stream_exactness::rows_that_are_hard_to_find_are_found,
+        stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
     }
     pair_14_17 { 14 => 17:
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
@@ -38,6 +42,10 @@ version_pairs::version_pairs! {
         whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
         whole_migration::sigterm_stops_within_five_seconds_and_the_next_start_resumes,
         sudden_death::killed_at_50_random_moments_the_rows_are_identical_in_the_end,
+        stream_exactness::rows_that_are_hard_to_find_are_found,
+        stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,
+        stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
+        stream_exactness::the_neighbour_database_stays_where_it_is,
     }
     pair_14_18 { 14 => 18:
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
@@ -46,6 +54,8 @@ version_pairs::version_pairs! {
         whole_migration::sequences_end_exactly_as_they_were,
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
         sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
+        stream_exactness::rows_that_are_hard_to_find_are_found,
+        stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
     }
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -58,5 +68,9 @@ version_pairs::version_pairs! {
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
         whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
         sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
+        stream_exactness::rows_that_are_hard_to_find_are_found,
+        stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,
+        stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
+        stream_exactness::the_neighbour_database_stays_where_it_is,
     }
 }

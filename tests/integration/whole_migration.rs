@@ -160,7 +160,7 @@ pub(crate) async fn sigterm_stops_within_five_seconds_and_the_next_start_resumes
 }
 
 /// The statements of a file, separated by line ends after semicolons; `--` lines are comments.
-fn statements(file: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn statements(file: &str) -> impl Iterator<Item = &str> {
     let start = file.find('\n').map_or(0, |end| end + 1);
     file[start..].split(";\n").filter(|statement| !statement.trim().is_empty())
 }

@@ -117,7 +117,8 @@ fn with_identity_always(mut table: BoundTable, name: &str) -> BoundTable {
 fn a_value_of_a_generated_always_identity_is_inserted_and_never_named_by_an_update() {
     let table = with_identity_always(table(ReplicaIdentity::Default, &["id"], &["id"]), "id");
     let new = row([text("1"), UNCHANGED, text("2")]);
-    let insert = table.bind(&RowChange::Insert { new: row([text("1"), text("a"), text("2")]) }).expect("it binds");
+    let insert =
+        table.bind(&RowChange::Insert { new: row([text("1"), text("a"), text("2")]) }).expect("it binds");
     assert!(table.sql(&insert.key).contains("OVERRIDING SYSTEM VALUE"));
     let update = table.bind(&RowChange::Update { old: None, new: new.clone() }).expect("it binds");
     assert!(!table.sql(&update.key).contains("SET \"id\""), "trap 22");
@@ -146,7 +147,10 @@ fn rows_of_a_partitioned_table_without_a_key_are_found_by_partition_and_place() 
     table.target.kind = TableKind::Partitioned;
     let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
     let change = table.bind(&RowChange::Delete { old }).expect("it binds");
-    assert!(table.sql(&change.key).contains("(tableoid, ctid) = (SELECT tableoid, ctid FROM \"public\""), "trap 11");
+    assert!(
+        table.sql(&change.key).contains("(tableoid, ctid) = (SELECT tableoid, ctid FROM \"public\""),
+        "trap 11"
+    );
 }
 
 #[test]
