@@ -103,7 +103,7 @@ INSERT INTO key_float VALUES ('-0', 'a'), ('NaN', 'b'), ('-Infinity', 'c'), (0.1
 INSERT INTO key_domain VALUES ('a', '1'), ('b  ', '2');
 INSERT INTO key_enum VALUES ('sad', '1'), ('ok', '2');
 INSERT INTO key_moods VALUES ('{sad,ok}', '1'), ('{}', '2'), ('[5:6]={ok,ok}', '3'), ('{NULL}', '4');
-INSERT INTO key_pair VALUES ((1, 'x,"y'), '1'), ((NULL, NULL), '2'), ((2, ''), '3');
+INSERT INTO key_pair VALUES (ROW(1, 'x,"y')::pair, '1'), (ROW(NULL, NULL)::pair, '2'), (ROW(2, '')::pair, '3');
 INSERT INTO key_bytes VALUES ('', '1'), ('\x00', '2'), ('\xdeadbeef', '3');
 INSERT INTO key_time VALUES ('2024-10-27 02:30+02', '1 mon', '1'), ('-infinity', '-1 year 3 days', '2'), ('0044-03-15 00:00+00 BC', '0', '3'), ('infinity', '00:00:00.000001', '4');
 INSERT INTO key_letter VALUES ('a', 'n', '1'), ('', 'other name', '2'), ('"', '', '3');
@@ -112,16 +112,16 @@ INSERT INTO key_json VALUES ('{"b": 1, "a": [1.0, null]}', '1'), ('null', '2'), 
 INSERT INTO key_bits VALUES (B'1', '00000000-0000-0000-0000-000000000001', true, '1'), (B'', '00000000-0000-0000-0000-000000000002', false, '2');
 INSERT INTO key_covering SELECT i, 'v' FROM generate_series(1, 5) i;
 INSERT INTO "63 bytes: äöü€ 'quoted' ""twice"" and just as long as a name" SELECT i, 'ä', '$2', E'\\''' FROM generate_series(1, 4) i;
-INSERT INTO full_mixed SELECT i % 2, '{"a":  1}', point(0, i % 3), 'C', 'NaN', '{NaN,-0}', repeat('t', i % 2) FROM generate_series(1, 12) i;
+INSERT INTO full_mixed SELECT i % 2, '{"a":  1}'::json, point(0, i % 3), 'C', 'NaN'::float8, '{NaN,-0}'::float8[], repeat('t', i % 2) FROM generate_series(1, 12) i;
 INSERT INTO full_mixed SELECT NULL FROM generate_series(1, 4);
 INSERT INTO full_mixed (c) VALUES ('x'), ('X'), ('x');
 INSERT INTO full_mixed (a, f, fs) VALUES (9, 'Infinity'::float8 - 'Infinity', ARRAY['Infinity'::float8 - 'Infinity']), (9, 'NaN', '{NaN}');
 INSERT INTO full_floats VALUES ('0', '-0', '(0,0),(-0,1)'), ('-0', '0', '(0,0),(0,1)'), ('0', '0', '(0,0),(0,1)'), (NULL, NULL, NULL), ('NaN', 1e-320, NULL);
 INSERT INTO full_big SELECT jsonb_build_object('a', repeat(md5(i::text), 200)), repeat(md5((i % 3)::text), 200) FROM generate_series(1, 6) i;
-INSERT INTO full_odd SELECT '<a/>', '[1.0,2.50)', (1, 'b'), ARRAY[(1, 'x')::pair, NULL], '{ok}', 'abc', 'x', 1.50, '30 days', 'K' FROM generate_series(1, 3);
+INSERT INTO full_odd SELECT '<a/>'::xml, '[1.0,2.50)'::numrange, ROW(1, 'b')::pair, ARRAY[ROW(1, 'x')::pair, NULL], '{ok}'::mood[], 'abc', 'x', 1.50, '30 days'::interval, 'K' FROM generate_series(1, 3);
 INSERT INTO full_odd (n, i, c, k) VALUES (1.5, '1 mon', 'x ', 'k'), (1.5, '1 mon', 'x', 'K'), (NULL, NULL, NULL, NULL);
 INSERT INTO full_generated SELECT i % 2 FROM generate_series(1, 5) i;
-INSERT INTO full_with_key SELECT i, '[1, 2]', repeat(md5(i::text), 200) FROM generate_series(1, 5) i;
+INSERT INTO full_with_key SELECT i, '[1, 2]'::json, repeat(md5(i::text), 200) FROM generate_series(1, 5) i;
 INSERT INTO no_columns SELECT FROM generate_series(1, 5);
 INSERT INTO identity_key (net, big) SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 5) i;
 INSERT INTO identity_beside (k, big) SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 5) i;

@@ -21,7 +21,7 @@ UPDATE key_enum SET v = 'u';
 UPDATE key_moods SET v = v || 'u';
 UPDATE key_moods SET k = '{happy,NULL}' WHERE k = '{sad,ok}';
 UPDATE key_pair SET v = v || 'u' WHERE (k).a IS NOT NULL;
-UPDATE key_pair SET k = (9, 'nine') WHERE (k).a = 1;
+UPDATE key_pair SET k = ROW(9, 'nine')::pair WHERE (k).a = 1;
 DELETE FROM key_pair WHERE (k).a IS NULL;
 UPDATE key_bytes SET v = v || 'u';
 DELETE FROM key_bytes WHERE k = '';
@@ -60,7 +60,7 @@ DELETE FROM full_big WHERE t = repeat(md5('0'), 200) AND j->>'a' = repeat(md5('3
 BEGIN; UPDATE full_big SET t = repeat(md5('new'), 200); UPDATE full_big SET j = j || '{"z": 1}'; COMMIT;
 UPDATE full_odd SET n = 2 WHERE n::text = '1.5' AND k::text = 'K';
 DELETE FROM full_odd WHERE ctid = (SELECT max(ctid) FROM full_odd WHERE x IS NOT NULL);
-UPDATE full_odd SET p = (NULL, NULL), ps = '{}', m = NULL WHERE x IS NOT NULL;
+UPDATE full_odd SET p = ROW(NULL, NULL)::pair, ps = '{}', m = NULL WHERE x IS NOT NULL;
 UPDATE full_odd SET c = 'y' WHERE n IS NULL;
 UPDATE full_generated SET a = 5 WHERE ctid = (SELECT max(ctid) FROM full_generated WHERE a = 0);
 DELETE FROM full_generated WHERE ctid = (SELECT max(ctid) FROM full_generated WHERE a = 1);

@@ -1,8 +1,6 @@
 //! What may happen to connections and servers while changes are applied. Whatever it is, no change is lost, none comes
 //! twice, and none is passed over. What other replicators trip over is in `stream_traps`.
 
-use std::time::Duration;
-
 use nix::sys::signal::Signal;
 use pgsluice::demo::cluster::StopMode;
 use pgsluice::demo::replicator::Replicator;
