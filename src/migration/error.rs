@@ -1,7 +1,7 @@
 //! Why a migration ended, and with which exit code.
 
 use crate::cli::Exit;
-use crate::connection::ConnectError;
+use crate::connection::{ConnectError, SqlError};
 use crate::cutover::CutoverError;
 use crate::model::Side;
 use crate::preflight::{Finding, PreflightError, Severity};
@@ -47,7 +47,7 @@ pub enum MigrationError {
         side: Side,
         /// What it answered.
         #[source]
-        error: tokio_postgres::Error,
+        error: SqlError,
     },
     /// Preflight itself failed.
     #[error(transparent)]
@@ -85,7 +85,7 @@ impl MigrationError {
     /// A server's refusal.
     #[must_use]
     pub fn sql(side: Side, error: tokio_postgres::Error) -> Self {
-        Self::Sql { side, error }
+        Self::Sql { side, error: error.into() }
     }
 
     /// The record on the target is not of these two databases.

@@ -55,7 +55,9 @@ impl Operation {
                     return Ok(());
                 }
                 Happened::StreamEnded(halted) => {
-                    self.finish_cutover().await;
+                    if let Some(committed) = self.end_cutover_without_stream().await {
+                        return self.migration.serve_cut_over(commands, Some(committed)).await;
+                    }
                     return halted.map_or(Ok(()), |halted| Err(self.halt(halted)));
                 }
                 Happened::Command(command) => self.answer(command).await,
@@ -63,7 +65,7 @@ impl Operation {
                     self.running = None;
                     if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
                         tasks.drain(STREAM_GRACE).await;
-                        self.migration.record_cut_over().await?;
+                        self.migration.record_cut_over().await;
                         return self.migration.serve_cut_over(commands, None).await;
                     }
                 }
@@ -149,6 +151,22 @@ impl Operation {
         if let Some(running) = &mut self.running {
             let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
         }
+    }
+
+    /// Without a stream a cutover cannot prove anything: it is rolled back, and its clients are let go on, however long
+    /// their adapters take. Past the point of no return it needs no stream, and comes back to be finished.
+    async fn end_cutover_without_stream(&mut self) -> Option<RunningCutover> {
+        let mut running = self.running.take()?;
+        if running.abort().is_err() && running.report().outcome == Outcome::Running {
+            return Some(running);
+        }
+        tokio::select! {
+            _ = running.finished() => {}
+            () = self.migration.shutdown.requested() => {
+                let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
+            }
+        }
+        None
     }
 
     fn halt(&self, halted: StreamHalted) -> MigrationError {

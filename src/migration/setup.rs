@@ -11,7 +11,8 @@ use crate::config::{Config, SchemaMode};
 use crate::connection::SqlSession;
 use crate::runtime::Shutdown;
 use crate::snapshot::{self, SnapshotContext};
-use crate::source::slot::{OldTransaction, WhenActive};
+use crate::source::SourceTable;
+use crate::source::slot::{ExportedSlot, OldTransaction, WhenActive};
 use crate::source::{catalog, publication, slot};
 use crate::target::records::{self, MigrationIdentity, RecordedPhase};
 use crate::target::{gate, progress, schema};
@@ -91,16 +92,33 @@ impl Setup<'_> {
         )
         .await?;
         self.board.update(|status| status.problem = None);
+        if let Err(error) = self.copy_under(&exported, &tables).await {
+            // The snapshot is of no more use, and its slot would keep the source's WAL for nobody.
+            drop(exported);
+            if let Err(left) = slot::drop_slot(&self.source, slot_name, WhenActive::TerminateOurs).await {
+                tracing::warn!(error = %left, slot = slot_name, "the slot of the failed copy stays on the source and keeps its WAL");
+            }
+            return Err(error);
+        }
+        let begin = progress::begin_sql(self.identity, exported.consistent_lsn);
+        let next = RecordedPhase::Indexes.record_sql();
+        self.in_one_transaction(&format!("{begin}; {next}")).await
+    }
+
+    async fn copy_under(
+        &self,
+        exported: &ExportedSlot,
+        tables: &[SourceTable],
+    ) -> Result<(), MigrationError> {
         let timeline = timeline(&self.source).await?;
         records::slot_created(&self.target, exported.consistent_lsn, timeline).await?;
-
         self.board.enter(Phase::Snapshot);
         let context = SnapshotContext {
             source: &self.config.source.connection,
             target: &self.config.target.connection,
             snapshot_name: &exported.snapshot_name,
-            slot: slot_name,
-            tables: &tables,
+            slot: &self.identity.slot,
+            tables,
             config: &self.config.snapshot,
             board: self.board,
             metrics: self.metrics,
@@ -108,9 +126,7 @@ impl Setup<'_> {
         };
         let summary = snapshot::copy_all(context).await?;
         tracing::info!(rows = summary.rows, bytes = summary.bytes, "copied");
-        let begin = progress::begin_sql(self.identity, exported.consistent_lsn);
-        let next = RecordedPhase::Indexes.record_sql();
-        self.in_one_transaction(&format!("{begin}; {next}")).await
+        Ok(())
     }
 
     /// Creating the slot waits for every transaction of the source that is older: say which (trap 18).
@@ -159,13 +175,14 @@ impl Setup<'_> {
     }
 }
 
-fn names(tables: &[catalog::SourceTable]) -> Vec<crate::model::TableName> {
+fn names(tables: &[SourceTable]) -> Vec<crate::model::TableName> {
     tables.iter().map(|table| table.name.clone()).collect()
 }
 
+/// The timeline that is written now: the control file may still name the one before a promotion.
 async fn timeline(source: &SqlSession) -> Result<i32, MigrationError> {
     let row = source
-        .query_one("SELECT timeline_id FROM pg_control_checkpoint()", &[])
+        .query_one("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", &[])
         .await
         .map_err(|error| MigrationError::sql(crate::model::Side::Source, error))?;
     Ok(row.get(0))

@@ -13,7 +13,7 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::cutover::{self, CutoverContext, RunningCutover};
 use crate::model::Side;
 use crate::preflight::{self, Finding, Severity, Stage};
-use crate::runtime::Shutdown;
+use crate::runtime::{Backoff, Shutdown};
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::target::records::{self, MigrationIdentity, MigrationRecord, RecordedPhase};
 use crate::target::{gate, lock};
@@ -27,6 +27,12 @@ use super::status::{Phase, StatusBoard};
 
 /// How long removing the open gate's triggers may wait for locks: clients are at work on the target by then.
 const GATE_REMOVAL_WAIT: Duration = Duration::from_secs(5);
+
+/// How long setting up may take to clean up after itself when the program is stopped.
+const CLEAN_UP_GRACE: Duration = Duration::from_secs(4);
+/// Delays between tries of what must be recorded in the end.
+const RECORD_RETRY_FIRST: Duration = Duration::from_millis(200);
+const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(10);
 
 /// What a migration needs.
 #[derive(Debug)]
@@ -57,7 +63,11 @@ impl Migration {
             loop {
                 tokio::select! {
                     prepared = &mut prepare => break prepared?,
-                    () = self.shutdown.requested() => return Ok(()),
+                    () = self.shutdown.requested() => {
+                        // What is under way cleans up after itself: no slot and no statement may outlive us unread.
+                        let _ = tokio::time::timeout(CLEAN_UP_GRACE, &mut prepare).await;
+                        return Ok(());
+                    }
                     Some(command) = commands.recv() => refuse(command, &self.board),
                 }
             }
@@ -70,10 +80,17 @@ impl Migration {
 
     /// Everything up to the moment in which changes are applied.
     async fn prepare(&self) -> Result<Prepared, MigrationError> {
-        let source = self.connect(Side::Source).await?;
         let mut target = self.connect(Side::Target).await?;
         lock::become_replicator(&target).await?;
         lock::wait_for_predecessors(&target).await?;
+        if let Some(record) = records::read(&target).await?
+            && record.phase == RecordedPhase::CutOver
+            && let (_, Some(finishing)) = self.recover_cutover(&record).await?
+        {
+            // The source may have been switched off by now, and is not needed.
+            return Ok(Prepared::CutOver(finishing));
+        }
+        let source = self.connect(Side::Source).await?;
         let identity = identify(&self.config, &source, &target).await?;
         let record = match records::read(&target).await? {
             Some(record) if record.identity == identity => record,
@@ -184,14 +201,26 @@ impl Migration {
                 Some(command) => super::operation::answer_cut_over(command, &self.board, finishing.as_ref()),
                 None => {
                     finishing = None;
-                    self.record_cut_over().await?;
+                    self.record_cut_over().await;
                 }
             }
         }
     }
 
     /// Remembers on the target that the migration is over.
-    pub(super) async fn record_cut_over(&self) -> Result<(), MigrationError> {
+    pub(super) async fn record_cut_over(&self) {
+        let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
+        while let Err(error) = self.try_to_record_cut_over().await {
+            // The cutover stands: the journal says so, and the next start would find it there.
+            tracing::warn!(%error, "the target is the primary, and the migration's record does not say so yet");
+            tokio::select! {
+                () = self.shutdown.requested() => return,
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    async fn try_to_record_cut_over(&self) -> Result<(), MigrationError> {
         let target = self.connect(Side::Target).await?;
         records::enter(&target, RecordedPhase::CutOver).await?;
         // The gate is open; its triggers cost every statement a little until they are gone.

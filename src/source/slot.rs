@@ -172,6 +172,16 @@ pub enum SlotError {
         /// Its name.
         slot: String,
     },
+    /// The slot of that name is not ours to drop.
+    #[error(
+        "replication slot \"{slot}\" of the source belongs to database \"{database}\" or another plugin, not to this migration"
+    )]
+    Foreign {
+        /// Its name.
+        slot: String,
+        /// Its database; empty for a physical slot.
+        database: String,
+    },
     /// `max_replication_slots` is reached.
     #[error("all replication slots of the source are in use")]
     NoneFree,
@@ -218,6 +228,10 @@ impl SlotError {
             Self::AlreadyExists { slot } => format!(
                 "If nobody needs it, SELECT pg_drop_replication_slot('{slot}'); otherwise choose another name with source.slot."
             ),
+            Self::Foreign { .. } => {
+                "Choose another name with source.slot: slots are shared by all databases of a server."
+                    .to_owned()
+            }
             Self::NoneFree => {
                 "Drop slots nobody reads (SELECT slot_name, active FROM pg_replication_slots), or raise \
                  max_replication_slots and restart the source."
@@ -242,9 +256,11 @@ impl SlotError {
             Self::Replication(error) => error.disposition(),
             Self::Sql(error) => error.disposition(),
             Self::Stopped | Self::Active { .. } => Disposition::Retry,
-            Self::Name { .. } | Self::AlreadyExists { .. } | Self::NoneFree | Self::Answer { .. } => {
-                Disposition::WaitForOperator { remedy: self.remedy() }
-            }
+            Self::Name { .. }
+            | Self::AlreadyExists { .. }
+            | Self::Foreign { .. }
+            | Self::NoneFree
+            | Self::Answer { .. } => Disposition::WaitForOperator { remedy: self.remedy() },
         }
     }
 }
@@ -303,7 +319,12 @@ async fn try_create(
             answer = &mut creation => {
                 return answer?.into_iter().next().ok_or(SlotError::Answer { column: "a row" });
             }
-            () = tokio::time::sleep(LOOK_INTERVAL) => on_wait(&waited_for(observer, pid).await?),
+            () = tokio::time::sleep(LOOK_INTERVAL) => {
+                // Who is waited for is only told: a watcher that is lost must not leave the creation behind.
+                if let Ok(older) = waited_for(observer, pid).await {
+                    on_wait(&older);
+                }
+            }
             () = shutdown.requested() => break,
         }
     }
@@ -440,6 +461,7 @@ pub async fn drop_slot(
     when_active: WhenActive,
 ) -> Result<DroppedSlot, SlotError> {
     let Some(state) = inspect(source, slot).await? else { return Ok(DroppedSlot::Absent) };
+    refuse_foreign(source, slot, &state).await?;
     if let Some(pid) = state.active_pid {
         if when_active == WhenActive::Refuse || !terminate_ours(source, pid).await? {
             return Err(SlotError::Active { slot: slot.to_owned(), pid });
@@ -454,6 +476,17 @@ pub async fn drop_slot(
         )
         .await?;
     Ok(if dropped == 0 { DroppedSlot::Absent } else { DroppedSlot::Dropped })
+}
+
+/// Slots are of the whole cluster: one of another database or plugin is somebody else's, whatever its name.
+async fn refuse_foreign(source: &SqlSession, slot: &str, state: &SlotState) -> Result<(), SlotError> {
+    let row = source.query_one("SELECT current_database()::text", &[]).await?;
+    let is_ours = state.database.as_deref() == Some(row.get::<_, &str>(0))
+        && state.plugin.as_deref() == Some("pgoutput");
+    if is_ours {
+        return Ok(());
+    }
+    Err(SlotError::Foreign { slot: slot.to_owned(), database: state.database.clone().unwrap_or_default() })
 }
 
 /// Terminates a walsender that calls itself pgsluice and belongs to our role; `false` if it is none.

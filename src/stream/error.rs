@@ -65,7 +65,7 @@ pub enum StreamError {
         relation: Oid,
     },
     /// A statement that the target does not accept at all.
-    #[error("the target refuses {op} statements for table {table}: {error}")]
+    #[error("the target refuses {op} statements for table {table}: {}", describe(.error))]
     Prepare {
         /// The table.
         table: TableName,
@@ -144,9 +144,8 @@ impl StreamError {
             Self::Walsender(error) => walsender_disposition(error),
             Self::Replication(error) => error.disposition(),
             Self::EndedBySource | Self::ProgressMoved | Self::TaskGone(_) => Disposition::Retry,
-            Self::Lock(LockError::Sql(error)) | Self::Record(RecordError::Sql(error)) | Self::Target(error) => {
-                disposition_of(error)
-            }
+            Self::Lock(LockError::Sql(error)) | Self::Record(RecordError::Sql(error)) => error.disposition(),
+            Self::Target(error) => disposition_of(error),
             Self::Lock(error @ LockError::Taken { .. }) => {
                 Disposition::WaitForOperator { remedy: error.remedy() }
             }

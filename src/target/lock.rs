@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::connection::SqlSession;
+use crate::connection::{SqlError, SqlSession};
 
 /// First key of all advisory locks of this program: "pgsl".
 const LOCK_SPACE: i32 = 0x7067_736c;
@@ -23,7 +23,7 @@ const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 pub enum LockError {
     /// The target refused a statement.
     #[error("the target's lock for replicators cannot be asked for: {0}")]
-    Sql(#[from] tokio_postgres::Error),
+    Sql(#[from] SqlError),
     /// Another replicator is at work.
     #[error("another pgsluice session (pid {pid} on the target, client {client}) has worked on this target for the last {}s", PREDECESSOR_WAIT.as_secs())]
     Taken {
@@ -32,6 +32,12 @@ pub enum LockError {
         /// Its client's address, or `local`.
         client: String,
     },
+}
+
+impl From<tokio_postgres::Error> for LockError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error.into())
+    }
 }
 
 impl LockError {
@@ -75,6 +81,12 @@ pub async fn wait_for_predecessors(session: &SqlSession) -> Result<(), LockError
 pub async fn join_writers(session: &SqlSession) -> Result<(), tokio_postgres::Error> {
     session.execute("SELECT pg_advisory_lock_shared($1, $2)", &[&LOCK_SPACE, &WRITERS_LOCK]).await?;
     Ok(())
+}
+
+/// The same as SQL, for a session that `psql` opens.
+#[must_use]
+pub fn join_writers_sql() -> String {
+    format!("SELECT pg_advisory_lock_shared({LOCK_SPACE}, {WRITERS_LOCK})")
 }
 
 /// Gives the replicator's place up, so that another session of this process can take it.

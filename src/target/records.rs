@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use crate::connection::SqlSession;
+use crate::connection::{SqlError, SqlSession};
 use crate::model::Lsn;
 
 /// How far a migration has come; persisted, and always the phase to *do next* after a restart.
@@ -20,6 +20,12 @@ pub enum RecordedPhase {
     Streaming,
     /// Set after the fence was committed and the target opened.
     CutOver,
+}
+
+impl From<tokio_postgres::Error> for RecordError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error.into())
+    }
 }
 
 impl RecordedPhase {
@@ -83,7 +89,7 @@ pub struct MigrationRecord {
 pub enum RecordError {
     /// The target refused a statement.
     #[error("the target's migration records cannot be used: {0}")]
-    Sql(#[from] tokio_postgres::Error),
+    Sql(#[from] SqlError),
     /// The records hold something this version does not know.
     #[error("pgsluice.migration on the target holds {what}, which this version does not know")]
     Unknown {

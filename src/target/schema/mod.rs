@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::connection::{ConnectionSettings, SqlSession};
 use crate::preflight::Finding;
 use crate::runtime::Shutdown;
+use crate::target::lock;
 
 /// Part of a schema, in `pg_dump`'s words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +164,8 @@ fn restore(tools: &DumpTools, target: &ConnectionSettings, dump: &Path, extra: &
         restore.argument("--set").argument(variable);
     }
     restore.argument("--output=/dev/null");
+    // A successor of a killed run waits until this session has ended, and only then reads how far it came.
+    restore.argument("--command").argument(lock::join_writers_sql());
     restore.argument("--file").argument(dump).argument("--file").argument(extra);
     restore.explained_by(dump);
     restore
