@@ -5,6 +5,9 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+/// The longest write pause the demo accepts, in milliseconds: the default of `cutover.max_pause_ms`.
+const PAUSE_MS_MAX: f64 = 1_000.0;
+
 /// The whole result. The fields up to `row_differences` are a contract.
 #[derive(Clone, Debug, Serialize)]
 pub struct DemoReport {
@@ -91,6 +94,10 @@ impl DemoReport {
                 "{} transactions were applied, {transactions_wanted} were wanted",
                 self.transactions_applied
             ),
+        );
+        demand(
+            self.pause_ms <= PAUSE_MS_MAX,
+            format!("writers waited {:.0} ms, {PAUSE_MS_MAX:.0} ms are allowed", self.pause_ms),
         );
         demand(self.acknowledged_transactions > 0, "no client saw a commit".into());
         demand(
