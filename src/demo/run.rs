@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::replicator::{Replicator, ReplicatorCommand, ReplicatorError};
 use super::report::{DemoReport, LagSample, StepShare};
 use super::store::{self, Scale};
-use super::workload::{Router, Workload, WorkloadOptions};
+use super::workload::{Workload, WorkloadOptions};
 use super::{compare, ledger};
 use crate::cli::Exit;
 use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
@@ -31,11 +31,6 @@ const CUTOVER_WAIT: Duration = Duration::from_secs(120);
 const CUTOVER_ATTEMPTS_MAX: u32 = 5;
 /// A cutover is asked for below this lag.
 const CUTOVER_LAG_BYTES: u64 = 1 << 20;
-/// Above this lag the clients slow down, and below the cutover's they speed up again: a demo on a small or busy machine
-/// ends, and its report shows the lag over time all the same.
-const SLOW_DOWN_LAG_BYTES: u64 = 8 << 20;
-/// How much slower.
-const SLOWED_RATE: f64 = 200.0;
 /// How long clients go on after the cutover, so that the target is seen to work.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// How often lag is sampled.
@@ -59,7 +54,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub writers: u16,
     /// Transactions per second of all clients together; 0 is as fast as they can
-    #[arg(long, value_name = "RATE", default_value_t = 1_200)]
+    #[arg(long, value_name = "RATE", default_value_t = 1_500)]
     pub rate: u32,
     /// Size of the store: 1 is about 210,000 rows
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
@@ -181,7 +176,7 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
     replicator.wait_until_streaming(COPY_WAIT).await?;
     let copy_seconds = copy_started.elapsed().as_secs_f64();
 
-    let lag = stream(&mut replicator, args.transactions, &workload.router(), rate, &progress).await?;
+    let lag = stream(&mut replicator, args.transactions, &progress).await?;
     let (cutover, cutover_attempts) = cut_over(&replicator, &progress).await?;
     progress.say("the clients work on the target now");
     tokio::time::sleep(AFTERWARDS).await;
@@ -307,8 +302,6 @@ fn choose_versions(args: &DemoArgs) -> Result<(Installation, Installation), Demo
 async fn stream(
     replicator: &mut Replicator,
     wanted: u64,
-    clients: &Router,
-    rate: Option<f64>,
     progress: &Progress,
 ) -> Result<Vec<LagSample>, DemoError> {
     let started = Instant::now();
@@ -326,11 +319,6 @@ async fn stream(
             samples.push(LagSample { at_seconds, bytes, seconds, transactions_applied: applied });
         }
         progress.streaming(applied, bytes, seconds);
-        if bytes < CUTOVER_LAG_BYTES {
-            clients.pace(rate);
-        } else if status.lag.bytes.is_some_and(|bytes| bytes > SLOW_DOWN_LAG_BYTES) {
-            clients.pace(Some(rate.map_or(SLOWED_RATE, |rate| rate.min(SLOWED_RATE))));
-        }
         if applied >= wanted && bytes < CUTOVER_LAG_BYTES {
             return Ok(samples);
         }

@@ -51,8 +51,6 @@ pub struct Workload {
 struct Orders {
     url: String,
     work: Work,
-    /// All clients together do no more than this; `None`: as fast as they can.
-    transactions_per_second_max: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,9 +115,7 @@ impl Workload {
     /// Starts the clients; they connect by themselves.
     #[must_use]
     pub fn start(url: impl Into<String>, options: WorkloadOptions) -> Self {
-        let transactions_per_second_max = options.transactions_per_second_max;
-        let (orders, _) =
-            watch::channel(Orders { url: url.into(), work: Work::GoOn, transactions_per_second_max });
+        let (orders, _) = watch::channel(Orders { url: url.into(), work: Work::GoOn });
         let counters = Arc::new(Counters::default());
         let mut clients = JoinSet::new();
         for number in 0..options.writers {
@@ -131,7 +127,8 @@ impl Workload {
                 session: None,
                 record: ClientRecord { client: number, ..ClientRecord::default() },
             };
-            clients.spawn(client.run(options.writers.max(1)));
+            let rate = options.transactions_per_second_max.map(|rate| rate / options.writers.max(1) as f64);
+            clients.spawn(client.run(rate.map(|rate| Duration::from_secs_f64(1.0 / rate))));
         }
         Self { clients, orders, counters }
     }
@@ -186,15 +183,6 @@ impl Router {
         let url = url.into();
         self.orders.send_modify(|orders| orders.url = url);
     }
-
-    /// Tells all clients together to do no more than this; `None`: as fast as they can.
-    pub fn pace(&self, transactions_per_second_max: Option<f64>) {
-        self.orders.send_if_modified(|orders| {
-            let changed = orders.transactions_per_second_max != transactions_per_second_max;
-            orders.transactions_per_second_max = transactions_per_second_max;
-            changed
-        });
-    }
 }
 
 struct StoreClient {
@@ -228,17 +216,13 @@ enum Attempt {
 }
 
 impl StoreClient {
-    async fn run(mut self, clients: usize) -> ClientRecord {
+    async fn run(mut self, interval: Option<Duration>) -> ClientRecord {
+        let mut pace = interval.map(tokio::time::interval);
         let mut last_acknowledged = None;
-        let mut last_begun = Instant::now();
         for seq in 1.. {
-            let rate = self.orders.borrow().transactions_per_second_max;
-            if let Some(rate) = rate.filter(|rate| *rate > 0.0) {
-                // Time lost by a slow transaction is not made up for: a busy machine would be kept busy.
-                let due = last_begun + Duration::from_secs_f64(clients as f64 / rate);
-                tokio::time::sleep_until(due.into()).await;
+            if let Some(pace) = pace.as_mut() {
+                pace.tick().await;
             }
-            last_begun = Instant::now();
             let transaction = actions::next(&mut self.random, self.scale, self.record.client, seq);
             if !self.acknowledge(seq, &transaction.sql).await {
                 break;
