@@ -33,6 +33,11 @@ const CUTOVER_ATTEMPTS_MAX: u32 = 5;
 const CUTOVER_LAG_BYTES: u64 = 1 << 20;
 /// How long clients go on after the cutover, so that the target is seen to work.
 const AFTERWARDS: Duration = Duration::from_secs(2);
+/// Above this lag the clients are slowed down, below it they may get faster: two servers, the program and the clients share
+/// this machine, and a demo of a target that cannot keep up would never end.
+const COMFORTABLE_LAG_BYTES: u64 = 4 << 20;
+/// Transactions per second of all clients that they are never slowed below.
+const RATE_MIN: f64 = 50.0;
 /// How often lag is sampled.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the program to stop.
@@ -53,8 +58,8 @@ pub struct DemoArgs {
     /// Clients that write at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub writers: u16,
-    /// Transactions per second of all clients together; 0 is as fast as they can
-    #[arg(long, value_name = "RATE", default_value_t = 1_500)]
+    /// Transactions per second of all clients together, at most; they do less while the target falls behind
+    #[arg(long, value_name = "RATE", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub rate: u32,
     /// Size of the store: 1 is about 210,000 rows
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
@@ -156,14 +161,13 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
     progress.say(&format!("starting {} and {}", from.version, to.version));
     let stage = Stage::set_up(args, &from, &to, scale, &progress).await?;
 
-    let rate = (args.rate > 0).then(|| f64::from(args.rate));
     let workload = Workload::start(
         stage.source.url(DATABASE),
         WorkloadOptions {
             writers: usize::from(args.writers),
             seed: 1,
             scale,
-            transactions_per_second_max: rate,
+            transactions_per_second_max: Some(f64::from(args.rate)),
         },
     );
     let director =
@@ -176,7 +180,7 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
     replicator.wait_until_streaming(COPY_WAIT).await?;
     let copy_seconds = copy_started.elapsed().as_secs_f64();
 
-    let lag = stream(&mut replicator, args.transactions, &progress).await?;
+    let lag = stream(&mut replicator, args, &workload, &progress).await?;
     let (cutover, cutover_attempts) = cut_over(&replicator, &progress).await?;
     progress.say("the clients work on the target now");
     tokio::time::sleep(AFTERWARDS).await;
@@ -301,10 +305,12 @@ fn choose_versions(args: &DemoArgs) -> Result<(Installation, Installation), Demo
 /// Watches the stream until enough was applied and little is left.
 async fn stream(
     replicator: &mut Replicator,
-    wanted: u64,
+    args: &DemoArgs,
+    workload: &Workload,
     progress: &Progress,
 ) -> Result<Vec<LagSample>, DemoError> {
     let started = Instant::now();
+    let mut rate = f64::from(args.rate);
     let mut samples = Vec::new();
     let mut ticks = tokio::time::interval(LAG_EVERY);
     loop {
@@ -319,9 +325,13 @@ async fn stream(
             samples.push(LagSample { at_seconds, bytes, seconds, transactions_applied: applied });
         }
         progress.streaming(applied, bytes, seconds);
-        if applied >= wanted && bytes < CUTOVER_LAG_BYTES {
+        if applied >= args.transactions && bytes < CUTOVER_LAG_BYTES {
             return Ok(samples);
         }
+        rate =
+            if status.lag.bytes.is_some() && bytes > COMFORTABLE_LAG_BYTES { rate * 0.7 } else { rate * 1.1 };
+        rate = rate.clamp(RATE_MIN, f64::from(args.rate));
+        workload.limit(Some(rate));
         if started.elapsed() > STREAM_WAIT {
             return Err(DemoError::Unexpected(format!(
                 "after {STREAM_WAIT:?} {applied} transactions are applied and {bytes} bytes are still to be applied"

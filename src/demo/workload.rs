@@ -17,6 +17,8 @@ use tokio_postgres::{Client, NoTls};
 use super::actions;
 use super::store::Scale;
 
+/// Transactions per second that a limit never goes below: a limit is not a stop.
+const RATE_MIN: f64 = 0.1;
 /// Longest wait before a client tries to connect again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait for another server to be announced once this one takes no writes.
@@ -51,6 +53,8 @@ pub struct Workload {
 struct Orders {
     url: String,
     work: Work,
+    /// From the beginning of one transaction to that of the next, at least.
+    pause: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +119,7 @@ impl Workload {
     /// Starts the clients; they connect by themselves.
     #[must_use]
     pub fn start(url: impl Into<String>, options: WorkloadOptions) -> Self {
-        let (orders, _) = watch::channel(Orders { url: url.into(), work: Work::GoOn });
+        let (orders, _) = watch::channel(Orders { url: url.into(), work: Work::GoOn, pause: Duration::ZERO });
         let counters = Arc::new(Counters::default());
         let mut clients = JoinSet::new();
         for number in 0..options.writers {
@@ -127,10 +131,19 @@ impl Workload {
                 session: None,
                 record: ClientRecord { client: number, ..ClientRecord::default() },
             };
-            let rate = options.transactions_per_second_max.map(|rate| rate / options.writers.max(1) as f64);
-            clients.spawn(client.run(rate.map(|rate| Duration::from_secs_f64(1.0 / rate))));
+            clients.spawn(client.run());
         }
-        Self { clients, orders, counters }
+        let workload = Self { clients, orders, counters };
+        workload.limit(options.transactions_per_second_max);
+        workload
+    }
+
+    /// Sets how much all clients together do at most; `None`: as fast as they can. Takes effect at once.
+    pub fn limit(&self, transactions_per_second_max: Option<f64>) {
+        let clients = self.clients.len().max(1) as f64;
+        let pause = transactions_per_second_max
+            .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(clients / rate.max(RATE_MIN)));
+        self.orders.send_modify(|orders| orders.pause = pause);
     }
 
     /// Transactions acknowledged so far.
@@ -216,13 +229,10 @@ enum Attempt {
 }
 
 impl StoreClient {
-    async fn run(mut self, interval: Option<Duration>) -> ClientRecord {
-        let mut pace = interval.map(tokio::time::interval);
+    async fn run(mut self) -> ClientRecord {
         let mut last_acknowledged = None;
         for seq in 1.. {
-            if let Some(pace) = pace.as_mut() {
-                pace.tick().await;
-            }
+            let begun = tokio::time::Instant::now();
             let transaction = actions::next(&mut self.random, self.scale, self.record.client, seq);
             if !self.acknowledge(seq, &transaction.sql).await {
                 break;
@@ -233,11 +243,29 @@ impl StoreClient {
             last_acknowledged = Some(now);
             self.record.acknowledged.push(seq);
             self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
-            if self.orders.borrow().work == Work::Stop {
+            if !self.wait_for_the_next(begun).await {
                 break;
             }
         }
         self.record
+    }
+
+    /// Keeps the pace; `false` when told to stop.
+    async fn wait_for_the_next(&mut self, begun: tokio::time::Instant) -> bool {
+        loop {
+            let (work, pause) = {
+                let orders = self.orders.borrow_and_update();
+                (orders.work, orders.pause)
+            };
+            if work == Work::Stop {
+                return false;
+            }
+            let due = begun + pause;
+            if due <= tokio::time::Instant::now() {
+                return true;
+            }
+            let _ = tokio::time::timeout_at(due, self.orders.changed()).await;
+        }
     }
 
     /// Repeats a transaction until it is committed; `false` when told to stop before that.
