@@ -21,6 +21,7 @@ mod stream_exactness;
 mod stream_faults;
 mod stream_traps;
 mod sudden_death;
+mod traps_document;
 mod whole_migration;
 
 version_pairs::version_pairs! {
