@@ -6,7 +6,9 @@ use pgsluice::demo::cluster::StopMode;
 use pgsluice::demo::replicator::Replicator;
 use tokio_postgres::Client;
 
-use crate::harness::clusters::options;
+use pgsluice::target::WAL_END;
+
+use crate::harness::clusters::{connect, options, start};
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, text};
 use crate::harness::wait::until;
 
@@ -211,4 +213,42 @@ fn peak_resident_kib(pid: u32) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     of_children.chain(own).max().expect("VmHWM")
+}
+
+/// What waits to be flushed must not wait for the header of a page on which there is nothing yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wal_that_ends_exactly_with_its_page_counts_as_flushed() {
+    let target = start(17).await;
+    let client = connect(&target.url("postgres")).await;
+    let number = async |sql: &str| -> i64 {
+        text(&client, &format!("SELECT ({sql})::bigint::text")).await.parse().expect("a number")
+    };
+    let insert = "pg_current_wal_insert_lsn() - '0/0'";
+    let emit =
+        |length: i64| format!("pg_logical_emit_message(false, 'filler', repeat('x', {length})) - '0/0'");
+    let mut header_was_ahead = false;
+    for _ in 0..50 {
+        let before = number(insert).await;
+        number(&emit(96)).await;
+        let after = number(insert).await;
+        let (overhead, left) = (after - before - 96, 8192 - after % 8192);
+        if left > overhead + 8 {
+            number(&emit(left - overhead)).await;
+        }
+        if number(insert).await % 8192 == 24 {
+            until("everything before the header to be flushed", || async {
+                text(&client, &format!("SELECT (({WAL_END}) <= pg_current_wal_flush_lsn())::text")).await
+                    == "true"
+            })
+            .await;
+            header_was_ahead |=
+                text(&client, "SELECT (pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn())::text")
+                    .await
+                    == "true";
+            if header_was_ahead {
+                break;
+            }
+        }
+    }
+    assert!(header_was_ahead, "the test never met the end of a page");
 }
