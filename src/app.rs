@@ -125,7 +125,10 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
     });
     let migration =
         Migration { config, board: board.clone(), metrics, publisher, stream, shutdown: shutdown.clone() };
-    tasks.spawn("migration", async move { Ok(migration.run(commands_taken).await.map_err(Box::new)?) });
+    tasks.spawn(
+        "migration",
+        async move { Ok(Box::pin(migration.run(commands_taken)).await.map_err(Box::new)?) },
+    );
     tasks.spawn("signals", await_signal(shutdown.clone()));
     if console.is_terminal() {
         tasks.spawn("progress", {
