@@ -131,6 +131,13 @@ impl ClientError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
+            // Exit 1 says that the source is still primary, which nobody knows here.
+            Self::Refused(problem)
+                if problem.is(ProblemRecord::PAST_THE_POINT_OF_NO_RETURN)
+                    || problem.is(ProblemRecord::UNRESPONSIVE) =>
+            {
+                Exit::Decision
+            }
             Self::Refused(problem) if matches!(problem.status, 404 | 409 | 503) => Exit::Failed,
             Self::LostSight { .. } | Self::NoAnswer { .. } => Exit::Decision,
             Self::Output(_) => Exit::Failed,

@@ -129,6 +129,29 @@ async fn refusals_and_unreachable_instances_say_what_to_do_and_how_to_exit() {
 }
 
 #[tokio::test]
+async fn what_may_have_moved_the_primary_is_not_told_as_a_mere_failure() {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    let asking = client(address, OutputFormat::Table);
+    let migration = async {
+        let Some(command) = fixture.commands.recv().await else { panic!("no abort") };
+        command.refuse(Refusal::PastThePointOfNoReturn { message: "too late".into(), remedy: "wait".into() });
+        // The next command is never answered: its reply is dropped.
+        drop(fixture.commands.recv().await);
+    };
+    let asked = async {
+        let late = run(&asking, ClientCommand::Abort).await.0.expect_err("refused");
+        (late, run(&asking, ClientCommand::Abort).await.0.expect_err("unanswered"))
+    };
+    let ((late, unanswered), ()) = tokio::join!(asked, migration);
+    assert_eq!((late.exit(), late.to_string().as_str()), (Exit::Decision, "too late\nwait"));
+    assert!(matches!(&unanswered, ClientError::Refused(problem) if problem.status == 503), "{unanswered:?}");
+    assert_eq!(unanswered.exit(), Exit::Decision);
+}
+
+#[tokio::test]
 async fn an_address_that_is_none_is_named_and_secrets_in_it_are_not_repeated() {
     for address in ["", "ftp://host", "http://", "::::"] {
         let error = ApiClient::new(address, None, OutputFormat::Table).expect_err("no address");

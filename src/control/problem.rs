@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 
 use crate::migration::Refusal;
 
+const KIND_PREFIX: &str = "urn:pgsluice:problem:";
+
 /// A problem document (RFC 9457), `application/problem+json`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProblemRecord {
@@ -25,6 +27,19 @@ pub struct ProblemRecord {
     pub detail: String,
     /// What to do next.
     pub remedy: String,
+}
+
+impl ProblemRecord {
+    /// The command comes too late: the source is no longer known to be the primary.
+    pub const PAST_THE_POINT_OF_NO_RETURN: &str = "past-the-point-of-no-return";
+    /// Nobody answered in time: the command may still be carried out.
+    pub const UNRESPONSIVE: &str = "unresponsive";
+
+    /// Whether it is of the kind of this name, which is the last word of its type.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.kind.strip_prefix(KIND_PREFIX) == Some(name)
+    }
 }
 
 /// Every way a request can fail.
@@ -63,7 +78,7 @@ impl ApiError {
         let (status, name, title) = self.class();
         let (detail, remedy) = self.words();
         ProblemRecord {
-            kind: format!("urn:pgsluice:problem:{name}"),
+            kind: format!("{KIND_PREFIX}{name}"),
             title: title.to_owned(),
             status: status.as_u16(),
             detail,
@@ -82,6 +97,11 @@ impl ApiError {
             Self::Refused(Refusal::Conflict { .. }) => {
                 (StatusCode::CONFLICT, "conflict", "Another operation is in the way")
             }
+            Self::Refused(Refusal::PastThePointOfNoReturn { .. }) => (
+                StatusCode::CONFLICT,
+                ProblemRecord::PAST_THE_POINT_OF_NO_RETURN,
+                "The cutover is past the point of no return",
+            ),
             Self::Refused(Refusal::NotReady { .. }) => {
                 (StatusCode::CONFLICT, "not-possible-yet", "The migration is not in the right state")
             }
@@ -94,9 +114,11 @@ impl ApiError {
                 (StatusCode::NOT_IMPLEMENTED, "not-in-this-version", "Not available in this version")
             }
             Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
-            Self::Unresponsive => {
-                (StatusCode::SERVICE_UNAVAILABLE, "unresponsive", "The migration does not answer")
-            }
+            Self::Unresponsive => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                ProblemRecord::UNRESPONSIVE,
+                "The migration does not answer",
+            ),
             Self::TooManyStreams { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many event streams")
             }
@@ -116,9 +138,11 @@ impl ApiError {
                 "Nothing was changed: the body is larger than any valid one.".into(),
                 "Send {\"mode\": \"cutover\"} or {\"mode\": \"rehearsal\"}; see /openapi.json.".into(),
             ),
-            Self::Refused(Refusal::Conflict { message, remedy } | Refusal::NotReady { message, remedy }) => {
-                (message, remedy)
-            }
+            Self::Refused(
+                Refusal::Conflict { message, remedy }
+                | Refusal::PastThePointOfNoReturn { message, remedy }
+                | Refusal::NotReady { message, remedy },
+            ) => (message, remedy),
             Self::NothingYet { detail, remedy } => (detail.into(), remedy.into()),
             Self::NoSuchRoute { path } => (
                 format!("There is no {path} here."),

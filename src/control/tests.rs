@@ -173,6 +173,15 @@ async fn a_refusal_is_a_conflict_with_the_migrations_own_words() {
 }
 
 #[tokio::test]
+async fn a_command_that_comes_too_late_has_a_problem_type_of_its_own() {
+    let response = exchange(Fixture::new(), command("/v1/cutover/abort", Body::empty()), |command| {
+        command.refuse(Refusal::PastThePointOfNoReturn { message: "too late".into(), remedy: "wait".into() });
+    })
+    .await;
+    assert_eq!(problem(response, StatusCode::CONFLICT, "past-the-point-of-no-return").await, "wait");
+}
+
+#[tokio::test]
 async fn bodies_and_keys_that_are_not_understood_change_nothing() {
     let mut fixture = Fixture::new();
     for body in [

@@ -10,10 +10,12 @@ use super::driver::lag_is_small;
 use super::operation::{Armed, Operation};
 use super::state::Event;
 use super::{CutoverError, SqlFailure};
+use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::CutoverMode;
 use crate::model::Side;
-use crate::source::fence::{self, ArmBound, Fence};
+use crate::source::fence::{self, ArmBound, Fence, FencePlan};
+use crate::source::publication::{self, PublicationOwner, PublicationShape};
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
@@ -56,6 +58,7 @@ impl Operation {
         let servers = try_join(about(control, Side::Source), about(target, Side::Target)).await?;
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;
+        nothing_left_behind(control, &config, &plan).await?;
         let fence = Fence::prepare(fence_session, plan).await?;
         fence.warm_up(&self.terms.publication).await?;
         sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
@@ -65,6 +68,42 @@ impl Operation {
         self.servers = servers.into();
         self.armed = Some(Armed { fence, marker });
         Ok(Event::Armed)
+    }
+}
+
+/// Every selected table is in the stream with all of its changes (INV-5). Asked when an operation is accepted, and
+/// again when everything is armed: what comes later, the fence finds.
+pub(super) async fn nothing_left_behind(
+    source: &SqlSession,
+    config: &Config,
+    plan: &FencePlan,
+) -> Result<(), CutoverError> {
+    // A table made after the copy began is in no publication.
+    if let Some((_, late)) = plan.unpublished.iter().find(|(_, name)| config.source.tables.selects(name)) {
+        return Err(CutoverError::refuted(
+            format!(
+                "The source's table {} is not being migrated: it is not in the publication, or was created after the \
+                 migration began.",
+                late.plain()
+            ),
+            "Drop it, or move it yourself and exclude it with source.tables.exclude; or start the migration over.",
+        ));
+    }
+    let name = &config.source.publication;
+    let state = publication::inspect(source, name).await.map_err(|error| {
+        CutoverError::refuted(format!("The publication cannot be looked at: {error}."), "Start it again.")
+    })?;
+    match state {
+        Some(state) if state.owner == PublicationOwner::Ours && state.shape == PublicationShape::Whole => {
+            Ok(())
+        }
+        _ => Err(CutoverError::refuted(
+            format!(
+                "Publication \"{name}\" on the source is not as pgsluice made it: changes of its tables may be missing \
+                 on the target."
+            ),
+            "Leave the source the primary and start the migration over: `pgsluice cleanup`, then an empty target.",
+        )),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::source::slot::{self, SlotError, WhenActive};
 use crate::target::gate::{self, GateError};
 use crate::target::lock::{self, LockError};
 
-use super::{CutoverError, Outcome, SqlFailure, journal};
+use super::journal::{self, Recorded};
+use super::{CutoverError, Outcome, SqlFailure};
 
 /// How long the fence row may take to be read.
 const TRUTH_BOUND: Duration = Duration::from_secs(5);
@@ -84,7 +85,10 @@ pub enum CleanupError {
     #[error(transparent)]
     InUse(#[from] LockError),
     /// A committed cutover was not finished.
-    #[error("cutover {epoch} is committed on the source and not finished: the target may not be open yet")]
+    #[error(
+        "cutover {epoch} is committed on the source, and the target's journal does not say that it is finished: the target \
+         may not be open, or not have everything"
+    )]
     Unfinished {
         /// Its epoch.
         epoch: i64,
@@ -166,13 +170,25 @@ async fn finished(
     options: CleanupOptions,
 ) -> Result<(), CleanupError> {
     let Some(row) = fence_row else { return Ok(()) };
-    if options.unfence_source || !journal::exists(target).await? {
+    if options.unfence_source {
         return Ok(());
     }
-    let last = journal::last(target).await?.map(|last| last.report);
-    let unfinished =
-        last.is_some_and(|last| last.mode == CutoverMode::Cutover && last.outcome != Outcome::Completed);
-    if unfinished { Err(CleanupError::Unfinished { epoch: row.epoch }) } else { Ok(()) }
+    let is_finished = if journal::exists(target).await? {
+        journal::last(target).await?.is_some_and(|last| finishes(&last, row))
+    } else {
+        // An earlier cleanup removed the journal, which it does last; without a gate there is nothing to open.
+        gate::guarded_tables(target).await?.is_empty()
+    };
+    if is_finished { Ok(()) } else { Err(CleanupError::Unfinished { epoch: row.epoch }) }
+}
+
+/// Whether the journal knows the very cutover that fenced the source, and its end. A target that lost commits does
+/// not, and neither does another target.
+fn finishes(last: &Recorded, row: &FenceRow) -> bool {
+    last.report.mode == CutoverMode::Cutover
+        && last.report.outcome == Outcome::Completed
+        && last.report.epoch == row.epoch
+        && last.nonce == row.nonce
 }
 
 /// What was done so far.

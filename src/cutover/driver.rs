@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::arm::nothing_left_behind;
 use super::journal::{self, JournalWriter};
 use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
@@ -16,7 +17,7 @@ use super::state::{Action, Cutover, State};
 use super::{CutoverError, Nonce, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};
-use crate::migration::{CutoverRequest, Phase, Refusal, StatusBoard};
+use crate::migration::{CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
 use crate::model::Side;
 use crate::runtime::Shutdown;
 use crate::source::fence;
@@ -73,7 +74,14 @@ impl RunningCutover {
     /// # Errors
     /// It has ended, or is past the point of no return.
     pub fn abort(&self) -> Result<(), Refusal> {
-        if self.report.borrow().ended_at.is_some() {
+        let report = self.report();
+        if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
+            return Err(Refusal::PastThePointOfNoReturn {
+                message: "The cutover is completed: the target is the primary.".into(),
+                remedy: "Nothing can be aborted any more; see `pgsluice status`.".into(),
+            });
+        }
+        if report.ended_at.is_some() {
             return Err(Refusal::Conflict {
                 message: "The operation has ended already.".into(),
                 remedy: "Nothing is running that could be aborted; see `pgsluice status`.".into(),
@@ -89,7 +97,7 @@ impl RunningCutover {
         if *self.claim.borrow() == Claim::Aborted {
             return Ok(());
         }
-        Err(Refusal::Conflict {
+        Err(Refusal::PastThePointOfNoReturn {
             message: "The operation is past the point of no return: the fence is committed, or about to be."
                 .into(),
             remedy: "Let it finish; the target becomes the primary.".into(),
@@ -282,21 +290,11 @@ async fn nobody_in_the_way(
 ) -> Result<(), Refusal> {
     if let Some(row) = fence::read_truth(control, TRUTH_BOUND).await.map_err(CutoverError::from)? {
         let already = fence::FenceError::AlreadyCommitted { epoch: row.epoch, moved_to: row.moved_to };
-        return Err(Refusal::Conflict { message: already.to_string(), remedy: already.remedy() });
+        let (message, remedy) = (already.to_string(), already.remedy());
+        return Err(Refusal::PastThePointOfNoReturn { message, remedy });
     }
     let plan = fence::read_plan(control, &ctx.config.source.publication).await.map_err(CutoverError::from)?;
-    // A table made after the copy began is in no publication; its rows would stay behind (INV-5).
-    if let Some((_, late)) = plan.unpublished.iter().find(|(_, name)| ctx.config.source.tables.selects(name))
-    {
-        return Err(Refusal::NotReady {
-            message: format!(
-                "The source's table {} is not being migrated: it was created after the migration began.",
-                late.plain()
-            ),
-            remedy: "Drop it, or move it yourself and exclude it with source.tables.exclude; or start the migration over."
-                .into(),
-        });
-    }
+    nothing_left_behind(control, &ctx.config, &plan).await?;
     let prepared = fence::prepared_transactions(control).await.map_err(CutoverError::from)?;
     if let Some(first) = prepared.first() {
         return Err(Refusal::NotReady {

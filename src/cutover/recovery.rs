@@ -16,6 +16,7 @@ use crate::connection::connect_sql;
 use crate::migration::CutoverMode;
 use crate::model::{Lsn, Side};
 use crate::source::fence::{self, FenceError, FenceRow};
+use crate::target::gate;
 use crate::traffic::{OperatorsWord, Traffic};
 
 /// How long the fence transaction of a process that is gone may take to end.
@@ -60,9 +61,11 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         }
         Err(error) => return Err(error.into()),
     };
+    let gate_is_open = gate::is_open(&target).await?;
     drop((source, target));
     let recovered = match (last, truth) {
         (None, None) => Recovered::NothingToDo,
+        (Some(last), None) if gate_is_open || was_committed(&last.report) => fence_is_gone(last.report),
         (Some(last), None) => without_fence(&ctx, last).await?,
         (last, Some(row)) => with_fence(&ctx, last, row).await?,
     };
@@ -75,25 +78,33 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
     Ok(recovered)
 }
 
+/// Whether the journal says that the fence was committed. It may be older than the gate, which is durable at once.
+fn was_committed(report: &CutoverReport) -> bool {
+    is_completed_cutover(report) || State::AFTER_COMMIT.contains(&report.state)
+}
+
+/// The target was opened, or was about to be: sending clients back to the source could make two primaries (INV-8).
+fn fence_is_gone(report: CutoverReport) -> Recovered {
+    Recovered::InDoubt(CutoverReport {
+        outcome: Outcome::InDoubt {
+            reason: format!(
+                "The target's journal or its open gate says that cutover {} was committed, but the source has no \
+                 fence row: somebody removed the fence, or the source is not the one it was (a failover or a restore).",
+                report.epoch
+            ),
+            remedy: "Do not let applications write to the source. If the target is the primary, remove what is left \
+                     with `pgsluice cleanup`; if the source is to be migrated again, start with an empty target."
+                .into(),
+        },
+        ..report
+    })
+}
+
+/// Only for an operation that was never past the point of no return.
 async fn without_fence(ctx: &CutoverContext, last: Recorded) -> Result<Recovered, CutoverError> {
     let report = last.report;
     match &report.outcome {
-        Outcome::Aborted { .. } => Ok(Recovered::NothingToDo),
-        Outcome::Completed if report.mode == CutoverMode::Rehearsal => Ok(Recovered::NothingToDo),
-        Outcome::Completed => Ok(Recovered::InDoubt(CutoverReport {
-            outcome: Outcome::InDoubt {
-                reason: format!(
-                    "The journal on the target says that cutover {} was completed, but the source has no fence row: \
-                     somebody removed the fence, or the source is not the one it was (a failover or a restore).",
-                    report.epoch
-                ),
-                remedy: "Do not let applications write to the source. If the target is the primary, remove what is \
-                         left with `pgsluice cleanup`; if the source is to be migrated again, start with an empty \
-                         target."
-                    .into(),
-            },
-            ..report
-        })),
+        Outcome::Aborted { .. } | Outcome::Completed => Ok(Recovered::NothingToDo),
         // Without the row it was not committed, and its transaction has ended (INV-9).
         Outcome::Running | Outcome::InDoubt { .. } => {
             let state = report.state.to_owned();

@@ -317,6 +317,9 @@ impl State {
         "aborted",
     ];
 
+    /// The names of the states that are reached only by a committed fence and are not final.
+    pub const AFTER_COMMIT: [&'static str; 3] = ["opening", "retargeting", "resuming"];
+
     /// Whether an abort is still possible: before the point of no return, and not already ending.
     #[must_use]
     pub const fn can_be_stopped(&self) -> bool {

@@ -29,10 +29,18 @@ pub struct CutoverRequest {
 /// Why a command was refused; nothing was changed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Another operation runs, or the operation is past the point where the command makes sense (HTTP 409).
+    /// Another operation runs, or none does that the command could be for (HTTP 409).
     #[error("{message}")]
     Conflict {
         /// What is in the way.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The fence is committed, or about to be: the source is no longer known to be the primary (HTTP 409).
+    #[error("{message}")]
+    PastThePointOfNoReturn {
+        /// Where it stands.
         message: String,
         /// What to do.
         remedy: String,

@@ -239,7 +239,7 @@ pub(super) fn answer_cut_over(command: Command, board: &StatusBoard, finishing: 
 }
 
 fn cut_over_already() -> Refusal {
-    Refusal::Conflict {
+    Refusal::PastThePointOfNoReturn {
         message: "the migration is cut over: the target is the primary".into(),
         remedy: "GET /v1/cutover shows the certificate. Remove what pgsluice left with `pgsluice cleanup`."
             .into(),

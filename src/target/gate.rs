@@ -139,6 +139,26 @@ pub async fn open(target: &Client, epoch: i64) -> Result<(), GateError> {
     Ok(())
 }
 
+/// Whether the target is open by [`open`]; not if it never had a gate.
+///
+/// # Errors
+/// The row cannot be read.
+pub async fn is_open(target: &Client) -> Result<bool, GateError> {
+    let failed = SqlFailure::of(Side::Target, "look whether the gate is open");
+    let exists = target
+        .query_typed_one("SELECT to_regclass('pgsluice.gate') IS NOT NULL", &[])
+        .await
+        .map_err(&failed)?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(false);
+    }
+    let row = target
+        .query_typed_one("SELECT EXISTS (SELECT FROM pgsluice.gate WHERE is_open)", &[])
+        .await
+        .map_err(&failed)?;
+    Ok(row.get(0))
+}
+
 /// Removes the gate: triggers first, each with a short lock, then function and row. Called once the target has
 /// been open for a while, and by `cleanup`. Repeating it changes nothing.
 ///

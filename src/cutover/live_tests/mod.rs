@@ -109,7 +109,7 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
         report.steps.iter().map(|step| (step.name, step.duration)).collect::<Vec<_>>()
     );
     let refused = rig.start(CutoverMode::Cutover, PAUSE).await.expect_err("it has moved");
-    assert!(matches!(refused, Refusal::Conflict { .. }), "{refused}");
+    assert!(matches!(refused, Refusal::PastThePointOfNoReturn { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -296,7 +296,7 @@ async fn a_process_that_dies_after_the_commit_is_finished_by_the_next_start() {
         std::sync::Arc::new(crate::config::load(Some(&config), environment).expect("a configuration"));
     let (_, running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
     rig.until(|report| report.state == "retargeting").await;
-    assert!(running.abort().is_err(), "past the point of no return");
+    assert!(matches!(running.abort(), Err(Refusal::PastThePointOfNoReturn { .. })));
     drop(running);
     // As if it had died between COMMIT and opening; the stream's progress record covers the marker.
     run(
@@ -348,6 +348,64 @@ async fn a_target_that_lost_its_last_moments_is_not_opened() {
         matches!(recovered, Recovered::InDoubt(_)),
         "a journal that knows nothing of the fence: {recovered:?}"
     );
+}
+
+#[tokio::test]
+async fn a_source_that_lost_the_fence_of_an_opened_target_gets_no_clients_back() {
+    let rig = Rig::quick(&[]).await;
+    let (_, mut running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
+    assert_eq!(running.finished().await.outcome, Outcome::Completed);
+    // As after a failover of the source to a standby without the row.
+    run(&rig.old_url(), "DELETE FROM pgsluice.fence").await;
+    for (state, is_open) in
+        [("opening", false), ("retargeting", true), ("resuming", true), ("committing", true)]
+    {
+        let died = format!(
+            "UPDATE pgsluice.cutover SET state = '{state}', outcome = 'running', ended_at = NULL;
+             UPDATE pgsluice.gate SET is_open = {is_open}"
+        );
+        run(&rig.new_url(), &died).await;
+        let recovered = recover(rig.ctx.clone()).await.expect("recovered");
+        assert!(matches!(recovered, Recovered::InDoubt(_)), "INV-8, {state}: {recovered:?}");
+    }
+    let died = "UPDATE pgsluice.cutover SET state = 'committing'; UPDATE pgsluice.gate SET is_open = false";
+    run(&rig.new_url(), died).await;
+    let recovered = recover(rig.ctx.clone()).await.expect("recovered");
+    assert!(matches!(recovered, Recovered::Aborted(_)), "nothing was opened: {recovered:?}");
+}
+
+#[tokio::test]
+async fn a_table_or_publication_that_does_not_carry_every_change_is_refused() {
+    let rig = Rig::quick(&[]).await;
+    for (harm, repair, said) in [
+        ("CREATE TABLE late ()", "DROP TABLE late", "public.late"),
+        (
+            "ALTER PUBLICATION pgsluice SET (publish = 'insert')",
+            "ALTER PUBLICATION pgsluice SET (publish = 'insert, update, delete, truncate')",
+            "not as pgsluice made it",
+        ),
+        ("ALTER PUBLICATION pgsluice DROP TABLE items", "", "public.items"),
+    ] {
+        run(&rig.old_url(), harm).await;
+        let refused = rig.start(CutoverMode::Cutover, PAUSE).await.expect_err(harm);
+        assert!(refused.to_string().contains(said), "{refused}");
+        run(&rig.old_url(), repair).await;
+    }
+}
+
+#[tokio::test]
+async fn a_publication_altered_while_it_is_armed_ends_it_before_the_pause() {
+    let rig = Rig::quick(&[]).await;
+    let blocker = client(&rig.new_url()).await;
+    // The gate waits for this table, and arming with it.
+    blocker.batch_execute("BEGIN; LOCK TABLE orders").await.expect("locked");
+    let (_, mut running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
+    run(&rig.old_url(), "ALTER PUBLICATION pgsluice SET (publish = 'insert')").await;
+    blocker.batch_execute("ROLLBACK").await.expect("released");
+    let report = running.finished().await;
+    let Outcome::Aborted { reason, .. } = &report.outcome else { panic!("{report:#?}") };
+    assert!(reason.contains("not as pgsluice made it"), "{reason}");
+    assert_eq!(report.pause, None, "writers never waited");
 }
 
 #[tokio::test]
@@ -458,7 +516,26 @@ async fn cleanup_after_a_cutover_keeps_the_fence_until_told_otherwise() {
     assert_eq!(running.finished().await.outcome, Outcome::Completed);
     rig.stall_the_stream().await;
     let config = std::sync::Arc::clone(&rig.ctx.config);
+    // A target that lost commits: its journal ends before the cutover, or knows another one (INV-8).
+    for (lost, found) in [
+        ("mode = 'rehearsal'", "mode = 'cutover'"),
+        ("epoch = epoch + 1", "epoch = epoch - 1"),
+        ("nonce = nonce || 'x'", "nonce = left(nonce, -1)"),
+        ("outcome = 'running'", "outcome = 'completed'"),
+    ] {
+        let journal =
+            |set: &str| format!("SET session_replication_role = replica; UPDATE pgsluice.cutover SET {set};");
+        run(&rig.new_url(), &journal(lost)).await;
+        let refused = cleanup(&config, CleanupOptions::default()).await;
+        assert!(matches!(refused, Err(CleanupError::Unfinished { epoch: 1 })), "{lost}: {refused:?}");
+        run(&rig.new_url(), &journal(found)).await;
+    }
+    run(&rig.new_url(), "ALTER TABLE pgsluice.cutover RENAME TO lost").await;
+    let refused = cleanup(&config, CleanupOptions::default()).await;
+    assert!(matches!(refused, Err(CleanupError::Unfinished { .. })), "no journal, but a gate: {refused:?}");
+    run(&rig.new_url(), "ALTER TABLE pgsluice.lost RENAME TO cutover").await;
     let done = cleanup(&config, CleanupOptions::default()).await.expect("removed");
+    cleanup(&config, CleanupOptions::default()).await.expect("nothing to do");
     assert!(
         done.iter().any(|action| action.subject.starts_with("fence")
             && matches!(&action.outcome, CleanupOutcome::Kept { why } if why.contains("--unfence-source"))),

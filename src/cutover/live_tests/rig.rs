@@ -18,13 +18,14 @@ use crate::demo::cluster::{ClusterOptions, LocalCluster};
 use crate::migration::{CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
 use crate::model::Lsn;
 use crate::runtime::Shutdown;
+use crate::source::publication::OWNER_COMMENT;
 use crate::stream::{AppliedMarker, MARKER_PREFIX, StreamPublisher};
 use crate::target::{CommitReceipt, DurableLsn};
 
 const PUBLICATION: &str = "pgsluice";
 
-/// The source's schema: serial, identity and free sequences of all kinds, a partitioned table, a table that is not
-/// migrated.
+/// The source's schema: serial, identity and free sequences of all kinds, a partitioned table, a table that
+/// is not migrated because it is in no WAL.
 pub(super) const SCHEMA: &str = "
     CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text);
     CREATE TABLE items (id serial PRIMARY KEY, note text);
@@ -33,7 +34,7 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE events (at date, id int, PRIMARY KEY (at, id)) PARTITION BY RANGE (at);
     CREATE TABLE events_2024 PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
     CREATE TABLE events_rest PARTITION OF events DEFAULT;
-    CREATE TABLE unpublished (id serial PRIMARY KEY);
+    CREATE UNLOGGED TABLE unpublished (id serial PRIMARY KEY);
     CREATE SEQUENCE descending INCREMENT -3 MINVALUE -1000 MAXVALUE 50 START 50;
     CREATE SEQUENCE untouched START 77;
     CREATE SEQUENCE set_not_called; SELECT setval('set_not_called', 500, false);
@@ -93,7 +94,10 @@ impl Rig {
         run(&target_server.url("postgres"), "CREATE DATABASE new").await;
         run(&source.url("old"), SCHEMA).await;
         run(&target_server.url("new"), SCHEMA).await;
-        run(&source.url("old"), &format!("CREATE PUBLICATION {PUBLICATION} FOR TABLE {TABLES}")).await;
+        let publication = format!(
+            "CREATE PUBLICATION {PUBLICATION} FOR TABLE {TABLES}; COMMENT ON PUBLICATION {PUBLICATION} IS '{OWNER_COMMENT}'"
+        );
+        run(&source.url("old"), &publication).await;
         let mut environment = vec![
             ("PGSLUICE_SOURCE__URL".to_owned(), source.url("old")),
             ("PGSLUICE_TARGET__URL".to_owned(), target_server.url("new")),
