@@ -1,5 +1,6 @@
 # `make demo` shows a whole migration; `make test` is what continuous integration runs. Needs cargo, and python3 with pip
 # for the PostgreSQL binaries, unless PGSLUICE_POSTGRES_DIRS names the bin folders of your own.
+# A test that uses randomness prints its seed; PGSLUICE_TEST_SEED=<that seed> replays it.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -34,14 +35,14 @@ clippy: ## Lints, warnings denied
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 
 .PHONY: unit
-unit: ## Unit and property tests, the protocol crate, documentation examples
+unit: postgres ## Unit and property tests, the protocol crate, documentation examples
 	mkdir -p target
 	cargo test --workspace --lib --bins --quiet 2>&1 | tee $(OUTPUT)
 	cargo test --package pgsluice-proto --tests --quiet 2>&1 | tee -a $(OUTPUT)
 	cargo test --workspace --doc --quiet 2>&1 | tee -a $(OUTPUT)
 
 .PHONY: integration
-integration: postgres ## The program against real servers of PostgreSQL 14 to 18
+integration: postgres tools ## The program against real servers of PostgreSQL 14 to 18
 	mkdir -p target
 	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT)
 

@@ -43,8 +43,10 @@ cache_folder() {
         mkdir -p "$cache"
     else
         mkdir -p /var/cache/pgsluice/postgres
+        chmod a+rx /var/cache/pgsluice
         ln -sfn /var/cache/pgsluice/postgres "$cache"
     fi
+    [ ! -O "$cache" ] || chmod a+rx "$cache"
     (cd "$cache" && pwd -P)
 }
 
@@ -135,6 +137,10 @@ install_version() { # major
 }
 
 cache=$(cache_folder)
+if ! reachable_by_server_user "$cache"; then
+    if [ -n "${PGSLUICE_POSTGRES_CACHE:-}" ]; then remedy="Set PGSLUICE_POSTGRES_CACHE to a folder that it can reach"; else remedy="Remove $cache and run this again: it will link to a folder in /var/cache"; fi
+    die "user $(server_user), as whom root runs the servers, cannot reach $cache. $remedy, or run as another user than root."
+fi
 python=
 for major in "${versions[@]}"; do
     works "$cache/$major" && continue
@@ -145,4 +151,3 @@ for major in "${versions[@]}"; do
     if [ -x "$cache/$major/bin/postgres" ]; then install_runtime_libraries; works "$cache/$major" && continue; fi
     install_version "$major"
 done
-reachable_by_server_user "$cache" || say "note: user $(server_user) cannot reach $cache; set PGSLUICE_POSTGRES_CACHE to a folder that it can"

@@ -19,9 +19,14 @@ say "getting promtool"
 # apt-get drops to its own user for downloads, which must be able to write here.
 chmod 777 "$staging"
 if ! apt-get download -q prometheus >log 2>&1; then
-    if [ "$(id -u)" -ne 0 ] || ! { apt-get update -q && apt-get download -q prometheus; } >log 2>&1; then
+    if [ "$(id -u)" -ne 0 ]; then
         tail -n 5 log >&2
-        say "promtool could not be downloaded: install Debian's package prometheus, the tests need promtool"
+        say "apt-get could not download Debian's package prometheus, whose promtool the tests need. If its package lists are empty or old, have root run 'apt-get update', then run this again; or put promtool into PATH"
+        exit 1
+    fi
+    if ! { apt-get update -q && apt-get download -q prometheus; } >log 2>&1; then
+        tail -n 5 log >&2
+        say "apt-get could not download Debian's package prometheus, whose promtool the tests need. Check the network and apt's sources, then run this again; or put promtool into PATH"
         exit 1
     fi
 fi

@@ -1,7 +1,7 @@
 //! Attacks the command language with names that want to be something else, and pins each command's text for the
 //! servers that differ.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use pgsluice_proto::Lsn;
 use pgsluice_proto::command::*;

@@ -1,7 +1,7 @@
 //! Attacks framing and the server's messages: split anywhere, lengths that lie, bytes that are nothing. "Need more
 //! bytes" must never be an error, and nothing may be allocated by a claim alone (INV-11).
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use bytes::{BufMut, Bytes, BytesMut};
 use pgsluice_proto::copy_both::{StandbyStatus, WalMessage};

@@ -1,7 +1,7 @@
 //! Attacks the decoder with what real servers sent: `golden/pgNN-*.hex`, made by `golden/capture.sh`. Every payload
 //! must decode, encode back to the same bytes, and every kind of message must have been seen where it can occur.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

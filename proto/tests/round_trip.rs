@@ -1,7 +1,7 @@
 //! Attacks encode and decode with every message that can be built, in every protocol version: what goes in must come
 //! out, and what a version cannot say must be refused rather than garbled.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use bytes::{Bytes, BytesMut};
 use pgsluice_proto::copy_both::{Keepalive, ReplyRequest, StandbyStatus, WalMessage, XLogData};

@@ -1,7 +1,7 @@
 //! Attacks the session with a scripted server and a clock of its own: every way a stream begins and ends, feedback
 //! that must not depend on apply (INV-7), and progress that must not be confirmed before it is durable (INV-3).
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::time::Duration;
 

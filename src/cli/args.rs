@@ -45,7 +45,7 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 pub struct GlobalArguments {
-    /// Configuration file (TOML); every key can also be set as PGSLUICE_SECTION__KEY
+    /// Configuration file (TOML); every key except those of [[traffic]] can also be set as PGSLUICE_SECTION__KEY
     #[arg(long, short, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// How results are printed on standard output
@@ -61,7 +61,7 @@ pub struct GlobalArguments {
         value_name = "FORMAT"
     )]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or directives such as info,pgsluice::stream=debug
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,pgsluice::stream=debug (or PGSLUICE_LOG)
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }

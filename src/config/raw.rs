@@ -37,8 +37,8 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawSource {
     /// Required. A libpq connection URI (`postgresql://USER@HOST:PORT/DATABASE?sslmode=verify-full`) or key=value
-    /// string. The user needs REPLICATION, and must own the tables (or be a superuser). Connect to PostgreSQL itself,
-    /// not to PgBouncer.
+    /// string. The user needs REPLICATION, must own the tables (or be a member of their owner, or superuser), and needs
+    /// CREATE on the database. Connect to PostgreSQL itself, not to PgBouncer.
     pub(super) url: Option<String>,
     /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
     pub(super) password_file: Option<PathBuf>,
@@ -63,8 +63,8 @@ pub(super) struct RawTables {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTarget {
-    /// Required. A libpq connection URI or key=value string, as `source.url`. The user must own the database, and needs
-    /// the right to set `session_replication_role` (superuser, or from PostgreSQL 15 on
+    /// Required. A libpq connection URI or key=value string, as `source.url`. The user needs CREATE on the database
+    /// and on its schemas, and the right to set `session_replication_role` (superuser, or from PostgreSQL 15 on
     /// `GRANT SET ON PARAMETER session_replication_role`).
     pub(super) url: Option<String>,
     /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
@@ -87,7 +87,8 @@ pub(super) enum RawDurability {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawPreflight {
-    /// Ids of blockers that you accept, as `pgsluice check` prints them, e.g. `source.unlogged_table`. They become warnings.
+    /// Ids of blockers that you accept, as `pgsluice check` prints them, e.g. `source.unlogged_tables`. They become
+    /// warnings. A blocker without which the migration would fail (such as `source.wal_level`) stays one.
     pub(super) waive: Vec<String>,
 }
 

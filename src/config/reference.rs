@@ -23,9 +23,10 @@ export PGSLUICE_SOURCE__URL='postgresql://app@old-db:5432/shop?sslmode=verify-fu
 export PGSLUICE_TARGET__URL='postgresql://app@shop-rw:5432/shop?sslmode=require'
 ```
 
-Every key can be set by a variable: `PGSLUICE_`, the section, two underscores, the key, all in capitals. A value is a
-string where a string is allowed, and a TOML literal otherwise (`5`, `true`, `["public.*"]`). Variables without two
-underscores in a row are left alone, because Kubernetes sets some of that kind by itself.
+Every key except those of `[[traffic]]` can be set by a variable: `PGSLUICE_`, the section, two underscores, the key,
+all in capitals. A value is a string where a string is allowed, and a TOML literal otherwise (`5`, `true`,
+`["public.*"]`). Variables without two underscores in a row are left alone, because Kubernetes sets some of that kind by
+itself.
 
 Unknown keys are errors. So are values out of range: pgsluice says what is allowed, changes nothing, and ends with exit
 code 2. Sizes are bytes or have a unit (`"64MiB"`, `"1GB"`); as in `postgresql.conf`, units are powers of 1024.

@@ -24,6 +24,8 @@ use super::{dto, events, operations, problem, routes};
         operations::show_cutover,
         operations::abort_cutover,
         operations::confirm_traffic,
+        operations::verify,
+        operations::rollback,
     ),
     components(schemas(dto::StatusRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
     modifiers(&Bearer),

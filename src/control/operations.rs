@@ -95,7 +95,13 @@ pub(super) async fn confirm_traffic(State(shared): State<Shared>) -> Result<Resp
     Ok((StatusCode::ACCEPTED, Json(CutoverRecord::from(&report))).into_response())
 }
 
-/// Not in this version.
+/// Comparing source and target row by row: not available in this version.
+#[utoipa::path(post, path = "/v1/verify", tag = "migration",
+    responses(
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 501, description = "Not available in this version.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
 pub(super) async fn verify() -> ApiError {
     ApiError::NotInThisVersion {
         what: "online verification",
@@ -103,7 +109,13 @@ pub(super) async fn verify() -> ApiError {
     }
 }
 
-/// Not in this version.
+/// Switching back after a completed cutover: not available in this version.
+#[utoipa::path(post, path = "/v1/rollback", tag = "cutover",
+    responses(
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 501, description = "Not available in this version.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
 pub(super) async fn rollback() -> ApiError {
     ApiError::NotInThisVersion {
         what: "rollback after a completed cutover",

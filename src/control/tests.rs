@@ -248,12 +248,14 @@ async fn what_is_not_there_says_so() {
 }
 
 #[tokio::test]
-async fn the_openapi_document_has_every_route_that_works() {
+async fn the_openapi_document_has_every_route() {
     let document = json_of(send(&Fixture::new(), get("/openapi.json")).await).await;
     let paths = document["paths"].as_object().expect("paths");
     for route in super::routes::ROUTES {
-        let documented = !matches!(route, "/openapi.json" | "/v1/verify" | "/v1/rollback");
-        assert_eq!(paths.contains_key(route), documented, "{route}");
+        assert_eq!(paths.contains_key(route), route != "/openapi.json", "{route}");
+    }
+    for route in ["/v1/verify", "/v1/rollback"] {
+        assert!(paths[route]["post"]["responses"]["501"].is_object(), "{route}");
     }
     assert_eq!(document["paths"]["/v1/cutover"]["post"]["security"], json!([{ "bearer": [] }]));
     assert!(document["components"]["schemas"]["StepRecord"].is_object());
