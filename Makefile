@@ -54,6 +54,10 @@ deploy: ## The manifests of deploy/
 bench-memory: postgres ## Memory of the program through a transaction of five million rows
 	scripts/bench-memory.sh
 
+.PHONY: bench-backlog
+bench-backlog: postgres ## Time for a backlog of 40,000 transactions, beside another build: BASELINE=path/to/pgsluice
+	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench backlog
+
 .PHONY: postgres
 postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 	@[ -n "$${PGSLUICE_POSTGRES_DIRS:-}" ] || scripts/install-postgres.sh
