@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Durability, TrafficConfig};
+use crate::config::{BinaryMode, Durability, SpoolConfig, StreamInProgress, TrafficConfig};
 
 const MINIMAL: &str =
     "[source]\nurl = \"host=old dbname=shop user=app\"\n[target]\nurl = \"host=new dbname=shop user=app\"\n";
@@ -207,4 +207,26 @@ fn commands_for_a_running_instance_need_only_the_api_section() {
     let variables = [("PGSLUICE_API__LISTEN".to_owned(), "127.0.0.1:9999".to_owned())];
     let api = load_api(None, variables.into_iter()).unwrap();
     assert_eq!(api.listen.port(), 9999);
+}
+
+#[test]
+fn transactions_in_progress_are_kept_in_a_directory_that_exists_and_within_bounds() {
+    let with = |extra: &str| {
+        format!("[source]\nurl = 'host=old user=a'\n{extra}[target]\nurl = 'host=new user=a'\n")
+    };
+    let config = load_text(&with("spool_dir = '/nonexistent'\n"), &[]).unwrap();
+    assert_eq!(config.source.stream_in_progress, StreamInProgress::Off);
+    let directory = tempfile::tempdir().unwrap();
+    let on = format!(
+        "stream_in_progress = 'on'\nspool_dir = '{}'\nmax_spool_bytes = '1MiB'\nbinary = 'off'\n",
+        directory.path().display()
+    );
+    let config = load_text(&with(&on), &[]).unwrap();
+    let spool = SpoolConfig { directory: directory.path().to_owned(), max_bytes: 1 << 20 };
+    assert_eq!(config.source.stream_in_progress, StreamInProgress::On(spool));
+    assert_eq!(config.source.binary, BinaryMode::Off);
+    assert!(refused(&with("max_spool_bytes = 0\n"), &[]).contains("at least 1MiB"));
+    let missing = "stream_in_progress = 'on'\nspool_dir = '/nonexistent'\n";
+    assert!(refused(&with(missing), &[]).contains("is not a directory"));
+    assert!(refused(&with("stream_in_progress = 'parallel'\n"), &[]).contains("\"off\", \"on\""));
 }

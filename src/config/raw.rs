@@ -49,6 +49,37 @@ pub(super) struct RawSource {
     pub(super) slot: String,
     /// Which tables are migrated.
     pub(super) tables: RawTables,
+    /// Whether the source sends values in binary form, which costs both servers less.
+    pub(super) binary: RawBinary,
+    /// Whether a large transaction is sent while it still runs.
+    pub(super) stream_in_progress: RawStreamInProgress,
+    /// With `stream_in_progress = "on"`: directory for the transactions that have not ended yet. Without it: the
+    /// system's temporary directory (`TMPDIR`, else `/tmp`). Each run makes a directory of its own in it, readable by
+    /// its user alone, and removes it; what a killed run left behind, the next one removes.
+    pub(super) spool_dir: Option<PathBuf>,
+    /// With `stream_in_progress = "on"`: the room that transactions which have not ended yet may take in `spool_dir`,
+    /// at least 1MiB. When they need more, or the disk is full, pgsluice goes on as with `"off"`; nothing is lost.
+    pub(super) max_spool_bytes: ByteSize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawBinary {
+    /// If every column of every table has a type whose binary form means the same on both sides, and the same type on
+    /// both sides. Decided whenever the stream starts; text otherwise.
+    Auto,
+    /// Never: always text.
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawStreamInProgress {
+    /// A transaction is sent once it has committed. pgsluice needs no disk.
+    Off,
+    /// A transaction larger than the source's `logical_decoding_work_mem` is sent while it runs and kept on disk until it
+    /// commits, so that the source need not read it again then.
+    On,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -227,6 +258,10 @@ impl Default for RawSource {
             publication: DEFAULT_NAME.to_owned(),
             slot: DEFAULT_NAME.to_owned(),
             tables: RawTables::default(),
+            binary: RawBinary::Off,
+            stream_in_progress: RawStreamInProgress::Off,
+            spool_dir: None,
+            max_spool_bytes: ByteSize::mib(10 << 10),
         }
     }
 }

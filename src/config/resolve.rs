@@ -11,14 +11,15 @@ use pgsluice_proto::command::SlotName;
 use super::byte_size::ByteSize;
 use super::error::{ConfigError, Origins};
 use super::raw::{
-    RawApi, RawApply, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema, RawSchemaMode,
-    RawSnapshot, RawSource, RawTarget,
+    RawApi, RawApply, RawBinary, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema,
+    RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
 use super::secret_file::read_secret;
 use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BearerToken, Config, CutoverConfig, Durability, OnWriters, PreflightConfig,
-    SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Config, CutoverConfig, Durability, OnWriters,
+    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
+    TableFilter, TargetConfig,
 };
 use crate::connection::ConnectionSettings;
 
@@ -30,6 +31,7 @@ const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
 const CHUNK_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);
+const SPOOL_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BATCH_DELAY_MS_MAX: u64 = 60_000;
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 
@@ -67,6 +69,7 @@ fn source(raw: RawSource, origins: &Origins) -> Result<SourceConfig, ConfigError
         raw.password_file.as_deref(),
         origins,
     )?;
+    let stream_in_progress = stream_in_progress(&raw)?;
     if raw.publication.is_empty()
         || raw.publication.len() > IDENTIFIER_BYTES_MAX
         || raw.publication.contains('\0')
@@ -94,7 +97,33 @@ fn source(raw: RawSource, origins: &Origins) -> Result<SourceConfig, ConfigError
         publication: raw.publication,
         slot: slot.as_str().to_owned(),
         tables: TableFilter::new(raw.tables.include, raw.tables.exclude),
+        binary: match raw.binary {
+            RawBinary::Auto => BinaryMode::Auto,
+            RawBinary::Off => BinaryMode::Off,
+        },
+        stream_in_progress,
     })
+}
+
+fn stream_in_progress(raw: &RawSource) -> Result<StreamInProgress, ConfigError> {
+    if raw.max_spool_bytes < SPOOL_BYTES_MIN {
+        let remedy = format!(
+            "Use at least {SPOOL_BYTES_MIN}, or source.stream_in_progress = \"off\" to keep nothing on disk."
+        );
+        return Err(invalid("source.max_spool_bytes", "it is too small", &remedy));
+    }
+    if raw.stream_in_progress == RawStreamInProgress::Off {
+        return Ok(StreamInProgress::Off);
+    }
+    let directory = raw.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    if !directory.is_dir() {
+        return Err(invalid(
+            "source.spool_dir",
+            &format!("{} is not a directory", directory.display()),
+            "Name a directory that exists and that pgsluice may write to (in Kubernetes: where an emptyDir is mounted).",
+        ));
+    }
+    Ok(StreamInProgress::On(SpoolConfig { directory, max_bytes: raw.max_spool_bytes.0 }))
 }
 
 fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError> {

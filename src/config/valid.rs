@@ -42,6 +42,37 @@ pub struct SourceConfig {
     pub slot: String,
     /// Which tables are migrated.
     pub tables: TableFilter,
+    /// Whether values come in binary form.
+    pub binary: BinaryMode,
+    /// Whether large transactions come while they still run.
+    pub stream_in_progress: StreamInProgress,
+}
+
+/// Whether the source sends values in binary form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BinaryMode {
+    /// If every column's type allows it.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Whether the source sends large transactions before they have ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamInProgress {
+    /// Only once they have committed.
+    Off,
+    /// While they run; they wait on disk for their end.
+    On(SpoolConfig),
+}
+
+/// Where transactions wait for their end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// An existing directory, in which the spool makes one of its own.
+    pub directory: PathBuf,
+    /// The most room they may take, all together; at least 1 MiB.
+    pub max_bytes: u64,
 }
 
 /// `[source] tables.include` / `tables.exclude`: patterns `schema.table` where `*` stands for any characters.

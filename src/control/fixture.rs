@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use super::{Access, ApiState};
 use crate::config::{
-    ApiConfig, ApplyConfig, BearerToken, Config, CutoverConfig, Durability, OnWriters, PreflightConfig,
-    SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Config, CutoverConfig, Durability, OnWriters,
+    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress, TableFilter,
+    TargetConfig,
 };
 use crate::connection::ConnectionSettings;
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
@@ -87,6 +88,8 @@ fn config() -> Config {
             publication: "pgsluice".into(),
             slot: "pgsluice".into(),
             tables: TableFilter::default(),
+            binary: BinaryMode::Off,
+            stream_in_progress: StreamInProgress::Off,
         },
         target: TargetConfig { connection: settings("new"), durability: Durability::Local },
         preflight: PreflightConfig::default(),
