@@ -3,31 +3,13 @@
 
 use nix::sys::signal::Signal;
 use pgsluice::demo::cluster::StopMode;
-use pgsluice::demo::replicator::Replicator;
-use tokio_postgres::Client;
-
 use pgsluice::target::WAL_END;
 
 use crate::harness::clusters::{connect, options, start};
-use crate::harness::stage::{COPY_WAIT, Pair, Stage, text};
+use crate::harness::memory::peak_resident_kib;
+use crate::harness::stage::{COPY_WAIT, Stage, text};
+use crate::harness::two_tables::{PAIR, SCHEMA, halted, stage};
 use crate::harness::wait::until;
-
-const PAIR: Pair = Pair { source: 14, target: 17 };
-const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'before' FROM generate_series(1, 100) i;
-                      CREATE TABLE other (id int PRIMARY KEY, v text)";
-
-async fn stage() -> (Stage, Client) {
-    let stage = Stage::new(PAIR).await;
-    let source = stage.source_client().await;
-    source.batch_execute(SCHEMA).await.expect("schema");
-    (stage, source)
-}
-
-async fn halted(mut replicator: Replicator) -> String {
-    let status = replicator.wait_for_end(COPY_WAIT).await.expect("a halt");
-    assert_eq!(status.code(), Some(4), "{}", replicator.log());
-    replicator.log()
-}
 
 const PROGRESS: &str = "SELECT commit_lsn::text FROM pgsluice.progress";
 
@@ -201,18 +183,6 @@ async fn a_transaction_of_300000_rows_does_not_grow_the_program() {
     let peak_kib = peak_resident_kib(replicator.id());
     assert!(peak_kib < 128 * 1024, "{peak_kib} KiB");
     stage.assert_same_rows().await;
-}
-
-/// `VmHWM`: the most that was ever resident, of the program itself below its shell.
-fn peak_resident_kib(pid: u32) -> u64 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let of_children =
-        children.split_whitespace().filter_map(|child| child.parse().ok()).map(peak_resident_kib);
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let own = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
-    of_children.chain(own).max().expect("VmHWM")
 }
 
 /// What waits to be flushed must not wait for the header of a page on which there is nothing yet.

@@ -1,8 +1,10 @@
 //! What the tests stand on: clusters, the program as a child process, faults, the judges.
 
 pub(crate) mod clusters;
+pub(crate) mod memory;
 pub(crate) mod proxy;
 pub(crate) mod seed;
 pub(crate) mod sides;
 pub(crate) mod stage;
+pub(crate) mod two_tables;
 pub(crate) mod wait;
