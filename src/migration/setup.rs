@@ -12,9 +12,11 @@ use crate::connection::SqlSession;
 use crate::runtime::Shutdown;
 use crate::snapshot::{self, SnapshotContext};
 use crate::source::SourceTable;
+use crate::source::published::{self, PublishedRelation};
 use crate::source::slot::{ExportedSlot, OldTransaction, WhenActive};
 use crate::source::{catalog, publication, slot};
 use crate::target::records::{self, MigrationIdentity, RecordedPhase};
+use crate::target::relations::{self, JoinState, RelationRecord};
 use crate::target::{gate, progress, schema};
 use crate::telemetry::Metrics;
 
@@ -84,6 +86,8 @@ impl Setup<'_> {
         gate::close(&self.target, &names(&tables), GATE_LOCK_WAIT).await?;
         // Publication before slot (trap 17): every change the slot decodes is one the publication knows.
         publication::ensure(&self.source, &self.identity.publication, &tables, self.shutdown).await?;
+        // Before the slot: a change of a table's shape after this reading is in the stream, and found there.
+        let baseline = baseline(published::read(&self.source, &self.identity.publication).await?, &tables);
         let exported = slot::create_exporting(
             &self.config.source.connection,
             slot_name,
@@ -102,7 +106,8 @@ impl Setup<'_> {
         }
         let begin = progress::begin_sql(self.identity, exported.consistent_lsn);
         let next = RecordedPhase::Indexes.record_sql();
-        self.in_one_transaction(&format!("{begin}; {next}")).await
+        let relations = relations::begin_sql(&baseline);
+        self.in_one_transaction(&format!("{relations}; {begin}; {next}")).await
     }
 
     async fn copy_under(
@@ -177,6 +182,25 @@ impl Setup<'_> {
 
 fn names(tables: &[SourceTable]) -> Vec<crate::model::TableName> {
     tables.iter().map(|table| table.name.clone()).collect()
+}
+
+/// What the stream's tables look like as they are copied. One that is published and not copied (a partition made in
+/// between) is left out: it has to join.
+fn baseline(published: Vec<PublishedRelation>, copied: &[SourceTable]) -> Vec<RelationRecord> {
+    let copied: std::collections::HashSet<_> = copied.iter().map(|table| table.oid).collect();
+    published
+        .into_iter()
+        .filter(|relation| copied.contains(&relation.oid))
+        .map(|relation| RelationRecord {
+            source_oid: relation.oid,
+            name: relation.name,
+            columns: relation.columns,
+            target_oid: None,
+            state: JoinState::Joined,
+            join_lsn: None,
+            membership: relation.membership,
+        })
+        .collect()
 }
 
 /// The timeline that is written now: the control file may still name the one before a promotion.

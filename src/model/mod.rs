@@ -1,11 +1,13 @@
 //! Pure nouns shared by every module: sides, names, positions, what to do about an error.
 //! Nothing here performs IO, reads a clock or knows of a database connection.
 
+mod column;
 mod disposition;
 mod name;
 mod nearest;
 mod side;
 
+pub use column::RecordedColumn;
 pub use disposition::Disposition;
 pub use name::{SequenceName, TableName};
 pub use nearest::nearest;

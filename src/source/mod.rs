@@ -5,6 +5,7 @@ pub mod catalog;
 mod column_type;
 pub mod fence;
 pub mod publication;
+pub mod published;
 pub mod slot;
 
 pub use catalog::{

@@ -6,6 +6,7 @@ pub mod gate;
 pub mod lock;
 pub mod progress;
 pub mod records;
+pub mod relations;
 pub mod schema;
 pub mod sequences;
 mod table;

@@ -1,6 +1,6 @@
 //! What this program remembers about a migration, on the target, in schema `pgsluice`: one row that says which
 //! migration this is and which phase it reached. Each phase is recorded in the transaction that completes it.
-//! Positions of the stream are in `progress.rs`, copied tables in `snapshot`, cutovers in `cutover::journal`.
+//! Positions of the stream are in `progress.rs`, tables of the stream in `relations.rs`, copied tables in `snapshot`, cutovers in `cutover::journal`.
 
 use jiff::Timestamp;
 
@@ -173,6 +173,7 @@ fn decode(row: &tokio_postgres::Row) -> Result<MigrationRecord, RecordError> {
 pub async fn create(target: &mut SqlSession, identity: &MigrationIdentity) -> Result<(), RecordError> {
     let transaction = target.transaction().await?;
     transaction.batch_execute(ENSURE).await?;
+    transaction.batch_execute(super::relations::ENSURE).await?;
     transaction
         .execute(
             "INSERT INTO pgsluice.migration

@@ -15,6 +15,7 @@ mod preflight;
 mod publication;
 mod replication_connection;
 mod row_comparison;
+mod schema_changes;
 mod slot;
 mod snapshot;
 mod stream_exactness;
