@@ -296,11 +296,13 @@ SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.attt
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE a.attnum > 0 AND NOT a.attisdropped AND ";
 
-/// Composites are left out: a type that is not found is not portable.
-const TYPES: &str = "
-SELECT t.oid, t.typtype::text, e.oid AS element, t.typbasetype, coalesce(r.rngsubtype, m.rngsubtype) AS bound,
+/// Composites are left out: a type that is not found is not portable. Means the same on every server.
+pub(crate) const TYPES: &str = "
+SELECT t.oid, CASE WHEN n.nspname = 'pg_catalog' THEN t.typname::text
+                   ELSE n.nspname || '.' || t.typname END AS name, t.typtype::text, e.oid AS element, t.typbasetype, coalesce(r.rngsubtype, m.rngsubtype) AS bound,
        t.typsend <> 0 AND t.typreceive <> 0 AS has_binary_form
   FROM pg_type t
+  JOIN pg_namespace n ON n.oid = t.typnamespace
   LEFT JOIN pg_type e ON e.typarray = t.oid
   LEFT JOIN pg_range r ON r.rngtypid = t.oid
   LEFT JOIN pg_range m ON m.rngmultitypid = t.oid
@@ -399,7 +401,8 @@ async fn read_types(source: &SqlSession) -> Result<BTreeMap<u32, TypeFacts>, Cat
     Ok(rows.iter().map(|row| (row.get("oid"), decode_type(row))).collect())
 }
 
-fn decode_type(row: &Row) -> TypeFacts {
+/// One row of [`TYPES`].
+pub(crate) fn decode_type(row: &Row) -> TypeFacts {
     let typtype: String = row.get("typtype");
     let element: Option<u32> = row.get("element");
     let bound: Option<u32> = row.get("bound");

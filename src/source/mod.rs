@@ -2,7 +2,7 @@
 //! fence. Never decides when any of it is created or dropped; that is the migration's and the cutover's.
 
 pub mod catalog;
-mod column_type;
+pub(crate) mod column_type;
 pub mod fence;
 pub mod publication;
 pub mod published;

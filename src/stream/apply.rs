@@ -20,6 +20,7 @@ use super::handle::{AppliedMarker, StreamPublisher};
 use super::pipeline::{Expectation, Pipeline};
 use super::shape::match_columns;
 use super::statement::{BoundTable, RowOp, StatementKey};
+use super::value_format::ValueFormat;
 
 /// Prepared statements kept at once (INV-11); beyond it the cache starts over.
 const STATEMENTS_MAX: usize = 2_000;
@@ -34,6 +35,7 @@ pub(super) struct Applier {
     types: HashMap<Oid, TypeInfo>,
     statements: HashMap<StatementKey, Statement>,
     control: ControlStatements,
+    format: ValueFormat,
     /// What the progress record holds.
     recorded: Lsn,
     /// Up to here there is nothing left to apply; at or beyond `recorded`.
@@ -101,6 +103,7 @@ impl Applier {
     pub(super) async fn new(
         session: SqlSession,
         recorded: Lsn,
+        format: ValueFormat,
         publisher: StreamPublisher,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StreamError> {
@@ -117,6 +120,7 @@ impl Applier {
             types: HashMap::new(),
             statements: HashMap::new(),
             control,
+            format,
             recorded,
             position: recorded,
             batch: Batch::default(),
@@ -223,6 +227,7 @@ impl Applier {
                 return Err(difference.into());
             }
         };
+        self.format.check(&relation, &columns)?;
         self.statements.retain(|key, _| key.relation != relation.id);
         if let Some(found) = found {
             self.tables.insert(relation.id, Arc::new(BoundTable::new(relation, found, columns)));

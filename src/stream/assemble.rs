@@ -1,6 +1,9 @@
 //! Turns pgoutput's messages into the events of whole transactions, and refuses what the protocol does not allow:
-//! a change outside a transaction, a commit that is not the begun one, a streamed part nobody asked for.
+//! a change outside a transaction, a commit that is not the begun one, a streamed part nobody asked for. The parts
+//! of transactions that have not ended yet are put aside, and come back as one transaction when it has committed.
 //! Pure: no IO, no clock. Holds no row; what comes in goes out.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use pgsluice_proto::pgoutput::{LogicalMessage, OldTuple, Relation, TruncateOptions, Tuple, TypeInfo};
@@ -65,6 +68,45 @@ pub(super) enum StreamEvent {
     Position(Lsn),
 }
 
+/// What a message means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Assembled {
+    /// Nothing to the target.
+    Nothing,
+    /// It happens next on the target.
+    Event(StreamEvent),
+    /// It is about a transaction that has not ended.
+    Aside(AsideStep),
+}
+
+/// What becomes of a transaction that is sent while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AsideStep {
+    /// Messages of this top-level transaction follow.
+    Open(Xid),
+    /// The message is to be put aside as it is, after those before it.
+    Keep,
+    /// No more messages of it for now.
+    Close,
+    /// A subtransaction, or all of it when both are the same, was rolled back: what it did never happened.
+    Discard {
+        /// The top-level transaction.
+        xid: Xid,
+        /// What was rolled back.
+        part: Xid,
+    },
+    /// It has committed. `begin`, then what was put aside and not discarded, then `commit` are the next messages
+    /// for the assembler: from here on it is a transaction like any other (INV-1).
+    Replay {
+        /// The top-level transaction.
+        xid: Xid,
+        /// As if it had not been streamed.
+        begin: LogicalMessage,
+        /// As if it had not been streamed.
+        commit: LogicalMessage,
+    },
+}
+
 /// Where a transaction of the stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TransactionStart {
@@ -114,30 +156,62 @@ pub enum AssembleError {
     },
 }
 
+/// Whether transactions that have not ended were asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum InProgress {
+    /// They are an error of the source.
+    #[default]
+    Refused,
+    /// They are put aside.
+    Accepted,
+}
+
+/// Where in the stream the next message stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    BetweenTransactions,
+    /// Of a committed one.
+    InTransaction(TransactionStart),
+    /// Of one that has not ended.
+    InBlock(Xid),
+}
+
 /// Assembles one connection's stream. A new connection needs a new one.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
-    current: Option<TransactionStart>,
+    in_progress: InProgress,
+    place: Place,
     last_commit: Option<Lsn>,
+    /// Top-level transactions of which parts are put aside; the source's connections and prepared transactions bound
+    /// their number.
+    aside: HashSet<Xid>,
 }
 
 impl Assembler {
+    /// An assembler at the beginning of a stream.
+    #[must_use]
+    pub(super) fn new(in_progress: InProgress) -> Self {
+        Self { in_progress, ..Self::default() }
+    }
+
     /// Takes a keepalive: a position to move to, if no transaction is under way (INV-3: a keepalive's position is
-    /// never progress while changes before it are unapplied).
+    /// never progress while changes before it are unapplied). A transaction put aside commits behind it, and the slot
+    /// keeps what it needs to send it again from its beginning.
     pub(super) const fn keepalive(&self, wal_end: Lsn) -> Option<StreamEvent> {
-        match self.current {
-            None => Some(StreamEvent::Position(wal_end)),
-            Some(_) => None,
+        match self.place {
+            Place::BetweenTransactions => Some(StreamEvent::Position(wal_end)),
+            Place::InTransaction(_) | Place::InBlock(_) => None,
         }
     }
 
-    /// Takes the next message; `None` for those that mean nothing to the target.
+    /// Takes the next message.
     ///
     /// # Errors
     /// [`AssembleError`]: the connection must not be used further.
-    pub(super) fn message(&mut self, message: LogicalMessage) -> Result<Option<StreamEvent>, AssembleError> {
+    pub(super) fn message(&mut self, message: LogicalMessage) -> Result<Assembled, AssembleError> {
         let kind = message.kind();
-        Ok(Some(match message {
+        Ok(Assembled::Event(match message {
             LogicalMessage::Begin { final_lsn, commit_time, xid } => {
                 self.begin(TransactionStart { xid, commit_lsn: final_lsn, commit_time })?
             }
@@ -163,27 +237,74 @@ impl Assembler {
                 self.inside(kind)?;
                 StreamEvent::Marker { nonce: text(&content) }
             }
-            LogicalMessage::Message { .. } | LogicalMessage::Origin { .. } => return Ok(None),
+            LogicalMessage::Message { .. } | LogicalMessage::Origin { .. } => return Ok(Assembled::Nothing),
             LogicalMessage::StreamStart { .. }
             | LogicalMessage::StreamStop
             | LogicalMessage::Streamed { .. }
             | LogicalMessage::StreamCommit { .. }
-            | LogicalMessage::StreamAbort { .. }
-            | LogicalMessage::StreamPrepare { .. }
+            | LogicalMessage::StreamAbort { .. } => return self.unended(kind, message),
+            LogicalMessage::StreamPrepare { .. }
             | LogicalMessage::BeginPrepare { .. }
             | LogicalMessage::Prepare { .. }
             | LogicalMessage::CommitPrepared { .. }
-            | LogicalMessage::RollbackPrepared { .. } => {
-                return Err(AssembleError::OutOfPlace {
-                    message: kind,
-                    place: "although neither streaming nor two-phase decoding was asked for",
-                });
-            }
+            | LogicalMessage::RollbackPrepared { .. } => return Err(not_asked_for(kind)),
         }))
     }
 
+    /// Takes a message about a transaction that is sent while it runs.
+    fn unended(&mut self, kind: &'static str, message: LogicalMessage) -> Result<Assembled, AssembleError> {
+        if self.in_progress == InProgress::Refused {
+            return Err(not_asked_for(kind));
+        }
+        let misplaced = |place| Err(AssembleError::OutOfPlace { message: kind, place });
+        if let Place::InTransaction(_) = self.place {
+            return misplaced("inside a committed transaction");
+        }
+        let step = match (self.place, message) {
+            (Place::BetweenTransactions, LogicalMessage::StreamStart { xid, first_segment }) => {
+                if first_segment != self.aside.insert(xid) {
+                    return misplaced("as the first part of a transaction that has one, or the reverse");
+                }
+                self.place = Place::InBlock(xid);
+                AsideStep::Open(xid)
+            }
+            (Place::InBlock(_), LogicalMessage::Streamed { message, .. }) => match *message {
+                LogicalMessage::Message { prefix, .. } if prefix != MARKER_PREFIX => {
+                    return Ok(Assembled::Nothing);
+                }
+                _ => AsideStep::Keep,
+            },
+            (Place::InBlock(_), LogicalMessage::StreamStop) => {
+                self.place = Place::BetweenTransactions;
+                AsideStep::Close
+            }
+            (Place::BetweenTransactions, LogicalMessage::StreamAbort { xid, subxid, .. }) => {
+                let known = if subxid == xid { self.aside.remove(&xid) } else { self.aside.contains(&xid) };
+                if !known {
+                    // Of what was never sent nothing has to be taken back.
+                    return Ok(Assembled::Nothing);
+                }
+                AsideStep::Discard { xid, part: subxid }
+            }
+            (
+                Place::BetweenTransactions,
+                LogicalMessage::StreamCommit { xid, flags, commit_lsn, end_lsn, commit_time },
+            ) => {
+                if !self.aside.remove(&xid) {
+                    return misplaced("of a transaction that it never began");
+                }
+                let begin = LogicalMessage::Begin { final_lsn: commit_lsn, commit_time, xid };
+                let commit = LogicalMessage::Commit { flags, commit_lsn, end_lsn, commit_time };
+                AsideStep::Replay { xid, begin, commit }
+            }
+            (Place::InBlock(_), _) => return misplaced("inside a part of an unended transaction"),
+            _ => return misplaced("outside a part of an unended transaction"),
+        };
+        Ok(Assembled::Aside(step))
+    }
+
     fn begin(&mut self, start: TransactionStart) -> Result<StreamEvent, AssembleError> {
-        if self.current.is_some() {
+        if self.place != Place::BetweenTransactions {
             return Err(AssembleError::OutOfPlace { message: "begin", place: "inside a transaction" });
         }
         if let Some(before) = self.last_commit
@@ -191,25 +312,28 @@ impl Assembler {
         {
             return Err(AssembleError::OutOfOrder { before, found: start.commit_lsn });
         }
-        self.current = Some(start);
+        self.place = Place::InTransaction(start);
         Ok(StreamEvent::Begin(start))
     }
 
     fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<StreamEvent, AssembleError> {
-        let Some(start) = self.current.take() else {
+        let Place::InTransaction(start) = self.place else {
             return Err(AssembleError::OutOfPlace { message: "commit", place: "outside a transaction" });
         };
         if start.commit_lsn != commit_lsn || end_lsn < commit_lsn {
             return Err(AssembleError::WrongCommit { expected: start.commit_lsn, found: commit_lsn });
         }
+        self.place = Place::BetweenTransactions;
         self.last_commit = Some(commit_lsn);
         Ok(StreamEvent::Commit(TransactionEnd { commit_lsn, end_lsn }))
     }
 
     const fn inside(&self, message: &'static str) -> Result<(), AssembleError> {
-        match self.current {
-            Some(_) => Ok(()),
-            None => Err(AssembleError::OutOfPlace { message, place: "outside a transaction" }),
+        match self.place {
+            Place::InTransaction(_) => Ok(()),
+            Place::BetweenTransactions | Place::InBlock(_) => {
+                Err(AssembleError::OutOfPlace { message, place: "outside a transaction" })
+            }
         }
     }
 
@@ -221,6 +345,13 @@ impl Assembler {
     ) -> Result<StreamEvent, AssembleError> {
         self.inside(kind)?;
         Ok(StreamEvent::Change { relation, change })
+    }
+}
+
+const fn not_asked_for(message: &'static str) -> AssembleError {
+    AssembleError::OutOfPlace {
+        message,
+        place: "although neither streaming nor two-phase decoding was asked for",
     }
 }
 
@@ -300,12 +431,12 @@ mod tests {
             content: Bytes::from_static(b"nonce").into(),
         };
         let mut assembler = Assembler::default();
-        assert_eq!(assembler.message(message(false, MARKER_PREFIX)), Ok(None));
+        assert_eq!(assembler.message(message(false, MARKER_PREFIX)), Ok(Assembled::Nothing));
         assembler.message(begin(1, 50)).expect("a begin");
-        assert_eq!(assembler.message(message(true, "somebody.else")), Ok(None));
+        assert_eq!(assembler.message(message(true, "somebody.else")), Ok(Assembled::Nothing));
         assert_eq!(
             assembler.message(message(true, MARKER_PREFIX)),
-            Ok(Some(StreamEvent::Marker { nonce: "nonce".into() }))
+            Ok(Assembled::Event(StreamEvent::Marker { nonce: "nonce".into() }))
         );
     }
 }

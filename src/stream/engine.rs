@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use pgsluice_proto::pgoutput::{Decoder, ProtocolVersion};
+use pgsluice_proto::pgoutput::{Decoder, LogicalMessage};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
@@ -19,10 +20,12 @@ use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
 use crate::telemetry::Metrics;
 
 use super::apply::Applier;
-use super::assemble::Assembler;
+use super::assemble::{AsideStep, Assembled, Assembler, StreamEvent};
 use super::error::StreamError;
 use super::handle::StreamPublisher;
+use super::options::{Lesson, Withdrawn};
 use super::reader::{Chunk, Incoming, Reader};
+use super::spool::Spool;
 use super::walsender;
 
 /// Delays between attempts.
@@ -76,13 +79,17 @@ pub struct StreamHalted {
 /// [`StreamHalted`]: going on could lose or duplicate data.
 pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), StreamHalted> {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+    let mut withdrawn = Withdrawn::default();
     loop {
         let begun_at = Instant::now();
-        let Err(error) = attempt(&context, &shutdown).await else { return Ok(()) };
+        let Err(error) = attempt(&context, &shutdown, &mut withdrawn).await else { return Ok(()) };
         if shutdown.is_requested() {
             return Ok(());
         }
         context.metrics.reconnecting(error.side());
+        if withdrawn.learn(&error) == Lesson::AskForLess {
+            continue;
+        }
         if begun_at.elapsed() >= GOOD_ATTEMPT {
             backoff.reset();
         }
@@ -119,7 +126,11 @@ fn report(board: &StatusBoard, error: &StreamError, remedy: String, blocking: Bl
 }
 
 /// One attempt: connect, check (INV-4), stream until something ends.
-async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), StreamError> {
+async fn attempt(
+    context: &StreamContext,
+    shutdown: &Shutdown,
+    withdrawn: &mut Withdrawn,
+) -> Result<(), StreamError> {
     let config = &context.config;
     let apply_session = connect_target(config, "apply").await?;
     apply_session
@@ -134,9 +145,11 @@ async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), Str
     }
     let watch_session = connect_target(config, "durability").await?;
     let recorded = progress::read(&apply_session).await?;
-    let started = walsender::start(config, &context.record, recorded.as_ref()).await?;
+    let asked = withdrawn.choose(config, &context.record.identity.publication, &apply_session).await?;
+    let started = walsender::start(config, &context.record, recorded.as_ref(), &asked).await?;
     let start = started.start;
-    tracing::info!(start_lsn = %start, "streaming");
+    let (values, in_progress) = (asked.format_name(), asked.spool.is_some());
+    tracing::info!(start_lsn = %start, values, in_progress, "streaming");
     context.board.update(|status| status.problem = None);
 
     let mut tasks = Supervisor::new(shutdown.child());
@@ -153,15 +166,17 @@ async fn attempt(context: &StreamContext, shutdown: &Shutdown) -> Result<(), Str
         metrics: Arc::clone(&context.metrics),
         epoch: Instant::now(),
     };
-    let applier =
-        Applier::new(apply_session, start, context.publisher.clone(), Arc::clone(&context.metrics)).await?;
+    let (assembler, decoder) = (Assembler::new(asked.in_progress()), Decoder::new(asked.protocol()));
+    let (publisher, metrics) = (context.publisher.clone(), Arc::clone(&context.metrics));
+    let applier = Applier::new(apply_session, start, asked.format, publisher, metrics).await?;
     if let Some(recorded) = recorded {
         let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
     }
     let work = ApplyLoop {
         applier,
-        assembler: Assembler::default(),
-        decoder: Decoder::new(ProtocolVersion::V1),
+        assembler,
+        decoder,
+        spool: asked.spool,
         receipts,
         max_batch_bytes: u64::from(config.apply.max_batch_bytes),
         max_batch_delay: config.apply.max_batch_delay,
@@ -201,6 +216,8 @@ struct ApplyLoop {
     applier: Applier,
     assembler: Assembler,
     decoder: Decoder,
+    /// There if transactions that have not ended are asked for.
+    spool: Option<Spool>,
     receipts: mpsc::Sender<CommitReceipt>,
     max_batch_bytes: u64,
     max_batch_delay: Duration,
@@ -233,10 +250,10 @@ impl ApplyLoop {
                 }
                 Incoming::Data(data) => {
                     let message = self.decoder.decode(data.payload.clone())?;
-                    if let Some(event) = self.assembler.message(message)?
-                        && let Some(receipt) = self.applier.event(event, data.payload.len()).await?
-                    {
-                        self.hand_over(receipt).await?;
+                    match self.assembler.message(message)? {
+                        Assembled::Nothing => {}
+                        Assembled::Event(event) => self.event(event, data.payload.len()).await?,
+                        Assembled::Aside(step) => self.put_aside(step, &data.payload).await?,
                     }
                     if self.applier.can_commit() && self.batch_is_full() {
                         self.commit().await?;
@@ -246,6 +263,40 @@ impl ApplyLoop {
         }
         // The chunk is dropped here: its room in the queue is given back once its changes are on their way.
         Ok(())
+    }
+
+    async fn event(&mut self, event: StreamEvent, bytes: usize) -> Result<(), StreamError> {
+        match self.applier.event(event, bytes).await? {
+            Some(receipt) => self.hand_over(receipt).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a part of a transaction that has not ended, or lets it all follow now that it has.
+    async fn put_aside(&mut self, step: AsideStep, payload: &Bytes) -> Result<(), StreamError> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        match step {
+            AsideStep::Open(xid) => spool.open(xid),
+            AsideStep::Keep => spool.keep(payload).await?,
+            AsideStep::Close => spool.close().await?,
+            AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
+            AsideStep::Replay { xid, begin, commit } => {
+                let mut replay = spool.replay(xid).await?;
+                self.replayed(begin, 0).await?;
+                while let Some((message, bytes)) = replay.next().await? {
+                    self.replayed(message, bytes).await?;
+                }
+                self.replayed(commit, 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn replayed(&mut self, message: LogicalMessage, bytes: usize) -> Result<(), StreamError> {
+        match self.assembler.message(message)? {
+            Assembled::Event(event) => self.event(event, bytes).await,
+            Assembled::Nothing | Assembled::Aside(_) => Ok(()),
+        }
     }
 
     fn batch_is_full(&self) -> bool {

@@ -11,7 +11,9 @@ use crate::target::records::RecordError;
 use super::assemble::AssembleError;
 use super::resume::ResumeRefused;
 use super::shape::ShapeDifference;
+use super::spool::SpoolError;
 use super::statement::BindError;
+use super::value_format::NotBinary;
 
 /// Why an attempt to stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,12 @@ pub enum StreamError {
     /// The table differs between the sides.
     #[error(transparent)]
     Shape(#[from] ShapeDifference),
+    /// A shape that a stream of binary values cannot carry; the next attempt asks for text.
+    #[error("{0}; the stream begins again with values as text")]
+    NotBinary(#[from] NotBinary),
+    /// A transaction that has not ended cannot be kept; the next attempt asks for whole ones.
+    #[error("{0}; the stream begins again with whole transactions")]
+    Spool(#[from] SpoolError),
     /// A change that has no statement.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -143,7 +151,11 @@ impl StreamError {
             Self::Connect { error, .. } => error.disposition(),
             Self::Walsender(error) => walsender_disposition(error),
             Self::Replication(error) => error.disposition(),
-            Self::EndedBySource | Self::ProgressMoved | Self::TaskGone(_) => Disposition::Retry,
+            Self::EndedBySource
+            | Self::ProgressMoved
+            | Self::TaskGone(_)
+            | Self::NotBinary(_)
+            | Self::Spool(_) => Disposition::Retry,
             Self::Lock(LockError::Sql(error)) | Self::Record(RecordError::Sql(error)) => error.disposition(),
             Self::Target(error) => disposition_of(error),
             Self::Lock(error @ LockError::Taken { .. }) => {

@@ -6,11 +6,15 @@ mod assemble;
 mod engine;
 mod error;
 mod handle;
+mod options;
 mod pipeline;
 mod reader;
 mod resume;
 mod shape;
+mod spool;
+mod spool_directory;
 mod statement;
+mod value_format;
 mod walsender;
 
 pub use engine::{StreamContext, StreamHalted, run};

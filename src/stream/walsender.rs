@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pgsluice_proto::command::{PgoutputOptions, SlotName, identify_system, quote_literal, start_replication};
+use pgsluice_proto::command::{SlotName, identify_system, quote_literal, start_replication};
 use pgsluice_proto::session::{ReplicationSession, SessionConfig};
 
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::target::progress::Progress;
 use crate::target::records::MigrationRecord;
 
 use super::error::StreamError;
+use super::options::Asked;
 use super::reader::{FRAME_BYTES_MAX, SILENCE_LIMIT, STATUS_INTERVAL};
 use super::resume::{SlotFacts, SourceFacts, start_position};
 
@@ -35,6 +36,7 @@ pub(super) async fn start(
     config: &Config,
     record: &MigrationRecord,
     progress: Option<&Progress>,
+    asked: &Asked,
 ) -> Result<StartedStream, StreamError> {
     let slot = SlotName::new(&record.identity.slot)?;
     let mut connection =
@@ -43,8 +45,7 @@ pub(super) async fn start(
             .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
     let facts = read_facts(&mut connection, &slot).await?;
     let start = start_position(record, progress, &facts)?;
-    let mut options = PgoutputOptions::new(vec![record.identity.publication.clone()]);
-    options.messages = true;
+    let options = asked.plugin_options(&record.identity.publication);
     let command = start_replication(&slot, Some(start), &options)?;
     let (socket, rest) = connection.into_socket(&command).await?;
     let config = SessionConfig {

@@ -32,6 +32,11 @@ impl Decoder {
         Self { version, place: Place::Outside }
     }
 
+    /// A decoder for messages of one streamed block that were put aside, without the StreamStart before them.
+    pub fn in_streamed_block(version: ProtocolVersion) -> Self {
+        Self { version, place: Place::InStreamedBlock }
+    }
+
     /// Reads one message: the payload of one XLogData, or one `data` column of the `pg_logical_slot_*_binary_changes`
     /// functions. Values of rows share the payload's buffer and keep it alive. After an error the decoder is as it
     /// was before.
