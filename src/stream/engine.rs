@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use jiff::Timestamp;
-use pgsluice_proto::pgoutput::{Decoder, LogicalMessage};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
@@ -20,12 +18,11 @@ use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
 use crate::telemetry::Metrics;
 
 use super::apply::Applier;
-use super::assemble::{AsideStep, Assembled, Assembler, StreamEvent};
 use super::error::StreamError;
 use super::handle::StreamPublisher;
+use super::intake::Intake;
 use super::options::{Lesson, Withdrawn};
 use super::reader::{Chunk, Incoming, Reader};
-use super::spool::Spool;
 use super::walsender;
 
 /// Delays between attempts.
@@ -166,7 +163,7 @@ async fn attempt(
         metrics: Arc::clone(&context.metrics),
         epoch: Instant::now(),
     };
-    let (assembler, decoder) = (Assembler::new(asked.in_progress()), Decoder::new(asked.protocol()));
+    let intake = Intake::new(asked.protocol(), asked.spool);
     let (publisher, metrics) = (context.publisher.clone(), Arc::clone(&context.metrics));
     let applier = Applier::new(apply_session, start, asked.format, publisher, metrics).await?;
     if let Some(recorded) = recorded {
@@ -174,9 +171,7 @@ async fn attempt(
     }
     let work = ApplyLoop {
         applier,
-        assembler,
-        decoder,
-        spool: asked.spool,
+        intake,
         receipts,
         max_batch_bytes: u64::from(config.apply.max_batch_bytes),
         max_batch_delay: config.apply.max_batch_delay,
@@ -214,10 +209,7 @@ async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSes
 /// Takes chunks, applies them, and commits when the queue runs dry or the batch is full.
 struct ApplyLoop {
     applier: Applier,
-    assembler: Assembler,
-    decoder: Decoder,
-    /// There if transactions that have not ended are asked for.
-    spool: Option<Spool>,
+    intake: Intake,
     receipts: mpsc::Sender<CommitReceipt>,
     max_batch_bytes: u64,
     max_batch_delay: Duration,
@@ -244,16 +236,17 @@ impl ApplyLoop {
         for incoming in &chunk.messages {
             match incoming {
                 Incoming::Keepalive(wal_end) => {
-                    if let Some(event) = self.assembler.keepalive(*wal_end) {
+                    if let Some(event) = self.intake.keepalive(*wal_end) {
                         self.applier.event(event, 0).await?;
                     }
                 }
                 Incoming::Data(data) => {
-                    let message = self.decoder.decode(data.payload.clone())?;
-                    match self.assembler.message(message)? {
-                        Assembled::Nothing => {}
-                        Assembled::Event(event) => self.event(event, data.payload.len()).await?,
-                        Assembled::Aside(step) => self.put_aside(step, &data.payload).await?,
+                    let mut next = self.intake.message(&data.payload).await?;
+                    while let Some((event, bytes)) = next {
+                        if let Some(receipt) = self.applier.event(event, bytes).await? {
+                            self.hand_over(receipt).await?;
+                        }
+                        next = self.intake.more().await?;
                     }
                     if self.applier.can_commit() && self.batch_is_full() {
                         self.commit().await?;
@@ -263,40 +256,6 @@ impl ApplyLoop {
         }
         // The chunk is dropped here: its room in the queue is given back once its changes are on their way.
         Ok(())
-    }
-
-    async fn event(&mut self, event: StreamEvent, bytes: usize) -> Result<(), StreamError> {
-        match self.applier.event(event, bytes).await? {
-            Some(receipt) => self.hand_over(receipt).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Keeps a part of a transaction that has not ended, or lets it all follow now that it has.
-    async fn put_aside(&mut self, step: AsideStep, payload: &Bytes) -> Result<(), StreamError> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
-        match step {
-            AsideStep::Open(xid) => spool.open(xid),
-            AsideStep::Keep => spool.keep(payload).await?,
-            AsideStep::Close => spool.close().await?,
-            AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
-            AsideStep::Replay { xid, begin, commit } => {
-                let mut replay = spool.replay(xid).await?;
-                self.replayed(begin, 0).await?;
-                while let Some((message, bytes)) = replay.next().await? {
-                    self.replayed(message, bytes).await?;
-                }
-                self.replayed(commit, 0).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn replayed(&mut self, message: LogicalMessage, bytes: usize) -> Result<(), StreamError> {
-        match self.assembler.message(message)? {
-            Assembled::Event(event) => self.event(event, bytes).await,
-            Assembled::Nothing | Assembled::Aside(_) => Ok(()),
-        }
     }
 
     fn batch_is_full(&self) -> bool {

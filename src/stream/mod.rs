@@ -6,6 +6,7 @@ mod assemble;
 mod engine;
 mod error;
 mod handle;
+mod intake;
 mod options;
 mod pipeline;
 mod reader;

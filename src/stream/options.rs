@@ -9,7 +9,6 @@ use crate::config::{BinaryMode, Config, StreamInProgress};
 use crate::connection::{SqlSession, connect_sql};
 use crate::model::Side;
 
-use super::assemble::InProgress;
 use super::error::StreamError;
 use super::spool::Spool;
 use super::value_format::{ValueFormat, decide};
@@ -119,15 +118,6 @@ impl Asked {
         match self.spool {
             Some(_) => ProtocolVersion::V2,
             None => ProtocolVersion::V1,
-        }
-    }
-
-    /// What the assembler has to expect.
-    #[must_use]
-    pub(super) const fn in_progress(&self) -> InProgress {
-        match self.spool {
-            Some(_) => InProgress::Accepted,
-            None => InProgress::Refused,
         }
     }
 

@@ -257,7 +257,3 @@ async fn remove(path: &Path) -> Result<(), SpoolError> {
 fn file_of(directory: &SpoolDirectory, xid: Xid) -> PathBuf {
     directory.path().join(xid.0.to_string())
 }
-
-#[cfg(test)]
-#[path = "spool_tests.rs"]
-mod tests;

@@ -1,0 +1,109 @@
+//! From the plugin's messages to the events of whole transactions: decodes, assembles, and keeps on disk what has not
+//! ended until it has. One message may mean many events, when a transaction that was kept commits: they are taken one by
+//! one, so that none of them waits in memory (INV-12).
+
+use bytes::Bytes;
+use pgsluice_proto::pgoutput::{Decoder, LogicalMessage, ProtocolVersion};
+
+use crate::model::Lsn;
+
+use super::assemble::{AsideStep, Assembled, Assembler, InProgress, StreamEvent};
+use super::error::StreamError;
+use super::spool::{Replay, Spool};
+
+/// The messages of one connection. A new connection needs a new one.
+#[derive(Debug)]
+pub(super) struct Intake {
+    decoder: Decoder,
+    assembler: Assembler,
+    /// There if transactions that have not ended are asked for.
+    spool: Option<Spool>,
+    ending: Option<Ending>,
+}
+
+/// A transaction that has committed, on its way back from the disk.
+#[derive(Debug)]
+struct Ending {
+    replay: Replay,
+    commit: LogicalMessage,
+}
+
+/// An event, and the size in bytes of the message it came in.
+pub(super) type SizedEvent = (StreamEvent, usize);
+
+impl Intake {
+    /// At the beginning of a stream of this version; `spool` is there if transactions come while they run.
+    #[must_use]
+    pub(super) fn new(version: ProtocolVersion, spool: Option<Spool>) -> Self {
+        let in_progress = if spool.is_some() { InProgress::Accepted } else { InProgress::Refused };
+        Self { decoder: Decoder::new(version), assembler: Assembler::new(in_progress), spool, ending: None }
+    }
+
+    /// Takes a keepalive.
+    pub(super) const fn keepalive(&self, wal_end: Lsn) -> Option<StreamEvent> {
+        self.assembler.keepalive(wal_end)
+    }
+
+    /// Takes the next message; whatever comes of it, [`Self::more`] is to be called until it has no more.
+    ///
+    /// # Errors
+    /// [`StreamError`]: the connection must not be used further.
+    pub(super) async fn message(&mut self, payload: &Bytes) -> Result<Option<SizedEvent>, StreamError> {
+        let message = self.decoder.decode(payload.clone())?;
+        match self.assembler.message(message)? {
+            Assembled::Nothing => Ok(None),
+            Assembled::Event(event) => Ok(Some((event, payload.len()))),
+            Assembled::Aside(step) => self.put_aside(step, payload).await,
+        }
+    }
+
+    /// The next event of the message taken last.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub(super) async fn more(&mut self) -> Result<Option<SizedEvent>, StreamError> {
+        while let Some(ending) = &mut self.ending {
+            let (message, bytes) = match ending.replay.next().await? {
+                Some(next) => next,
+                None => match self.ending.take() {
+                    Some(ended) => (ended.commit, 0),
+                    None => return Ok(None),
+                },
+            };
+            if let Some(event) = self.assemble(message, bytes)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn put_aside(
+        &mut self,
+        step: AsideStep,
+        payload: &Bytes,
+    ) -> Result<Option<SizedEvent>, StreamError> {
+        let Some(spool) = &mut self.spool else { return Ok(None) };
+        match step {
+            AsideStep::Open(xid) => spool.open(xid),
+            AsideStep::Keep => spool.keep(payload).await?,
+            AsideStep::Close => spool.close().await?,
+            AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
+            AsideStep::Replay { xid, begin, commit } => {
+                self.ending = Some(Ending { replay: spool.replay(xid).await?, commit });
+                return self.assemble(begin, 0);
+            }
+        }
+        Ok(None)
+    }
+
+    fn assemble(&mut self, message: LogicalMessage, bytes: usize) -> Result<Option<SizedEvent>, StreamError> {
+        match self.assembler.message(message)? {
+            Assembled::Event(event) => Ok(Some((event, bytes))),
+            Assembled::Nothing | Assembled::Aside(_) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;
