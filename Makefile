@@ -50,6 +50,10 @@ integration: postgres tools ## The program against real servers of PostgreSQL 14
 deploy: ## The manifests of deploy/
 	scripts/check-deploy.sh
 
+.PHONY: mutants
+mutants: postgres ## Proves that the traps' tests can fail: breaks the program in many ways, one at a time (TRAPS="10 12" for some)
+	scripts/mutation-check.py $(TRAPS)
+
 .PHONY: bench-memory
 bench-memory: postgres ## Memory of the program through a transaction of five million rows
 	scripts/bench-memory.sh
