@@ -53,7 +53,8 @@ pub struct TargetTable {
     pub name: TableName,
     /// Its kind.
     pub kind: TableKind,
-    /// Columns of its primary key, empty if it has none.
+    /// Columns of its primary key, empty if it has none. A deferrable one does not count: until the commit, several rows
+    /// may have the same key.
     pub primary_key: Vec<String>,
     /// Its columns, in the target's order.
     pub columns: Vec<TargetColumn>,
@@ -87,7 +88,7 @@ LEFT JOIN LATERAL (
 ) base ON true
 LEFT JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_namespace bn ON bn.oid = b.typnamespace
-LEFT JOIN pg_constraint pk ON pk.conrelid = c.oid AND pk.contype = 'p'
+LEFT JOIN pg_constraint pk ON pk.conrelid = c.oid AND pk.contype = 'p' AND NOT pk.condeferrable
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
 ORDER BY a.attnum";
 
