@@ -278,18 +278,22 @@ impl Applier {
         {
             return Ok(());
         }
-        let mut names = Vec::with_capacity(relations.len());
+        let mut tables = Vec::with_capacity(relations.len());
         for relation in relations {
-            let table =
-                self.tables.get(relation).ok_or(StreamError::UnknownRelation { relation: *relation })?;
-            names.push(table.truncate_name());
+            let table = self.tables.get(relation);
+            tables.push(Arc::clone(table.ok_or(StreamError::UnknownRelation { relation: *relation })?));
         }
-        if names.is_empty() {
+        if tables.is_empty() {
             return Ok(());
         }
         self.open_batch();
         // The source has worked the cascade out and named every table; identities are set by the cutover.
-        self.pipeline.send_simple(&format!("TRUNCATE {}", names.join(", ")));
+        let targets: Vec<_> = tables.iter().map(|table| table.target()).collect();
+        let sql = match target::emptying_sql(&self.session, &targets).await {
+            Ok(sql) => sql,
+            Err(error) => return Err(self.first_failure(error.into()).await),
+        };
+        self.pipeline.send_simple(&sql);
         if let Some(transaction) = &mut self.transaction {
             transaction.changes += 1;
         }

@@ -149,10 +149,10 @@ impl BoundTable {
         &self.target.name
     }
 
-    /// The table as `TRUNCATE` names it: without its descendants, unless it has only those.
+    /// The table that is written to.
     #[must_use]
-    pub(super) fn truncate_name(&self) -> String {
-        self.only()
+    pub(super) const fn target(&self) -> &TargetTable {
+        &self.target
     }
 
     /// Binds a change.

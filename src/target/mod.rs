@@ -2,6 +2,7 @@
 //! Never decides when something is applied; only knows how the target keeps it.
 
 mod durability;
+mod emptying;
 pub mod gate;
 pub mod lock;
 pub mod progress;
@@ -12,4 +13,5 @@ pub mod sequences;
 mod table;
 
 pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
+pub use emptying::emptying_sql;
 pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table};
