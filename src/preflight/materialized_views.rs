@@ -6,6 +6,7 @@ use crate::model::{Side, TableName};
 
 const ID: &str = "source.materialized_views";
 
+/// In the order of their making: a view over another one is refreshed after it.
 pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, PreflightError> {
     let rows = context
         .rows(
@@ -15,7 +16,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, Pref
               WHERE c.relkind = 'm' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
                 AND NOT EXISTS (SELECT FROM pg_depend d
                                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-              ORDER BY 1, 2",
+              ORDER BY c.oid",
             &[],
         )
         .await?;
