@@ -1,6 +1,7 @@
 //! What the rest of the program may know of the running stream: how far it is, and which cutover marker it has
 //! applied. Readers hold a [`StreamHandle`], the apply task the [`StreamPublisher`]. It survives reconnects.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,6 +11,9 @@ use crate::target::{CommitReceipt, DurableLsn};
 
 /// Prefix of the transactional logical message by which a cutover proves that everything before it was applied.
 pub const MARKER_PREFIX: &str = "pgsluice.cutover";
+
+/// Markers remembered (INV-11): ours is still found when others follow at once.
+const MARKERS_MAX: usize = 64;
 
 /// A cutover marker whose transaction, and every transaction committed before it, is committed on the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +34,8 @@ struct Progress {
     received: Option<Lsn>,
     applied: Option<Lsn>,
     durable: Option<DurableLsn>,
-    marker: Option<AppliedMarker>,
+    /// The latest last. Anybody who may write to the source can emit messages of our prefix.
+    markers: VecDeque<AppliedMarker>,
     transactions: u64,
     rows: u64,
 }
@@ -66,7 +71,7 @@ impl StreamPublisher {
     pub fn resumed(&self, lsn: Lsn) {
         self.0.send_modify(|progress| {
             progress.applied = Some(lsn);
-            progress.marker = progress.marker.take().filter(|marker| marker.receipt.source_lsn() <= lsn);
+            progress.markers.retain(|marker| marker.receipt.source_lsn() <= lsn);
         });
     }
 
@@ -85,7 +90,12 @@ impl StreamPublisher {
 
     /// A marker's transaction was applied.
     pub fn marker(&self, marker: AppliedMarker) {
-        self.0.send_modify(|progress| progress.marker = Some(marker));
+        self.0.send_modify(|progress| {
+            if progress.markers.len() >= MARKERS_MAX {
+                progress.markers.pop_front();
+            }
+            progress.markers.push_back(marker);
+        });
     }
 }
 
@@ -128,10 +138,10 @@ impl StreamHandle {
     /// # Errors
     /// [`StreamGone`] if the stream ends before.
     pub async fn marker_applied(&mut self, nonce: &str) -> Result<AppliedMarker, StreamGone> {
-        let is_ours =
-            |progress: &Progress| progress.marker.as_ref().is_some_and(|marker| marker.nonce == nonce);
-        let progress = self.0.wait_for(is_ours).await.map_err(|_| StreamGone)?;
-        progress.marker.clone().ok_or(StreamGone)
+        let ours =
+            |progress: &Progress| progress.markers.iter().find(|marker| marker.nonce == nonce).cloned();
+        let progress = self.0.wait_for(|progress| ours(progress).is_some()).await.map_err(|_| StreamGone)?;
+        ours(&progress).ok_or(StreamGone)
     }
 
     /// Waits until everything up to `lsn` (of the source) is durable on the target. Cancel safe.
