@@ -16,6 +16,7 @@ mod publication;
 mod replication_connection;
 mod row_comparison;
 mod schema_changes;
+mod shapes;
 mod slot;
 mod snapshot;
 mod stream_exactness;
@@ -27,6 +28,7 @@ mod whole_migration;
 
 version_pairs::version_pairs! {
     pair_14_15 { 14 => 15:
+        shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -50,6 +52,7 @@ version_pairs::version_pairs! {
         stream_exactness::the_neighbour_database_stays_where_it_is,
     }
     pair_14_18 { 14 => 18:
+        shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -62,7 +65,11 @@ version_pairs::version_pairs! {
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
     }
+    pair_15_17 { 15 => 17:
+        shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
+    }
     pair_17_18 { 17 => 18:
+        shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
