@@ -22,6 +22,7 @@ mod snapshot;
 mod stream_exactness;
 mod stream_faults;
 mod stream_traps;
+mod streaming_in_progress;
 mod sudden_death;
 mod traps_document;
 mod whole_migration;
@@ -50,6 +51,8 @@ version_pairs::version_pairs! {
         stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,
         stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
         stream_exactness::the_neighbour_database_stays_where_it_is,
+        streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
+        streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
     }
     pair_14_18 { 14 => 18:
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
@@ -64,6 +67,7 @@ version_pairs::version_pairs! {
     }
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
+        streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
     }
     pair_15_17 { 15 => 17:
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
@@ -81,5 +85,7 @@ version_pairs::version_pairs! {
         stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,
         stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
         stream_exactness::the_neighbour_database_stays_where_it_is,
+        streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
+        streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
     }
 }

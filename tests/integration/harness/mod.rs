@@ -4,6 +4,7 @@ pub(crate) mod clusters;
 pub(crate) mod memory;
 pub(crate) mod proxy;
 pub(crate) mod seed;
+pub(crate) mod sessions;
 pub(crate) mod sides;
 pub(crate) mod stage;
 pub(crate) mod two_tables;
