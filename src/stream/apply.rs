@@ -230,7 +230,9 @@ impl Applier {
         self.format.check(&relation, &columns)?;
         self.statements.retain(|key, _| key.relation != relation.id);
         if let Some(found) = found {
-            self.tables.insert(relation.id, Arc::new(BoundTable::new(relation, found, columns)));
+            let id = relation.id;
+            let table = self.format.bind(BoundTable::new(relation, found, columns));
+            self.tables.insert(id, Arc::new(table));
         }
         Ok(())
     }

@@ -133,6 +133,17 @@ pub(super) struct BoundTable {
     columns: Vec<TargetColumn>,
     key: Vec<u16>,
     row_match: RowMatch,
+    written: WrittenValues,
+}
+
+/// How the values to write stand in a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WrittenValues {
+    /// Of the type that the column has when the statement is prepared.
+    OfTheColumn,
+    /// Of the type that the column had when the shape was announced. A binary value means nothing else, should the
+    /// column be altered under a running stream.
+    AsAnnounced,
 }
 
 impl BoundTable {
@@ -140,7 +151,13 @@ impl BoundTable {
     #[must_use]
     pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<TargetColumn>) -> Self {
         let (key, row_match) = identity(&relation, &target);
-        Self { relation, target, columns, key, row_match }
+        Self { relation, target, columns, key, row_match, written: WrittenValues::OfTheColumn }
+    }
+
+    /// The same for values in binary form.
+    #[must_use]
+    pub(super) fn for_binary_values(self) -> Self {
+        Self { written: WrittenValues::AsAnnounced, ..self }
     }
 
     /// The table's name.
@@ -283,7 +300,8 @@ impl BoundTable {
             return format!("INSERT INTO {table} DEFAULT VALUES");
         }
         let names: Vec<_> = written.iter().map(|index| quote_ident(self.column_name(*index))).collect();
-        let places: Vec<_> = (1..=written.len()).map(|place| format!("${place}")).collect();
+        let places: Vec<_> =
+            written.iter().zip(1..).map(|(index, place)| self.written_place(*index, place)).collect();
         format!(
             "INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES ({})",
             names.join(", "),
@@ -303,7 +321,9 @@ impl BoundTable {
         let assignments: Vec<_> = written
             .iter()
             .zip(1..)
-            .map(|(index, place)| format!("{} = ${place}", quote_ident(self.column_name(*index))))
+            .map(|(index, place)| {
+                format!("{} = {}", quote_ident(self.column_name(*index)), self.written_place(*index, place))
+            })
             .collect();
         format!("UPDATE {} SET {} WHERE {found}", self.only(), assignments.join(", "))
     }
@@ -329,6 +349,13 @@ impl BoundTable {
             names.join(", "),
             values.join(", ")
         )
+    }
+
+    fn written_place(&self, index: u16, place: usize) -> String {
+        match (self.written, self.column(index)) {
+            (WrittenValues::AsAnnounced, Some(column)) => format!("${place}::{}", column.cast),
+            _ => format!("${place}"),
+        }
     }
 
     /// The condition that finds the row, with parameters numbered from `first`.

@@ -15,6 +15,8 @@ use crate::source::catalog::{TYPES, decode_type};
 use crate::source::column_type::{TypeFacts, TypeKind, is_binary_portable};
 use crate::target::TargetColumn;
 
+use super::statement::BoundTable;
+
 /// How values are sent.
 #[derive(Clone, Debug)]
 pub(super) enum ValueFormat {
@@ -40,6 +42,15 @@ pub struct NotBinary {
 }
 
 impl ValueFormat {
+    /// A table as the stream's values are bound to it.
+    #[must_use]
+    pub(super) fn bind(&self, table: BoundTable) -> BoundTable {
+        match self {
+            Self::Text => table,
+            Self::Binary(_) => table.for_binary_values(),
+        }
+    }
+
     /// Whether the announced relation's values can be bound to the target's columns, which are in its order.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod version_pairs;
 
 mod aborted_cutover;
 mod bad_input;
+mod binary;
 mod connection;
 mod dashboards;
 mod demo;
@@ -53,6 +54,8 @@ version_pairs::version_pairs! {
         stream_exactness::the_neighbour_database_stays_where_it_is,
         streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
         streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
+        binary::every_portable_type_arrives_in_binary,
+        binary::rows_that_are_hard_to_find_are_found_in_binary_too,
     }
     pair_14_18 { 14 => 18:
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
@@ -68,6 +71,7 @@ version_pairs::version_pairs! {
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
         streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
+        binary::every_portable_type_arrives_in_binary,
     }
     pair_15_17 { 15 => 17:
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
@@ -87,5 +91,7 @@ version_pairs::version_pairs! {
         stream_exactness::the_neighbour_database_stays_where_it_is,
         streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
         streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
+        binary::every_portable_type_arrives_in_binary,
+        binary::rows_that_are_hard_to_find_are_found_in_binary_too,
     }
 }
