@@ -6,6 +6,7 @@ mod disposition;
 mod name;
 mod nearest;
 mod side;
+mod stored_type;
 
 pub use column::RecordedColumn;
 pub use disposition::Disposition;
@@ -13,3 +14,5 @@ pub use name::{SequenceName, TableName};
 pub use nearest::nearest;
 pub use pgsluice_proto::{Lsn, Oid, PgTimestamp, Xid};
 pub use side::Side;
+pub(crate) use stored_type::STORED_TYPE;
+pub use stored_type::StoredType;

@@ -3,6 +3,7 @@
 
 mod connections;
 mod context;
+mod domain_constraints;
 mod encoding;
 mod error;
 mod existing_publication;
@@ -27,6 +28,7 @@ mod target_locale;
 mod target_privileges;
 mod target_schema;
 mod target_tools;
+mod uncopied_tables;
 mod unlogged_tables;
 mod versions;
 mod waiver;
@@ -112,6 +114,8 @@ async fn before_the_beginning(context: &Context<'_>) -> Result<Vec<Finding>, Pre
     findings.extend(long_transactions::check(context).await?);
     findings.extend(foreign_keys::check(context).await?);
     findings.extend(replica_triggers::check(context).await?);
+    findings.extend(domain_constraints::check(context).await?);
+    findings.extend(uncopied_tables::check(context).await?);
     findings.extend(connections::check(context).await?);
     findings.extend(target_empty::check(context).await?);
     findings.extend(target_schema::check(context).await?);

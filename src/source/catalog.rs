@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::column_type::{TypeFacts, TypeKind, is_binary_portable};
 use crate::config::TableFilter;
 use crate::connection::{SqlError, SqlSession};
-use crate::model::{Disposition, Oid, TableName};
+use crate::model::{Disposition, Oid, STORED_TYPE, StoredType, TableName};
 
 /// A table of the source, as of one reading of its catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +115,8 @@ pub struct SourceColumn {
     pub type_name: String,
     /// `pg_attribute.atttypid`.
     pub type_oid: Oid,
+    /// What its values are stored as.
+    pub stored: StoredType,
     /// Whether the server computes it. Generated columns are neither copied nor streamed.
     pub generated: Generated,
     /// Whether it is an identity column.
@@ -178,10 +180,11 @@ impl SourceTable {
 impl SourceTable {
     /// A table of `id bigint` (its primary key) and `note text`.
     pub(crate) fn sample(name: TableName) -> Self {
-        let column = |name: &str, type_name: &str, type_oid| SourceColumn {
+        let column = |name: &str, type_name: &str, type_oid, stored: &str| SourceColumn {
             name: name.to_owned(),
             type_name: type_name.to_owned(),
             type_oid: Oid(type_oid),
+            stored: StoredType { name: stored.to_owned(), modifier: -1 },
             generated: Generated::No,
             identity: ColumnIdentity::No,
             binary_portable: true,
@@ -195,7 +198,7 @@ impl SourceTable {
                 columns: vec!["id".to_owned()],
                 how: IdentityKind::PrimaryKey,
             },
-            columns: vec![column("id", "bigint", 20), column("note", "text", 25)],
+            columns: vec![column("id", "bigint", 20, "int8"), column("note", "text", 25, "text")],
             heap_bytes: 8192,
             total_bytes: 16_384,
             rows_estimated: Some(15),
@@ -290,10 +293,11 @@ SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.r
 
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
-       a.attgenerated::text, a.attidentity::text
+       a.attgenerated::text, a.attidentity::text, base.type_name, base.modifier
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
+  CROSS JOIN $STORED_TYPE
  WHERE a.attnum > 0 AND NOT a.attisdropped AND ";
 
 /// Composites are left out: a type that is not found is not portable. Means the same on every server.
@@ -370,7 +374,8 @@ fn usable_identity(
 
 async fn read_columns(source: &SqlSession) -> Result<BTreeMap<u32, Vec<SourceColumn>>, CatalogError> {
     let types = read_types(source).await?;
-    let rows = source.query(&format!("{COLUMNS}{IS_USER_TABLE} ORDER BY a.attrelid, a.attnum"), &[]).await?;
+    let columns = COLUMNS.replace("$STORED_TYPE", STORED_TYPE);
+    let rows = source.query(&format!("{columns}{IS_USER_TABLE} ORDER BY a.attrelid, a.attnum"), &[]).await?;
     let mut columns: BTreeMap<u32, Vec<SourceColumn>> = BTreeMap::new();
     for row in rows {
         let type_oid: u32 = row.get(3);
@@ -380,6 +385,7 @@ async fn read_columns(source: &SqlSession) -> Result<BTreeMap<u32, Vec<SourceCol
             name: row.get(1),
             type_name: row.get(2),
             type_oid: Oid(type_oid),
+            stored: StoredType { name: row.get(6), modifier: row.get(7) },
             generated: match generated.as_str() {
                 "s" => Generated::Stored,
                 "v" => Generated::Virtual,

@@ -229,3 +229,74 @@ async fn a_target_that_is_the_source_or_older_than_it_is_refused() {
     sides.set("TARGET__URL", &url);
     assert!(blockers(&check(&sides).await).contains("both.same_server"));
 }
+
+/// PostgreSQL rounds a number, cuts a time and drops an offset without a word when a value arrives as text.
+#[tokio::test]
+async fn an_existing_column_that_would_change_values_in_silence_is_a_blocker() {
+    let mut sides = Sides::start(14, 17).await;
+    sides.set("SCHEMA__MODE", "existing");
+    let (source, target) = (sides.superuser(Side::Source).await, sides.superuser(Side::Target).await);
+    source
+        .batch_execute(
+            "CREATE DOMAIN public.rate AS numeric(10,4);
+             CREATE TABLE public.t (id int PRIMARY KEY, price numeric, day timestamp, moment timestamptz, share float8,
+                 fee numeric, tax public.rate, note varchar(20), doc json, large bigint, kept public.rate)",
+        )
+        .await
+        .expect("source");
+    target
+        .batch_execute(
+            "CREATE DOMAIN public.rate AS numeric(10,4); CREATE DOMAIN public.cents AS numeric(10,2);
+             CREATE TABLE public.t (id bigint PRIMARY KEY, price numeric(10,2), day date, moment timestamptz(0), share float4,
+                 fee public.cents, tax public.cents, note varchar(30), doc jsonb, large numeric, kept public.rate)",
+        )
+        .await
+        .expect("target");
+    let findings = check(&sides).await;
+    let columns = |severity| -> BTreeSet<&str> {
+        let of_schema = findings.iter().filter(|finding| finding.id == "target.schema");
+        of_schema
+            .filter(|finding| finding.severity == severity)
+            .filter_map(|finding| finding.finding.split(' ').nth(1))
+            .collect()
+    };
+    let changed = BTreeSet::from(["price", "day", "moment", "share", "fee", "tax", "doc"]);
+    assert_eq!(columns(Severity::Blocker), changed, "{findings:#?}");
+    assert_eq!(columns(Severity::Warning), BTreeSet::from(["id", "note", "large"]), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn rows_that_nobody_would_migrate_and_values_the_target_would_refuse_are_found() {
+    let sides = Sides::start(14, 17).await;
+    let source = sides.superuser(Side::Source).await;
+    source
+        .batch_execute(
+            "CREATE TABLE public.jobs (id int PRIMARY KEY, own boolean NOT NULL DEFAULT true);
+             ALTER EXTENSION plpgsql ADD TABLE public.jobs;
+             UPDATE pg_catalog.pg_extension SET extconfig = ARRAY['public.jobs'::regclass::oid], extcondition = ARRAY['WHERE own']
+              WHERE extname = 'plpgsql';
+             INSERT INTO public.jobs VALUES (1, false);
+             CREATE DOMAIN public.positive AS int;
+             CREATE TABLE public.t (id int PRIMARY KEY, n public.positive); INSERT INTO public.t VALUES (1, -1);
+             ALTER DOMAIN public.positive ADD CONSTRAINT above_zero CHECK (value > 0) NOT VALID",
+        )
+        .await
+        .expect("source");
+    let findings = check(&sides).await;
+    assert_eq!(blockers(&findings), BTreeSet::new(), "rows of the extension itself: {findings:#?}");
+    assert!(warnings(&findings).contains("source.domain_constraints"), "{findings:#?}");
+    source
+        .batch_execute(
+            "INSERT INTO public.jobs VALUES (2);
+             CREATE SCHEMA pgsluice; CREATE TABLE pgsluice.mine (id int PRIMARY KEY)",
+        )
+        .await
+        .expect("rows");
+    let findings = check(&sides).await;
+    let left_behind: BTreeSet<_> = findings
+        .iter()
+        .filter(|finding| finding.id == "source.uncopied_tables")
+        .map(|finding| finding.subject.as_str())
+        .collect();
+    assert_eq!(left_behind, BTreeSet::from(["public.jobs", "pgsluice.mine"]), "{findings:#?}");
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::SchemaError;
 use crate::connection::SqlSession;
-use crate::model::{Side, TableName};
+use crate::model::{STORED_TYPE, Side, StoredType, TableName};
 use crate::preflight::{Finding, Severity};
 use crate::source::{SourceColumn, SourceTable};
 
@@ -16,6 +16,7 @@ const ID: &str = "target.schema";
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ExistingColumn {
     type_name: String,
+    stored: StoredType,
     is_generated: bool,
     /// NOT NULL, and neither default nor identity fills it.
     is_mandatory: bool,
@@ -43,12 +44,16 @@ async fn read_existing(
     let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
     let rows = target
         .query(
-            "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod),
-                    a.attgenerated <> '', a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
+            &format!(
+                "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod),
+                    a.attgenerated <> '', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
+                    base.type_name, base.modifier
                FROM pg_class c
                JOIN pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-              WHERE c.relkind IN ('r', 'p') AND c.oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)",
+               LEFT JOIN {STORED_TYPE} ON true
+              WHERE c.relkind IN ('r', 'p') AND c.oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)"
+            ),
             &[&names],
         )
         .await
@@ -59,8 +64,12 @@ async fn read_existing(
         let columns = existing.entry(table).or_default();
         // A table without columns is one row without a column.
         if let Some(name) = row.get::<_, Option<String>>(2) {
-            let column =
-                ExistingColumn { type_name: row.get(3), is_generated: row.get(4), is_mandatory: row.get(5) };
+            let column = ExistingColumn {
+                type_name: row.get(3),
+                stored: StoredType { name: row.get(6), modifier: row.get(7) },
+                is_generated: row.get(4),
+                is_mandatory: row.get(5),
+            };
             columns.insert(name, column);
         }
     }
@@ -103,11 +112,22 @@ fn compare_column(table: &TableName, column: &SourceColumn, existing: &ExistingC
             ),
             format!("ALTER TABLE {table} ALTER COLUMN {} DROP EXPRESSION;", quoted(name)),
         )),
+        Some(found) if !found.stored.takes_every_value_of(&column.stored) => Some(finding(
+            table,
+            Severity::Blocker,
+            format!(
+                "Column {name} is {} on the target and {} on the source: values could be rounded, cut or changed on \
+                 their way, without any error.",
+                found.type_name, column.type_name
+            ),
+            format!("ALTER TABLE {table} ALTER COLUMN {} TYPE {};", quoted(name), column.type_name),
+        )),
         Some(found) if found.type_name != column.type_name => Some(finding(
             table,
             Severity::Warning,
             format!(
-                "Column {name} is {} on the target and {} on the source: a value that does not fit stops the migration.",
+                "Column {name} is {} on the target and {} on the source: every value fits the type; one that a \
+                 constraint of the target refuses stops the migration.",
                 found.type_name, column.type_name
             ),
             format!("ALTER TABLE {table} ALTER COLUMN {} TYPE {};", quoted(name), column.type_name),
@@ -142,10 +162,19 @@ mod tests {
     fn existing(columns: &[(&str, &str)]) -> ExistingColumns {
         let column = |kind: &str| ExistingColumn {
             type_name: kind.to_owned(),
+            stored: StoredType { name: stored_name(kind).to_owned(), modifier: -1 },
             is_generated: false,
             is_mandatory: false,
         };
         columns.iter().map(|(name, kind)| ((*name).to_owned(), column(kind))).collect()
+    }
+
+    fn stored_name(kind: &str) -> &str {
+        match kind {
+            "bigint" => "int8",
+            "integer" => "int4",
+            other => other,
+        }
     }
 
     fn orders() -> SourceTable {
@@ -167,13 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn another_type_warns_and_what_the_source_cannot_fill_blocks() {
-        let mut columns = existing(&[("id", "integer"), ("note", "text"), ("extra", "text")]);
+    fn a_wider_type_warns_and_a_narrower_one_and_what_the_source_cannot_fill_block() {
+        let mut columns = existing(&[("id", "numeric"), ("note", "text"), ("extra", "text")]);
         if let Some(extra) = columns.get_mut("extra") {
             extra.is_mandatory = true;
         }
         let severities: Vec<_> =
             compare(&orders(), Some(&columns)).iter().map(|finding| finding.severity).collect();
         assert_eq!(severities, [Severity::Warning, Severity::Blocker]);
+        let narrower = existing(&[("id", "integer"), ("note", "text")]);
+        assert_eq!(compare(&orders(), Some(&narrower))[0].severity, Severity::Blocker);
     }
 }
