@@ -36,8 +36,9 @@ const FIRST_UNSTABLE_OID: u32 = 10_000;
 /// `regproc`, `regclass` and so on: their binary form is the OID of an object of *this* cluster.
 const REG_TYPES: [u32; 11] = [24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
 
-/// `tsquery`: no version reads an empty one back from its binary form ("malformed tsquery").
-const UNREADABLE_TYPES: [u32; 1] = [3615];
+/// `int2vector`, `oidvector` and `tsquery`: no version reads an empty one back from its binary form ("invalid int2vector
+/// data", "malformed tsquery").
+const UNREADABLE_TYPES: [u32; 3] = [22, 30, 3615];
 
 /// Domains over domains over arrays: deeper than anything sensible, and a bound (INV-11).
 const DEPTH_MAX: u8 = 16;
@@ -94,6 +95,7 @@ mod tests {
     fn what_carries_object_ids_of_its_cluster_travels_as_text() {
         let types = types(&[
             (2205, TypeKind::Base),                        // regclass
+            (22, TypeKind::Base),                          // int2vector
             (3615, TypeKind::Base),                        // tsquery
             (2210, TypeKind::Array { element: 2205 }),     // regclass[]
             (20_001, TypeKind::Enum),                      // an enum
@@ -103,7 +105,7 @@ mod tests {
             (20_005, TypeKind::Domain { base: 20_002 }),   // a domain over the array of an enum
             (13_000, TypeKind::Domain { base: 20_003 }),   // a domain over a composite
         ]);
-        for oid in [2205, 3615, 2210, 20_002, 20_003, 20_004, 20_005, 13_000, 99] {
+        for oid in [2205, 22, 3615, 2210, 20_002, 20_003, 20_004, 20_005, 13_000, 99] {
             assert!(!is_binary_portable(&types, oid), "{oid}");
         }
     }

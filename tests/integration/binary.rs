@@ -76,7 +76,7 @@ const WIDE: &str = "
         lsn pg_lsn, sn pg_snapshot, tv tsvector, p point, li line, ls lseg, bo box, pa path, po polygon, ce circle,
         mood elsewhere.mood, dom elsewhere.smalls, list elsewhere.list, sp elsewhere.span, r int8range, mr tstzmultirange,
         a int[], a2 text[], an numeric[], ar numrange[], ad date[], av varchar(4)[], ac char(3)[],
-        xi xid, x8 xid8, td tid, iv int2vector, ov oidvector, rc refcursor, tx txid_snapshot, vc varchar, bp bpchar);
+        xi xid, x8 xid8, td tid, rc refcursor, tx txid_snapshot, vc varchar, bp bpchar);
     CREATE TABLE wide_full (LIKE wide);
     ALTER TABLE wide_full REPLICA IDENTITY FULL;
     CREATE TABLE small_keys (d elsewhere.smalls, mood elsewhere.mood, r int4range, v text, PRIMARY KEY (d, mood, r))";
@@ -88,12 +88,12 @@ const WIDE_ROWS: [&str; 3] = [
      '08:00:2b:01:02:03:04:05', 4294967295, '16/B374D848', '10:20:10,14,15', 'a:1A fat:2B,4C cat', '(1,-0)', '{1,2,3}', '[(0,0),(1,1)]',
      '(2,2),(0,0)', '[(0,0),(1,NaN)]', '((0,0),(1,1),(2,0))', '<(1,2),3>', 'großartig', 7, '{1,NULL,3}', '[1.5,2.5)', '[,5)', '{[2024-01-01,2024-02-01),[2025-01-01,)}',
      '[5:6]={1,2}', '{NULL,\"\",\"a,b\"}', '{NaN,-1.10}', '{empty,\"(,1.5]\"}', '{infinity,0044-03-15 BC}', '{ab,NULL}', '{a}',
-     '4294967295', '18446744073709551615', '(4294967295,65535)', '1 -2 3', '1 4294967295', 'portal', '10:20:10,14,15', 'v ', 'b '",
+     '4294967295', '18446744073709551615', '(4294967295,65535)', 'portal', '10:20:10,14,15', 'v ', 'b '",
     "false, 0, 0, '1e-40', '1e308', 0.00001, 0, 0, '', '', '', '', '', '', '2024-02-29', '00:00', '00:00+00', '2024-02-29 12:00:00.123', 'infinity', '0',
      'ffffffff-ffff-ffff-ffff-ffffffffffff', 'null', '{}', '$', '', B'00000', B'', '::1', '::/0', '00:00:00:00:00:00', '00:00:00:00:00:00:00:00', 0, '0/0', '1:1:', '',
-     '(0,0)', '{1,0,0}', '[(0,0),(0,0)]', '(0,0),(0,0)', '((0,0))', '((0,0))', '<(0,0),0>', 'sad', 0, '{}', 'empty', 'empty', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '0', '0', '(0,0)', '', '', '', '1:1:', '', ''",
+     '(0,0)', '{1,0,0}', '[(0,0),(0,0)]', '(0,0),(0,0)', '((0,0))', '((0,0))', '<(0,0),0>', 'sad', 0, '{}', 'empty', 'empty', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '0', '0', '(0,0)', '', '1:1:', '', ''",
     "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
+     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL",
 ];
 
 /// Traps 15, 16, 31: every built-in type that has a binary form, inserted, changed, found by its values, deleted.
@@ -149,6 +149,8 @@ async fn one_column_that_is_not_portable_or_not_of_the_same_type_makes_it_all_te
         ("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, v mood[])", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v regclass)", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v tsquery); INSERT INTO t VALUES (0, ''), (2, 'a & !b')", None),
+        ("CREATE TABLE t (id int PRIMARY KEY, v int2vector); INSERT INTO t VALUES (0, ''), (2, '7 -8')", None),
+        ("CREATE TABLE t (id int PRIMARY KEY, v oidvector); INSERT INTO t VALUES (0, ''), (2, '7 8')", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v int)", Some("CREATE TABLE t (id int PRIMARY KEY, v bigint)")),
         (
             "CREATE TABLE t (id int PRIMARY KEY, v varchar(5))",
