@@ -18,6 +18,8 @@ pub const PINNED_SETTINGS: &[(&str, &str)] = &[
     ("array_nulls", "on"),
     ("transform_null_equals", "off"),
     ("quote_all_identifiers", "off"),
+    // What a server remarks beside its answers may quote the value it remarks on (INV-10).
+    ("client_min_messages", "error"),
     // Empty: pg_catalog alone, so that no name resolves to somebody's object by accident.
     ("search_path", ""),
     ("row_security", "off"),

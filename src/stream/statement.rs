@@ -11,9 +11,43 @@ use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 
 use super::assemble::RowChange;
 
-/// Types that are made of floating point numbers, by `pg_type.typname`.
-const FLOATING: [&str; 11] =
-    ["float4", "float8", "_float4", "_float8", "point", "lseg", "line", "box", "path", "polygon", "circle"];
+/// Types, by `pg_type.typname`, whose stored image follows from what they print, whichever way a value came in; so it is
+/// with their arrays. Others print alike and differ: NaN has many images, a query's operands stand in any order, `0` is
+/// equal to `-0`.
+const ONE_IMAGE_PER_PRINT: [&str; 32] = [
+    "bit",
+    "bool",
+    "bpchar",
+    "bytea",
+    "char",
+    "cid",
+    "cidr",
+    "date",
+    "inet",
+    "int2",
+    "int4",
+    "int8",
+    "interval",
+    "json",
+    "jsonb",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "name",
+    "numeric",
+    "oid",
+    "pg_lsn",
+    "text",
+    "tid",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "uuid",
+    "varbit",
+    "varchar",
+    "xid8",
+];
 
 /// A value as it is bound to a statement: as the source sent it.
 #[derive(Clone, PartialEq, Eq)]
@@ -381,34 +415,39 @@ impl BoundTable {
         }
     }
 
-    /// Rows are compared by the binary image of their values, which every type has (json and point have no
-    /// equality, that of citext is too wide), except where floating point is involved: there one NaN has several images,
-    /// and equality takes 0 for -0, so it is what they print that is compared.
+    /// Rows are compared by the binary image of their values, which every type has (json has no equality, that of citext
+    /// is too wide), or by what they print where a value has more than one image. A cast to text would not do: types may
+    /// have casts of their own, a row prints its values by their output functions and tells NULL from an empty text.
     fn whole_row_sql(&self, first: usize) -> String {
-        let (mut names, mut values, mut terms) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut by_image, mut by_print) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         for (column, name, value) in self.key_terms(first) {
-            if FLOATING.contains(&column.base_type.as_str()) {
-                terms.push(format!("{name}::text IS NOT DISTINCT FROM {value}::text"));
-            } else {
-                names.push(name);
-                values.push(value);
-            }
+            let (names, values) =
+                if has_one_image(&column.base_type) { &mut by_image } else { &mut by_print };
+            names.push(name);
+            values.push(value);
         }
-        if !names.is_empty() {
-            terms.push(format!(
-                "ROW({})::record OPERATOR(pg_catalog.*=) ROW({})::record",
-                names.join(", "),
-                values.join(", ")
-            ));
+        let mut terms = Vec::new();
+        if !by_image.0.is_empty() {
+            let (names, values) = (by_image.0.join(", "), by_image.1.join(", "));
+            terms.push(format!("ROW({names})::record OPERATOR(pg_catalog.*=) ROW({values})::record"));
+        }
+        if !by_print.0.is_empty() {
+            let (names, values) = (by_print.0.join(", "), by_print.1.join(", "));
+            terms.push(format!("ROW({names})::text = ROW({values})::text"));
         }
         if terms.is_empty() { "true".into() } else { terms.join(" AND ") }
     }
 
-    /// The columns that find the row: each with its quoted name and its parameter.
+    /// The columns that find the row: each with its quoted name and its parameter, both of the type that has the operators;
+    /// a domain has none of its own, and over an enum not even finds that of any enum.
     fn key_terms(&self, first: usize) -> impl Iterator<Item = (&TargetColumn, String, String)> {
         self.key.iter().zip(first..).filter_map(|(index, place)| {
             let column = self.column(*index)?;
-            Some((column, quote_ident(&column.name), format!("${place}::{}", column.cast)))
+            let mut name = quote_ident(&column.name);
+            if column.is_domain {
+                name = format!("{name}::{}", column.cast);
+            }
+            Some((column, name, format!("${place}::{}", column.cast)))
         })
     }
 
@@ -426,6 +465,12 @@ impl BoundTable {
     fn column_name(&self, index: u16) -> &str {
         self.relation.columns.get(usize::from(index)).map_or("", |column| column.name.as_str())
     }
+}
+
+/// Whether values of a built-in type, or the elements of its array, have one image each.
+fn has_one_image(base_type: &str) -> bool {
+    let element = base_type.strip_prefix('_').unwrap_or(base_type);
+    ONE_IMAGE_PER_PRINT.contains(&element)
 }
 
 /// The columns that find a row, and how.

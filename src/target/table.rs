@@ -29,7 +29,7 @@ pub enum ColumnIdentity {
 pub struct TargetColumn {
     /// Its name, unquoted.
     pub name: String,
-    /// Its type as SQL for a cast that cannot cut or round a value (no type modifier).
+    /// Its type, of a domain the type below, as SQL for a cast that cannot cut or round a value (no type modifier).
     pub cast: String,
     /// The operator that its type's default B-tree class calls equality: `=`, or `OPERATOR(schema.=)` for a type whose
     /// operators are not in `pg_catalog` (citext).
@@ -62,8 +62,7 @@ pub struct TargetTable {
 
 const COLUMNS_SQL: &str = "
 SELECT c.relkind::text, a.attname::text,
-       CASE WHEN t.typtype = 'd' THEN format('%I.%I', tn.nspname, t.typname)
-            ELSE format_type(a.atttypid, -1) END AS cast_type,
+       format_type(b.oid, -1) AS cast_type,
        CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname::text
             ELSE format('%s.%s', bn.nspname, b.typname) END AS base_type,
        a.atttypmod, t.typtype = 'd', a.attgenerated <> '', a.attidentity::text,
@@ -79,7 +78,6 @@ FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_namespace tn ON tn.oid = t.typnamespace
 LEFT JOIN LATERAL (
     WITH RECURSIVE down(oid, basetype) AS (
         SELECT t.oid, t.typbasetype

@@ -12,6 +12,7 @@ mod dashboards;
 mod demo;
 mod live_workload;
 mod local_cluster;
+mod matrix;
 mod preflight;
 mod publication;
 mod replication_connection;
@@ -30,6 +31,7 @@ mod whole_migration;
 
 version_pairs::version_pairs! {
     pair_14_15 { 14 => 15:
+        matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
@@ -58,6 +60,7 @@ version_pairs::version_pairs! {
         binary::rows_that_are_hard_to_find_are_found_in_binary_too,
     }
     pair_14_18 { 14 => 18:
+        matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
@@ -74,9 +77,11 @@ version_pairs::version_pairs! {
         binary::every_portable_type_arrives_in_binary,
     }
     pair_15_17 { 15 => 17:
+        matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
     }
     pair_17_18 { 17 => 18:
+        matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,

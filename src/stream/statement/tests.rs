@@ -81,8 +81,8 @@ fn a_table_without_a_key_changes_one_of_its_equal_rows() {
     assert_eq!(
         table.sql(&change.key),
         "DELETE FROM ONLY \"public\".\"items\" WHERE (ctid) = (SELECT ctid FROM ONLY \"public\".\"items\" \
-         WHERE \"price\"::text IS NOT DISTINCT FROM $3::float8::text AND \
-         ROW(\"id\", \"name\")::record OPERATOR(pg_catalog.*=) ROW($1::int4, $2::text)::record LIMIT 1)"
+         WHERE ROW(\"id\", \"name\")::record OPERATOR(pg_catalog.*=) ROW($1::int4, $2::text)::record AND \
+         ROW(\"price\")::text = ROW($3::float8)::text LIMIT 1)"
     );
     assert_eq!(change.values, [bound("1"), BindValue::Null, bound("2")]);
 }

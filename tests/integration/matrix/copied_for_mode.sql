@@ -1,0 +1,10 @@
+-- Rows that are there before the program starts, to be changed while it streams in `{mode}`.
+INSERT INTO keyed.{table}
+    SELECT format('%s: %s #%s', '{mode}', fate, n), val, list
+      FROM {bank}, unnest(ARRAY['changed', 'to NULL', 'to NULL and back', 'deleted', 'moved', 'touched']) fate;
+INSERT INTO keyed.{table} SELECT format('%s: from NULL #%s', '{mode}', n), NULL, NULL FROM {bank};
+-- Of two equal rows one is changed.
+INSERT INTO whole_row.{table}
+    SELECT format('%s: %s #%s', '{mode}', fate, n), val, list
+      FROM {bank}, unnest(ARRAY['changed', 'to NULL', 'deleted']) fate, generate_series(1, 2);
+INSERT INTO whole_row.{table} SELECT format('%s: from NULL #%s', '{mode}', n), NULL, NULL FROM {bank}, generate_series(1, 2);
