@@ -6,6 +6,6 @@ UPDATE {table} t SET val = b.{value} FROM {bank} a, {bank} b
  WHERE fate = '{mode}: changed' AND t.at = '#' || a.n AND b.{number} = a.{number} + 1;
 -- To what its own equality does not tell from it: 1.0 to 1.00, 0 to -0, a month to 30 days.
 UPDATE {table} t SET val = b.{value} FROM {bank} b
- WHERE fate = '{mode}: alike' AND b.{value} = t.val AND ROW(b.{value})::text <> ROW(t.val)::text;
+ WHERE fate = '{mode}: alike' AND ROW(b.{value})::record = ROW(t.val)::record AND ROW(b.{value})::text <> ROW(t.val)::text;
 DELETE FROM {table} WHERE fate = '{mode}: deleted';
 COMMIT;
