@@ -6,6 +6,7 @@ mod context;
 mod domain_constraints;
 mod encoding;
 mod error;
+mod event_triggers;
 mod existing_publication;
 mod existing_slot;
 mod finding;
@@ -115,6 +116,7 @@ async fn before_the_beginning(context: &Context<'_>) -> Result<Vec<Finding>, Pre
     findings.extend(foreign_keys::check(context).await?);
     findings.extend(replica_triggers::check(context).await?);
     findings.extend(domain_constraints::check(context).await?);
+    findings.extend(event_triggers::check(context).await?);
     findings.extend(uncopied_tables::check(context).await?);
     findings.extend(connections::check(context).await?);
     findings.extend(target_empty::check(context).await?);

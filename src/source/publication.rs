@@ -149,7 +149,8 @@ impl PublicationError {
             Self::LockBusy => "Wait until the DDL or VACUUM on those tables has ended (see pg_stat_activity).".to_owned(),
             Self::Stopped => "Start again.".to_owned(),
             Self::Sql(_) => "The role needs CREATE on the database and ownership of every table: \
-                 GRANT CREATE ON DATABASE … TO …; nothing was created."
+                 GRANT CREATE ON DATABASE … TO …; an event trigger may also have refused (pg_event_trigger). Nothing was \
+                 created."
                 .to_owned(),
         }
     }

@@ -225,8 +225,33 @@ fn walsender_disposition(error: &pgsluice_proto::session::SessionError) -> Dispo
                      Raise the setting on the source, then start over: `pgsluice cleanup`, empty the target, `pgsluice run`."
                 .into(),
         },
+        SessionError::Server(fields) if publication_is_gone(fields) => Disposition::Halt {
+            remedy: "Somebody dropped the publication on the source. Creating it again does not help: the source looks for it at \
+                     each change as of that change, and what was written meanwhile is not in the stream. Start over: \
+                     `pgsluice cleanup`, empty the target, `pgsluice run`."
+                .into(),
+        },
+        SessionError::Server(fields) if value_is_too_long(fields) => Disposition::WaitForOperator {
+            remedy: "A value of a transaction is too long to be sent: PostgreSQL prints at most 1 GB, and bytea in text is twice its \
+                     size. Nothing is lost: the slot keeps it. If every table can travel in binary, set source.binary = \"auto\" \
+                     and start pgsluice again; otherwise leave the table out (source.tables.exclude) and start over. \
+                     Meanwhile the source keeps its WAL: watch its disk."
+                .into(),
+        },
         _ => Disposition::Retry,
     }
+}
+
+/// Decoding a value, or the message it is in, would need more than PostgreSQL allocates at once (1 GB).
+fn value_is_too_long(fields: &pgsluice_proto::frame::ErrorFields) -> bool {
+    let text = fields.to_string();
+    text.contains("invalid memory alloc request size")
+}
+
+/// Up to PostgreSQL 17; from 18 on the source only warns in its log, and what the publication carried is compared instead.
+fn publication_is_gone(fields: &pgsluice_proto::frame::ErrorFields) -> bool {
+    let text = fields.to_string();
+    text.contains("42704") && text.contains("publication")
 }
 
 fn slot_is_lost(fields: &pgsluice_proto::frame::ErrorFields) -> bool {

@@ -140,6 +140,19 @@ async fn a_slot_that_is_gone_halts_with_the_reason() {
     assert!(log.contains("does not exist"), "{log}");
 }
 
+/// The source looks for the publication as of each change: made again, it is still missing for the changes before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_that_was_dropped_halts_with_the_reason() {
+    let (stage, source) = stage().await;
+    let replicator = stage.streaming().await;
+    source
+        .batch_execute("DROP PUBLICATION pgsluice; UPDATE t SET v = 'unpublished' WHERE id = 1")
+        .await
+        .expect("drop");
+    let log = halted(replicator).await;
+    assert!(log.contains("Somebody dropped the publication"), "{log}");
+}
+
 /// Trap 18.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_transaction_that_delays_the_slot_is_named_and_a_cancelled_wait_leaves_no_slot_behind() {
