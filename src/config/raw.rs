@@ -258,7 +258,7 @@ impl Default for RawSource {
             publication: DEFAULT_NAME.to_owned(),
             slot: DEFAULT_NAME.to_owned(),
             tables: RawTables::default(),
-            binary: RawBinary::Off,
+            binary: RawBinary::Auto,
             stream_in_progress: RawStreamInProgress::Off,
             spool_dir: None,
             max_spool_bytes: ByteSize::mib(10 << 10),
