@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
 
-use super::driver::lag_is_small;
+use super::driver::{lag_is_small, stream_waits};
 use super::operation::{Armed, Operation};
 use super::state::Event;
 use super::{CutoverError, SqlFailure};
@@ -16,6 +16,7 @@ use crate::migration::CutoverMode;
 use crate::model::Side;
 use crate::source::fence::{self, ArmBound, Fence, FencePlan};
 use crate::source::publication::{self, PublicationOwner, PublicationShape};
+use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
@@ -59,9 +60,13 @@ impl Operation {
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;
         nothing_left_behind(control, &config, &plan).await?;
+        definitions_followed(control, target, &config).await?;
         let fence = Fence::prepare(fence_session, plan).await?;
         fence.warm_up(&self.terms.publication).await?;
         sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
+        if let Some((problem, remedy)) = stream_waits(&self.ctx.board) {
+            return Err(CutoverError::Refuted { problem, remedy });
+        }
         let lag = self.ctx.board.with(|status| status.lag.bytes);
         lag_is_small(lag, config.cutover.max_lag_bytes)
             .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
@@ -103,6 +108,22 @@ pub(super) async fn nothing_left_behind(
                  on the target."
             ),
             "Leave the source the primary and start the migration over: `pgsluice cleanup`, then an empty target.",
+        )),
+    }
+}
+
+/// Every table on the target has the shape of the source's, also where nothing was written since it was changed.
+pub(super) async fn definitions_followed(
+    source: &SqlSession,
+    target: &SqlSession,
+    config: &Config,
+) -> Result<(), CutoverError> {
+    match unfollowed_change(source, target, &config.source.publication).await {
+        Ok(None) => Ok(()),
+        Ok(Some(difference)) => Err(CutoverError::refuted(difference.to_string(), difference.remedy)),
+        Err(error) => Err(CutoverError::refuted(
+            format!("The definitions of the two sides cannot be compared: {error}."),
+            "Start it again.",
         )),
     }
 }

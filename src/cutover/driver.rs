@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::arm::nothing_left_behind;
+use super::arm::{definitions_followed, nothing_left_behind};
 use super::journal::{self, JournalWriter};
 use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
@@ -17,7 +17,7 @@ use super::state::{Action, Cutover, State};
 use super::{CutoverError, Nonce, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};
-use crate::migration::{CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
+use crate::migration::{Blocking, CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
 use crate::model::Side;
 use crate::runtime::Shutdown;
 use crate::source::fence;
@@ -154,6 +154,7 @@ pub async fn start(
     streaming_closely(&ctx)?;
     let control = connect(&ctx, Side::Source, "cutover control").await?;
     nobody_in_the_way(&ctx, &control, max_pause).await?;
+    definitions_followed(&control, &target, &ctx.config).await?;
     let word = OperatorsWord::default();
     let traffic = Traffic::new(&ctx.config.traffic, &word).map_err(CutoverError::from)?;
 
@@ -262,8 +263,20 @@ fn streaming_closely(ctx: &CutoverContext) -> Result<(), Refusal> {
             remedy: "Wait until `pgsluice status` says `streaming`.".into(),
         });
     }
+    if let Some((message, remedy)) = stream_waits(&ctx.board) {
+        return Err(Refusal::NotReady { message, remedy });
+    }
     lag_is_small(lag, ctx.config.cutover.max_lag_bytes)
         .map_err(|(message, remedy)| Refusal::NotReady { message, remedy })
+}
+
+/// What the stream waits for, if a person has to end that: no marker would come through, however long the pause.
+pub(super) fn stream_waits(board: &StatusBoard) -> Option<(String, String)> {
+    board.with(|status| {
+        let waiting =
+            status.problem.as_ref().filter(|problem| problem.blocking == Blocking::WaitingForOperator)?;
+        Some((format!("The stream of changes waits: {}.", waiting.message), waiting.remedy.clone()))
+    })
 }
 
 /// Whether the lag allows a cutover; if not, a message and its remedy.

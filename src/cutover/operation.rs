@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::certificate::Servers;
-use super::driver::{Claim, CutoverContext};
+use super::driver::{Claim, CutoverContext, stream_waits};
 use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
@@ -253,9 +253,11 @@ impl Operation {
                     (Some(armed), Action::TakeFence) => armed.fence.obstacle(),
                     _ => None,
                 };
-                let during = match obstacle {
-                    Some(obstacle) => format!("{doing} ({obstacle})"),
-                    None => doing.to_owned(),
+                let waits = stream_waits(&self.ctx.board).filter(|_| action == Action::AwaitMarker);
+                let during = match (obstacle, waits) {
+                    (Some(obstacle), _) => format!("{doing} ({obstacle})"),
+                    (None, Some((waits, _))) => format!("{doing} ({waits})"),
+                    (None, None) => doing.to_owned(),
                 };
                 Why::PauseExceeded { max_pause: self.terms.max_pause, during }
             }

@@ -12,6 +12,8 @@ pub struct RecordedColumn {
     /// `pg_attribute.attnum` on the source, where it was looked up: it survives a rename, and a column that is dropped
     /// and added again gets another. The stream does not tell it.
     pub number: Option<i16>,
+    /// `pg_attribute.attnum` of the target's column that has its values; `None` until first bound.
+    pub target_number: Option<i16>,
 }
 
 impl RecordedColumn {

@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub(crate) mod column_type;
+pub mod definition;
 pub mod fence;
 pub mod publication;
 pub mod published;

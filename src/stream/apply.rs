@@ -6,19 +6,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pgsluice_proto::pgoutput::{Relation, TypeInfo};
+use pgsluice_proto::pgoutput::TypeInfo;
 use tokio_postgres::Statement;
 
 use crate::connection::SqlSession;
-use crate::model::{Lsn, Oid, TableName};
+use crate::model::{Lsn, Oid};
 use crate::target::{self, CommitReceipt, WAL_END, progress};
 use crate::telemetry::{Metrics, RowOperation};
 
 use super::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
+use super::bind::{Known, Ready, RefusedSince};
 use super::error::StreamError;
 use super::handle::{AppliedMarker, StreamPublisher};
+use super::hold::{HoldBefore, Reason, SourceView};
 use super::pipeline::{Expectation, Pipeline};
-use super::shape::match_columns;
 use super::statement::{BoundTable, RowOp, StatementKey};
 use super::value_format::ValueFormat;
 
@@ -29,13 +30,16 @@ const STATEMENTS_MAX: usize = 2_000;
 /// connection begins again at the progress record.
 #[derive(Debug)]
 pub(super) struct Applier {
-    session: Arc<SqlSession>,
-    pipeline: Pipeline,
-    tables: HashMap<Oid, Arc<BoundTable>>,
-    types: HashMap<Oid, TypeInfo>,
-    statements: HashMap<StatementKey, Statement>,
+    pub(super) session: Arc<SqlSession>,
+    pub(super) pipeline: Pipeline,
+    pub(super) known: HashMap<Oid, Known>,
+    pub(super) types: HashMap<Oid, TypeInfo>,
+    pub(super) statements: HashMap<StatementKey, Statement>,
     control: ControlStatements,
-    format: ValueFormat,
+    pub(super) format: ValueFormat,
+    pub(super) source: SourceView,
+    pub(super) hold_before: Option<HoldBefore>,
+    pub(super) refused_since: Option<RefusedSince>,
     /// What the progress record holds.
     recorded: Lsn,
     /// Up to here there is nothing left to apply; at or beyond `recorded`.
@@ -89,6 +93,15 @@ struct OpenTransaction {
     changes: u64,
 }
 
+/// What became of an event.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It is taken; the receipt of the batch, if it made that end (a cutover marker does).
+    Taken(Option<CommitReceipt>),
+    /// It cannot be taken now. No change of its transaction is in the open batch; the same event is to be given again.
+    Waits(Reason),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Skipped {
     No,
@@ -96,7 +109,7 @@ enum Skipped {
 }
 
 impl Applier {
-    /// An applier that goes on from `recorded`, the position in the progress record.
+    /// An applier that goes on from `recorded`, the position in the progress record, and waits where it is told to.
     ///
     /// # Errors
     /// What the target answered when the statements were prepared.
@@ -104,6 +117,8 @@ impl Applier {
         session: SqlSession,
         recorded: Lsn,
         format: ValueFormat,
+        source: SourceView,
+        hold_before: Option<HoldBefore>,
         publisher: StreamPublisher,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StreamError> {
@@ -116,11 +131,14 @@ impl Applier {
         Ok(Self {
             pipeline: Pipeline::new(Arc::clone(&session)),
             session,
-            tables: HashMap::new(),
+            known: HashMap::new(),
             types: HashMap::new(),
             statements: HashMap::new(),
             control,
             format,
+            source,
+            hold_before,
+            refused_since: None,
             recorded,
             position: recorded,
             batch: Batch::default(),
@@ -130,34 +148,42 @@ impl Applier {
         })
     }
 
-    /// Takes the next event; `bytes` is the size of the message it came in. A receipt comes back when the event
-    /// made the batch end (a cutover marker does).
+    /// Takes the next event; `bytes` is the size of the message it came in.
     ///
     /// # Errors
     /// [`StreamError`]: this applier must be dropped; nothing of the open batch is on the target (INV-5).
-    pub(super) async fn event(
-        &mut self,
-        event: StreamEvent,
-        bytes: usize,
-    ) -> Result<Option<CommitReceipt>, StreamError> {
-        self.batch.bytes += bytes as u64;
-        match event {
-            StreamEvent::Begin(start) => self.begin(start),
+    pub(super) async fn event(&mut self, event: &StreamEvent, bytes: usize) -> Result<Step, StreamError> {
+        let waits = match event {
+            StreamEvent::Begin(start) => self.begin(*start).await?,
             StreamEvent::Type(type_info) => {
-                self.types.insert(type_info.oid, type_info);
+                self.types.insert(type_info.oid, type_info.clone());
+                None
             }
-            StreamEvent::Shape(relation) => self.shape(relation).await?,
-            StreamEvent::Change { relation, change } => self.change(relation, &change).await?,
-            StreamEvent::Truncate { relations, options: _ } => self.truncate(&relations).await?,
+            StreamEvent::Shape(relation) => {
+                // Whether it matches is asked when its first change is due: this one may have been applied already.
+                let known = Known::announced(relation.clone(), self.known.get(&relation.id));
+                self.known.insert(relation.id, known);
+                None
+            }
+            StreamEvent::Change { relation, change } => self.change(*relation, change).await?,
+            StreamEvent::Truncate { relations, options: _ } => self.truncate(relations).await?,
             StreamEvent::Marker { nonce } => {
                 if let Some(transaction) = &mut self.transaction {
-                    transaction.marker = Some(nonce);
+                    transaction.marker = Some(nonce.clone());
                 }
+                None
             }
-            StreamEvent::Commit(end) => return self.source_commit(end).await,
-            StreamEvent::Position(lsn) => self.reach(lsn),
+            StreamEvent::Commit(end) => return Ok(Step::Taken(self.source_commit(*end).await?)),
+            StreamEvent::Position(lsn) => {
+                self.reach(*lsn);
+                None
+            }
+        };
+        if let Some(reason) = waits {
+            return Ok(Step::Waits(reason));
         }
-        Ok(None)
+        self.batch.bytes += bytes as u64;
+        Ok(Step::Taken(None))
     }
 
     /// Whether the open batch could be committed now: it is not empty, and no source transaction is under way.
@@ -203,68 +229,56 @@ impl Applier {
         Ok(CommitReceipt::of_commit(lsn, target_lsn))
     }
 
-    fn begin(&mut self, start: TransactionStart) {
+    /// Whether there is something to commit before the transaction that waits. None of its own changes is in the batch.
+    #[must_use]
+    pub(super) fn has_work_before_the_wait(&self) -> bool {
+        self.batch.begun_at.is_some() || self.position > self.recorded
+    }
+
+    /// Whether a transaction that has to be waited for is still to come.
+    #[must_use]
+    pub(super) const fn has_to_wait_later(&self) -> bool {
+        self.hold_before.is_some()
+    }
+
+    async fn begin(&mut self, start: TransactionStart) -> Result<Option<Reason>, StreamError> {
         // The server skips what is before the position asked for; should one come all the same, it is known by its
         // commit position (INV-1), and applying it again would be wrong.
         let skipped = if start.commit_lsn < self.recorded { Skipped::AlreadyApplied } else { Skipped::No };
         if skipped == Skipped::AlreadyApplied {
             tracing::warn!(xid = start.xid.0, commit_lsn = %start.commit_lsn, "transaction already applied, passed over");
+        } else if self.hold_before.is_some()
+            && let Some(reason) = self.waits_before(start).await?
+        {
+            return Ok(Some(reason));
         }
         self.transaction = Some(OpenTransaction { start, marker: None, skipped, changes: 0 });
-    }
-
-    async fn shape(&mut self, relation: Relation) -> Result<(), StreamError> {
-        let name = TableName::new(&relation.schema, &relation.name);
-        // The catalog is read by the apply session itself: it sees what its own transaction will write to.
-        let found = match target::read_table(&self.session, &name).await {
-            Ok(found) => found,
-            Err(error) => return Err(self.first_failure(error.into()).await),
-        };
-        let columns = match match_columns(&relation, &self.types, found.as_ref()) {
-            Ok(columns) => columns,
-            Err(difference) => {
-                self.keep_whole_transactions().await?;
-                return Err(difference.into());
-            }
-        };
-        self.format.check(&relation, &columns)?;
-        self.statements.retain(|key, _| key.relation != relation.id);
-        if let Some(found) = found {
-            let id = relation.id;
-            let table = self.format.bind(BoundTable::new(relation, found, columns));
-            self.tables.insert(id, Arc::new(table));
-        }
-        Ok(())
-    }
-
-    /// Commits what came before a source transaction that cannot be applied yet: it need not wait as well.
-    async fn keep_whole_transactions(&mut self) -> Result<(), StreamError> {
-        let nothing_since = self.transaction.as_ref().is_none_or(|transaction| transaction.changes == 0);
-        if nothing_since && self.batch.begun_at.is_some() {
-            self.commit().await?;
-        }
-        Ok(())
+        Ok(None)
     }
 
     /// The cause of `error`: a statement sent earlier may have failed, and everything after it for that reason alone.
-    async fn first_failure(&mut self, error: StreamError) -> StreamError {
+    pub(super) async fn first_failure(&mut self, error: StreamError) -> StreamError {
         self.pipeline.drain().await.err().unwrap_or(error)
     }
 
-    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<(), StreamError> {
-        let Some(transaction) = &mut self.transaction else {
-            return Err(StreamError::UnknownRelation { relation });
+    /// The commit position of the transaction under way; `None` if it has been applied already.
+    fn to_apply(&self) -> Option<Lsn> {
+        let transaction = self.transaction.as_ref()?;
+        (transaction.skipped == Skipped::No).then_some(transaction.start.commit_lsn)
+    }
+
+    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<Option<Reason>, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
+        let table = match self.ready(relation, commit_lsn).await? {
+            Ready::Table(table) => table,
+            Ready::Passes => return Ok(None),
+            Ready::Waits(reason) => return self.wait_or_roll_back(relation, commit_lsn, reason).await,
         };
-        if transaction.skipped == Skipped::AlreadyApplied {
-            return Ok(());
-        }
-        transaction.changes += 1;
-        let commit_lsn = transaction.start.commit_lsn;
-        let table = Arc::clone(self.tables.get(&relation).ok_or(StreamError::UnknownRelation { relation })?);
+        self.count_change();
         let bound = table.bind(change)?;
         self.open_batch();
         let op = bound.key.op;
-        let statement = self.statement(&table, bound.key).await?;
+        let statement = self.statement(&table, bound.key, commit_lsn).await?;
         let expectation = Expectation::OneRow { table, op, commit_lsn };
         self.pipeline.send_values(&statement, bound.values, expectation);
         self.batch.count(match op {
@@ -272,21 +286,22 @@ impl Applier {
             RowOp::Update => RowOperation::Update,
             RowOp::Delete => RowOperation::Delete,
         });
-        self.pipeline.relieve().await
+        self.pipeline.relieve().await?;
+        Ok(None)
     }
 
-    async fn truncate(&mut self, relations: &[Oid]) -> Result<(), StreamError> {
-        if self.transaction.as_ref().is_some_and(|transaction| transaction.skipped == Skipped::AlreadyApplied)
-        {
-            return Ok(());
-        }
+    async fn truncate(&mut self, relations: &[Oid]) -> Result<Option<Reason>, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
         let mut tables = Vec::with_capacity(relations.len());
         for relation in relations {
-            let table = self.tables.get(relation);
-            tables.push(Arc::clone(table.ok_or(StreamError::UnknownRelation { relation: *relation })?));
+            match self.ready(*relation, commit_lsn).await? {
+                Ready::Table(table) => tables.push(table),
+                Ready::Passes => {}
+                Ready::Waits(reason) => return self.wait_or_roll_back(*relation, commit_lsn, reason).await,
+            }
         }
         if tables.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         self.open_batch();
         // The source has worked the cascade out and named every table; identities are set by the cutover.
@@ -296,11 +311,29 @@ impl Applier {
             Err(error) => return Err(self.first_failure(error.into()).await),
         };
         self.pipeline.send_simple(&sql);
+        self.count_change();
+        self.batch.count(RowOperation::Truncate);
+        self.pipeline.relieve().await?;
+        Ok(None)
+    }
+
+    fn count_change(&mut self) {
         if let Some(transaction) = &mut self.transaction {
             transaction.changes += 1;
         }
-        self.batch.count(RowOperation::Truncate);
-        self.pipeline.relieve().await
+    }
+
+    async fn wait_or_roll_back(
+        &mut self,
+        relation: Oid,
+        commit_lsn: Lsn,
+        reason: Reason,
+    ) -> Result<Option<Reason>, StreamError> {
+        if self.transaction.as_ref().is_none_or(|transaction| transaction.changes == 0) {
+            return Ok(Some(reason));
+        }
+        let error = self.held_midway(relation, commit_lsn, reason);
+        Err(self.first_failure(error).await)
     }
 
     async fn source_commit(&mut self, end: TransactionEnd) -> Result<Option<CommitReceipt>, StreamError> {
@@ -328,7 +361,7 @@ impl Applier {
         }
     }
 
-    fn open_batch(&mut self) {
+    pub(super) fn open_batch(&mut self) {
         if self.batch.begun_at.is_none() {
             self.batch.begun_at = Some(Instant::now());
             self.pipeline.send_simple("BEGIN");
@@ -351,7 +384,12 @@ impl Applier {
         self.publisher.counted(batch.transactions, batch.rows());
     }
 
-    async fn statement(&mut self, table: &BoundTable, key: StatementKey) -> Result<Statement, StreamError> {
+    async fn statement(
+        &mut self,
+        table: &BoundTable,
+        key: StatementKey,
+        commit_lsn: Lsn,
+    ) -> Result<Statement, StreamError> {
         if let Some(known) = self.statements.get(&key) {
             return Ok(known.clone());
         }
@@ -362,9 +400,9 @@ impl Applier {
             Ok(statement) => statement,
             Err(error) => {
                 let table = table.name().clone();
-                return Err(self
-                    .first_failure(StreamError::Prepare { table, op: key.op.as_str(), error })
-                    .await);
+                let (relation, op) = (key.relation, key.op.as_str());
+                let refused = StreamError::Prepare { relation, table, op, commit_lsn, error };
+                return Err(self.first_failure(refused).await);
             }
         };
         self.statements.insert(key, statement.clone());

@@ -18,11 +18,13 @@ use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
 use crate::telemetry::Metrics;
 
 use super::apply::Applier;
+use super::apply_loop::ApplyLoop;
 use super::error::StreamError;
 use super::handle::StreamPublisher;
+use super::hold::{HoldBefore, Holding, SourceView};
 use super::intake::Intake;
 use super::options::{Lesson, Withdrawn};
-use super::reader::{Chunk, Incoming, Reader};
+use super::reader::Reader;
 use super::walsender;
 
 /// Delays between attempts.
@@ -32,11 +34,6 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
 /// How often it is tried again while an operator is waited for.
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
-/// How long an idle stream may move on before the progress record, and with it the slot, follows.
-const IDLE_PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// A batch is committed at the next source commit once it has been open this long, however few bytes it has: progress
-/// stays visible, and a restart repeats little.
-const BATCH_OPEN_MAX: Duration = Duration::from_secs(1);
 /// A session that waits for a lock would otherwise not notice that its client is gone.
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Receipts between apply and the durability watch.
@@ -77,9 +74,11 @@ pub struct StreamHalted {
 pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), StreamHalted> {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
     let mut withdrawn = Withdrawn::default();
+    let mut hold_before: Option<HoldBefore> = None;
     loop {
         let begun_at = Instant::now();
-        let Err(error) = attempt(&context, &shutdown, &mut withdrawn).await else { return Ok(()) };
+        let outcome = attempt(&context, &shutdown, &mut withdrawn, hold_before.clone()).await;
+        let Err(error) = outcome else { return Ok(()) };
         if shutdown.is_requested() {
             return Ok(());
         }
@@ -90,11 +89,21 @@ pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), Strea
         if begun_at.elapsed() >= GOOD_ATTEMPT {
             backoff.reset();
         }
+        let held = HoldBefore::after(&error);
+        // A transaction that has to be waited for is waited for in the next attempt, which can begin at once.
+        let is_first =
+            held.as_ref().map(|held| held.commit_lsn) != hold_before.as_ref().map(|held| held.commit_lsn);
+        let at_once = held.is_some() && (is_first || begun_at.elapsed() >= OPERATOR_INTERVAL);
+        let is_told_later = held.as_ref().is_some_and(HoldBefore::is_of_a_refusal);
+        hold_before = held.or(hold_before);
         let delay = match error.disposition() {
             Disposition::Halt { remedy } => return Err(StreamHalted { error, remedy }),
             Disposition::WaitForOperator { remedy } => {
-                report(&context.board, &error, remedy, Blocking::WaitingForOperator);
-                OPERATOR_INTERVAL
+                // Why a change was refused is told by the attempt that waits before it: it knows the definitions.
+                if !is_told_later {
+                    report(&context.board, &error, remedy, Blocking::WaitingForOperator);
+                }
+                if at_once { BACKOFF_FIRST } else { OPERATOR_INTERVAL }
             }
             Disposition::Retry => {
                 let remedy = "Nothing is lost; pgsluice tries again by itself.".to_owned();
@@ -127,6 +136,7 @@ async fn attempt(
     context: &StreamContext,
     shutdown: &Shutdown,
     withdrawn: &mut Withdrawn,
+    hold_before: Option<HoldBefore>,
 ) -> Result<(), StreamError> {
     let config = &context.config;
     let apply_session = connect_target(config, "apply").await?;
@@ -147,7 +157,11 @@ async fn attempt(
     let start = started.start;
     let (values, in_progress) = (asked.format_name(), asked.spool.is_some());
     tracing::info!(start_lsn = %start, values, in_progress, "streaming");
-    context.board.update(|status| status.problem = None);
+    // What was waited for before may have been applied since.
+    let hold_before = hold_before.filter(|hold| hold.commit_lsn >= start);
+    if hold_before.is_none() {
+        context.board.update(|status| status.problem = None);
+    }
 
     let mut tasks = Supervisor::new(shutdown.child());
     let (queue, chunks) = mpsc::unbounded_channel();
@@ -165,7 +179,10 @@ async fn attempt(
     };
     let intake = Intake::new(asked.protocol(), asked.spool);
     let (publisher, metrics) = (context.publisher.clone(), Arc::clone(&context.metrics));
-    let applier = Applier::new(apply_session, start, asked.format, publisher, metrics).await?;
+    let source = SourceView::new(Arc::clone(config));
+    let holding = Holding::new(context.board.clone(), Arc::clone(&metrics), hold_before.as_ref());
+    let applier =
+        Applier::new(apply_session, start, asked.format, source, hold_before, publisher, metrics).await?;
     if let Some(recorded) = recorded {
         let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
     }
@@ -176,6 +193,8 @@ async fn attempt(
         max_batch_bytes: u64::from(config.apply.max_batch_bytes),
         max_batch_delay: config.apply.max_batch_delay,
         last_record: Instant::now(),
+        holding,
+        shutdown: tasks.shutdown().clone(),
     };
     let watch = DurabilityWatch::new(watch_session, config.target.durability);
     let publisher = context.publisher.clone();
@@ -204,99 +223,4 @@ async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSes
     connect_sql(&config.target.connection, Side::Target, purpose)
         .await
         .map_err(|error| StreamError::Connect { side: Side::Target, error: Box::new(error) })
-}
-
-/// Takes chunks, applies them, and commits when the queue runs dry or the batch is full.
-struct ApplyLoop {
-    applier: Applier,
-    intake: Intake,
-    receipts: mpsc::Sender<CommitReceipt>,
-    max_batch_bytes: u64,
-    max_batch_delay: Duration,
-    last_record: Instant,
-}
-
-impl ApplyLoop {
-    async fn run(mut self, mut chunks: mpsc::UnboundedReceiver<Chunk>) -> Result<(), StreamError> {
-        loop {
-            let chunk = match chunks.try_recv() {
-                Ok(chunk) => chunk,
-                Err(mpsc::error::TryRecvError::Empty) => match self.idle(&mut chunks).await? {
-                    Some(chunk) => chunk,
-                    None if chunks.is_closed() => return Ok(()),
-                    None => continue,
-                },
-                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
-            };
-            self.apply(chunk).await?;
-        }
-    }
-
-    async fn apply(&mut self, chunk: Chunk) -> Result<(), StreamError> {
-        for incoming in &chunk.messages {
-            match incoming {
-                Incoming::Keepalive(wal_end) => {
-                    if let Some(event) = self.intake.keepalive(*wal_end) {
-                        self.applier.event(event, 0).await?;
-                    }
-                }
-                Incoming::Data(data) => {
-                    let mut next = self.intake.message(&data.payload).await?;
-                    while let Some((event, bytes)) = next {
-                        if let Some(receipt) = self.applier.event(event, bytes).await? {
-                            self.hand_over(receipt).await?;
-                        }
-                        next = self.intake.more().await?;
-                    }
-                    if self.applier.can_commit() && self.batch_is_full() {
-                        self.commit().await?;
-                    }
-                }
-            }
-        }
-        // The chunk is dropped here: its room in the queue is given back once its changes are on their way.
-        Ok(())
-    }
-
-    fn batch_is_full(&self) -> bool {
-        let (bytes, begun_at) = self.applier.batch_size();
-        bytes >= self.max_batch_bytes || begun_at.is_some_and(|at| at.elapsed() >= BATCH_OPEN_MAX)
-    }
-
-    /// Nothing is queued: commit what is open, or wait for more; `None` after having done something.
-    async fn idle(
-        &mut self,
-        chunks: &mut mpsc::UnboundedReceiver<Chunk>,
-    ) -> Result<Option<Chunk>, StreamError> {
-        if self.applier.can_commit() {
-            let open_for = self.applier.batch_size().1.map_or(Duration::ZERO, |at| at.elapsed());
-            let rest = self.max_batch_delay.saturating_sub(open_for);
-            if !rest.is_zero()
-                && let Ok(Some(chunk)) = tokio::time::timeout(rest, chunks.recv()).await
-            {
-                return Ok(Some(chunk));
-            }
-            self.commit().await?;
-            return Ok(None);
-        }
-        let until_record = IDLE_PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
-        let record_due = self.applier.has_unrecorded_position();
-        tokio::select! {
-            chunk = chunks.recv() => Ok(chunk),
-            () = tokio::time::sleep(until_record), if record_due => {
-                self.commit().await?;
-                Ok(None)
-            }
-        }
-    }
-
-    async fn commit(&mut self) -> Result<(), StreamError> {
-        let receipt = self.applier.commit().await?;
-        self.hand_over(receipt).await
-    }
-
-    async fn hand_over(&mut self, receipt: CommitReceipt) -> Result<(), StreamError> {
-        self.last_record = Instant::now();
-        self.receipts.send(receipt).await.map_err(|_| StreamError::TaskGone("watches what is durable"))
-    }
 }

@@ -9,8 +9,8 @@ use crate::target::lock::LockError;
 use crate::target::records::RecordError;
 
 use super::assemble::AssembleError;
+use super::hold::{HoldBefore, Reason, is_about_the_definition};
 use super::resume::ResumeRefused;
-use super::shape::ShapeDifference;
 use super::spool::SpoolError;
 use super::statement::BindError;
 use super::value_format::NotBinary;
@@ -54,9 +54,15 @@ pub enum StreamError {
     /// The records on the target.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The table differs between the sides.
-    #[error(transparent)]
-    Shape(#[from] ShapeDifference),
+    /// A transaction cannot go on, and some of its changes were applied: they are rolled back, and the next attempt
+    /// waits before it.
+    #[error("{reason}")]
+    HeldMidway {
+        /// Where and for what the next attempt waits.
+        before: Box<HoldBefore>,
+        /// Why.
+        reason: Reason,
+    },
     /// A shape that a stream of binary values cannot carry; the next attempt asks for text.
     #[error("{0}; the stream begins again with values as text")]
     NotBinary(#[from] NotBinary),
@@ -75,10 +81,14 @@ pub enum StreamError {
     /// A statement that the target does not accept at all.
     #[error("the target refuses {op} statements for table {table}: {}", describe(.error))]
     Prepare {
+        /// The source's relation.
+        relation: Oid,
         /// The table.
         table: TableName,
         /// The kind of change.
         op: &'static str,
+        /// Commit position of the source's transaction.
+        commit_lsn: Lsn,
         /// What it answered.
         #[source]
         error: tokio_postgres::Error,
@@ -86,6 +96,8 @@ pub enum StreamError {
     /// A change that the target refuses.
     #[error("the target refused to {op} a row of table {table} (source transaction committed at {commit_lsn}): {}", describe(.error))]
     Apply {
+        /// The source's relation.
+        relation: Oid,
         /// The table.
         table: TableName,
         /// The kind of change.
@@ -161,7 +173,9 @@ impl StreamError {
             Self::Lock(error @ LockError::Taken { .. }) => {
                 Disposition::WaitForOperator { remedy: error.remedy() }
             }
-            Self::Shape(difference) => Disposition::WaitForOperator { remedy: difference.remedy.clone() },
+            Self::HeldMidway { reason, .. } => {
+                Disposition::WaitForOperator { remedy: reason.remedy.clone() }
+            }
             Self::Resume(refused) => refused.disposition(),
             Self::Divergence { .. } => Disposition::Halt { remedy: DIVERGENCE_REMEDY.into() },
             Self::Prepare { error, table, .. } => apply_disposition(error, table),
@@ -198,6 +212,12 @@ impl StreamError {
 fn apply_disposition(error: &tokio_postgres::Error, table: &TableName) -> Disposition {
     match disposition_of(error) {
         Disposition::Retry => Disposition::Retry,
+        _ if is_about_the_definition(error) => Disposition::WaitForOperator {
+            remedy: format!(
+                "Nothing after this change was applied and nothing is lost: the slot keeps it. Compare the definition and the \
+                 constraints of {table} on both sides."
+            ),
+        },
         Disposition::WaitForOperator { .. } | Disposition::Halt { .. } => {
             let unique = error.code() == Some(&SqlState::UNIQUE_VIOLATION);
             let cause = if unique { "A row with this key is there already. " } else { "" };

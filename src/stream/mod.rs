@@ -2,22 +2,30 @@
 //! commit order together with their progress record, and acknowledged once durable.
 
 mod apply;
+mod apply_loop;
 mod assemble;
+mod bind;
 mod engine;
 mod error;
 mod handle;
+mod hold;
 mod intake;
 mod options;
 mod pipeline;
 mod reader;
+mod remedy;
 mod resume;
 mod shape;
 mod spool;
 mod spool_directory;
 mod statement;
+mod unfollowed;
 mod value_format;
 mod walsender;
 
 pub use engine::{StreamContext, StreamHalted, run};
 pub use error::StreamError;
 pub use handle::{AppliedMarker, MARKER_PREFIX, StreamGone, StreamHandle, StreamPublisher};
+pub use hold::{HoldBefore, Reason};
+pub use remedy::ShapeDifference;
+pub use unfollowed::{UnfollowedError, unfollowed_change};

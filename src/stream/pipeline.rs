@@ -158,7 +158,8 @@ impl Expectation {
             }),
             (Self::ProgressRecord, Ok(_)) => Err(StreamError::ProgressMoved),
             (Self::OneRow { table, op, commit_lsn }, Err(error)) => {
-                Err(StreamError::Apply { table: table.name().clone(), op: op.as_str(), commit_lsn, error })
+                let (relation, table, op) = (table.relation(), table.name().clone(), op.as_str());
+                Err(StreamError::Apply { relation, table, op, commit_lsn, error })
             }
             (Self::Success | Self::ProgressRecord, Err(error)) => Err(StreamError::Target(error)),
         }

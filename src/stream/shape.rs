@@ -1,104 +1,354 @@
-//! Compares a table as the source announces it with the table the target has. Pure. Never guesses: a column that
-//! is missing or could change a value on its way is a difference, told with the statement that removes it.
+//! Compares a table as the source announces it with the shape that was accepted last and with the target's table. Pure.
+//! Never guesses: a column that is missing, could change a value on its way, or may be another one of the same name is a
+//! difference. A column is known by its number, which survives a rename, and only without numbers by its name.
 
 use std::collections::HashMap;
 
-use pgsluice_proto::command::quote_ident;
-use pgsluice_proto::pgoutput::{Relation, RelationColumn, TypeInfo};
+use pgsluice_proto::pgoutput::{Relation, TypeInfo};
 use tokio_postgres::types::Type;
 
-use crate::model::{Oid, TableName};
+use crate::model::{Oid, RecordedColumn, TableName};
+use crate::target::relations::RelationRecord;
 use crate::target::{TargetColumn, TargetTable};
 
-/// How the target's table differs from the source's, in words and in SQL.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("table {table} differs between source and target: {difference}")]
-pub struct ShapeDifference {
-    /// The table.
-    pub table: TableName,
-    /// What differs.
-    pub difference: String,
-    /// The statement for the target.
-    pub remedy: String,
+/// What the source says of a table: its name and columns at this point of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Its name.
+    pub name: TableName,
+    /// Its columns; `type_name` is empty for a type that the source did not name and nobody knows.
+    pub columns: Vec<RecordedColumn>,
 }
 
-/// For each column of the source's relation, the column of the target that takes it.
+/// How much of a change the target has to have followed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// All of it.
+    Everything,
+    /// A dropped column may stay for now: the transaction under way has written it before it dropped it.
+    DroppedMayStay,
+}
+
+/// The target's table takes the announced values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Matched {
+    /// For each announced column the one that takes it.
+    pub columns: Vec<TargetColumn>,
+    /// What is to be recorded as accepted.
+    pub accepted: Vec<RecordedColumn>,
+    /// Whether columns are still there that the source has dropped: not to be recorded yet.
+    pub has_leftovers: bool,
+}
+
+/// One difference; the names are unquoted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The target has no such table.
+    NoTable,
+    /// The table that had its rows is not on the target any more.
+    TableGone,
+    /// The source calls it otherwise now.
+    TableRenamed,
+    /// The source has a column that the target lacks.
+    Added { column: String, type_name: String },
+    /// The source has dropped a column that the target still has (under this name).
+    Dropped { column: String },
+    /// The source calls a column otherwise now; `from` is the target's name for it.
+    Renamed { from: String, to: String },
+    /// Its values may not arrive as they are.
+    Retyped { column: String, type_name: String, how: String },
+    /// By its place it is another column of the same name: renamed, or dropped and added again.
+    Moved { column: String, type_name: String },
+    /// Only the target computes it.
+    Generated { column: String },
+    /// Only the target has it, and it accepts no row without it.
+    NeedsValue { column: String },
+}
+
+/// What a relation message says, with the types that were announced.
+pub(super) fn announced(relation: &Relation, types: &HashMap<Oid, TypeInfo>) -> Announced {
+    let column = |column: &pgsluice_proto::pgoutput::RelationColumn| RecordedColumn {
+        name: column.name.clone(),
+        type_name: type_name(column.type_oid, types).unwrap_or_default(),
+        modifier: column.type_modifier,
+        number: None,
+        target_number: None,
+    };
+    Announced {
+        name: TableName::new(&relation.schema, &relation.name),
+        columns: relation.columns.iter().map(column).collect(),
+    }
+}
+
+/// `pg_type.typname` for a built-in type, `schema.name` for another; `None` if the source did not say.
+fn type_name(oid: Oid, types: &HashMap<Oid, TypeInfo>) -> Option<String> {
+    if let Some(known) = types.get(&oid) {
+        return Some(match known.schema.as_str() {
+            "pg_catalog" => known.name.clone(),
+            schema => format!("{schema}.{}", known.name),
+        });
+    }
+    Type::from_oid(oid.0).map(|known| known.name().to_owned())
+}
+
+impl Announced {
+    /// Whether it is what was accepted last.
+    pub(super) fn is_as_recorded(&self, record: &RelationRecord) -> bool {
+        self.name == record.name && self.has_columns_of(record.columns.iter())
+    }
+
+    /// Takes the columns' numbers from the source's catalog, unless that is ahead of (or behind) this point of the stream.
+    pub(super) fn learn_numbers<'a>(&mut self, catalog: impl Iterator<Item = &'a RecordedColumn> + Clone) {
+        if self.has_columns_of(catalog.clone()) {
+            for (column, known) in self.columns.iter_mut().zip(catalog) {
+                column.number = known.number;
+            }
+        }
+    }
+
+    fn has_columns_of<'a>(&self, mut other: impl Iterator<Item = &'a RecordedColumn>) -> bool {
+        self.columns.iter().all(|column| other.next().is_some_and(|other| alike(column, other)))
+            && other.next().is_none()
+    }
+}
+
+fn alike(announced: &RecordedColumn, other: &RecordedColumn) -> bool {
+    announced.name == other.name && same_type(announced, other)
+}
+
+fn same_type(announced: &RecordedColumn, other: &RecordedColumn) -> bool {
+    announced.modifier == other.modifier
+        && (announced.type_name == other.type_name || announced.type_name.is_empty())
+}
+
+/// What an announced column was when the shape was accepted last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin<'a> {
+    /// This column, whatever its name was.
+    Same(&'a RecordedColumn),
+    /// Nothing: it is new.
+    New,
+    /// A column of this name, at another place: not this one.
+    Moved(&'a RecordedColumn),
+}
+
+/// How columns are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowledge {
+    /// By their numbers, or because nothing has changed.
+    Exact,
+    /// By name and place: the catalog does not say what they were at this point.
+    ByName,
+}
+
+/// Compares. `target` is the table that has the relation's rows, under whatever name.
 ///
 /// # Errors
-/// [`ShapeDifference`]: the stream has to wait until the target matches.
-pub(super) fn match_columns(
-    relation: &Relation,
-    types: &HashMap<Oid, TypeInfo>,
+/// Every difference: the stream has to wait until the target matches.
+pub(super) fn compare(
+    now: &Announced,
+    record: &RelationRecord,
     target: Option<&TargetTable>,
-) -> Result<Vec<TargetColumn>, ShapeDifference> {
-    let table = TableName::new(&relation.schema, &relation.name);
+    demand: Demand,
+) -> Result<Matched, Vec<Change>> {
     let Some(target) = target else {
-        return Err(ShapeDifference {
-            difference: "it does not exist on the target".into(),
-            remedy: format!(
-                "Create {table} on the target with the source's definition (pg_dump --schema-only --table={table})."
-            ),
-            table,
-        });
+        let was_there = record.target_oid.is_some();
+        return Err(vec![if was_there { Change::TableGone } else { Change::NoTable }]);
     };
-    let column_of = |column| match_column(&table, column, types, target);
-    relation.columns.iter().map(column_of).collect()
+    let mut changes = Vec::new();
+    if now.name != record.name && target.name != now.name {
+        changes.push(Change::TableRenamed);
+    }
+    let (origins, knowledge) = origins(now, record);
+    let view = View { record, target, knowledge };
+    let mut matched = Matched { columns: Vec::new(), accepted: Vec::new(), has_leftovers: false };
+    for (column, origin) in now.columns.iter().zip(&origins) {
+        match view.find(column, *origin) {
+            Ok(found) => {
+                matched.accepted.push(accept(column, *origin, found));
+                matched.columns.push(found.clone());
+            }
+            Err(change) => changes.push(change),
+        }
+    }
+    let leftovers = view.leftovers(&origins);
+    matched.has_leftovers = !leftovers.is_empty();
+    if demand == Demand::Everything {
+        changes.extend(leftovers.iter().map(|column| Change::Dropped { column: column.name.clone() }));
+    }
+    for column in &target.columns {
+        let is_taken = matched.columns.iter().any(|taken| taken.number == column.number);
+        let is_leftover = leftovers.iter().any(|left| left.number == column.number);
+        let is_of_a_change = changes.iter().any(|change| change.concerns(&column.name));
+        if !is_taken && !is_leftover && !is_of_a_change && !column.fills_itself && !column.generated {
+            changes.push(Change::NeedsValue { column: column.name.clone() });
+        }
+    }
+    if changes.is_empty() { Ok(matched) } else { Err(changes) }
 }
 
-fn match_column(
-    table: &TableName,
-    column: &RelationColumn,
-    types: &HashMap<Oid, TypeInfo>,
-    target: &TargetTable,
-) -> Result<TargetColumn, ShapeDifference> {
-    let name = quote_ident(&column.name);
-    let source_type = type_name(column, types);
-    let Some(found) = target.columns.iter().find(|found| found.name == column.name) else {
-        let wanted = source_type.unwrap_or_else(|| "<its type on the source>".into());
-        return Err(ShapeDifference {
-            table: table.clone(),
-            difference: format!("column {name} does not exist on the target"),
-            remedy: format!("ALTER TABLE {table} ADD COLUMN {name} {wanted};"),
-        });
+/// What is to be remembered of a column. What the source does not say stays as it was.
+fn accept(column: &RecordedColumn, origin: Origin<'_>, found: &TargetColumn) -> RecordedColumn {
+    let was = match origin {
+        Origin::Same(was) => Some(was),
+        Origin::New | Origin::Moved(_) => None,
     };
-    if found.generated {
-        // The stream carries no generated columns, so this one holds values of its own on the source.
-        return Err(ShapeDifference {
-            table: table.clone(),
-            difference: format!("column {name} is generated on the target and not on the source"),
-            remedy: format!("ALTER TABLE {table} ALTER COLUMN {name} DROP EXPRESSION;"),
-        });
+    let mut accepted = RecordedColumn { target_number: Some(found.number), ..column.clone() };
+    if let Some(was) = was {
+        accepted.number = accepted.number.or(was.number);
+        if accepted.type_name.is_empty() {
+            accepted.type_name.clone_from(&was.type_name);
+        }
     }
-    if let Some(difference) = type_difference(column, source_type.as_deref(), found) {
-        let wanted = source_type.unwrap_or_else(|| "<its type on the source>".into());
-        return Err(ShapeDifference {
-            table: table.clone(),
-            difference: format!("column {name} {difference}"),
-            remedy: format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {wanted};"),
-        });
-    }
-    Ok(found.clone())
+    accepted
 }
 
-/// Why a value of the source's column may not arrive as it is; `None` if it will.
+impl Change {
+    fn concerns(&self, name: &str) -> bool {
+        match self {
+            Self::Renamed { from, .. } => from == name,
+            Self::Dropped { column }
+            | Self::Retyped { column, .. }
+            | Self::Moved { column, .. }
+            | Self::Generated { column } => column == name,
+            _ => false,
+        }
+    }
+}
+
+fn origins<'a>(now: &Announced, record: &'a RelationRecord) -> (Vec<Origin<'a>>, Knowledge) {
+    if now.has_columns_of(record.columns.iter()) && now.columns.iter().all(|column| column.number.is_none()) {
+        return (record.columns.iter().map(Origin::Same).collect(), Knowledge::Exact);
+    }
+    let all_numbered = |columns: &[RecordedColumn]| columns.iter().all(|column| column.number.is_some());
+    if all_numbered(&now.columns) && all_numbered(&record.columns) {
+        let of = |column: &RecordedColumn| {
+            let was = record.columns.iter().find(|was| was.number == column.number);
+            was.map_or(Origin::New, Origin::Same)
+        };
+        return (now.columns.iter().map(of).collect(), Knowledge::Exact);
+    }
+    // Columns never change places, and new ones come last.
+    let (mut last, mut came_new) = (None, false);
+    let by_name = |column: &RecordedColumn| {
+        let Some(place) = record.columns.iter().position(|was| was.name == column.name) else {
+            came_new = true;
+            return Origin::New;
+        };
+        let is_in_place = last.is_none_or(|last| last < place) && !came_new;
+        last = last.max(Some(place));
+        match record.columns.get(place) {
+            Some(was) if is_in_place => Origin::Same(was),
+            Some(was) => Origin::Moved(was),
+            None => Origin::New,
+        }
+    };
+    (now.columns.iter().map(by_name).collect(), Knowledge::ByName)
+}
+
+/// The target as seen from the record.
+struct View<'a> {
+    record: &'a RelationRecord,
+    target: &'a TargetTable,
+    knowledge: Knowledge,
+}
+
+impl<'a> View<'a> {
+    fn named(&self, name: &str) -> Option<&'a TargetColumn> {
+        self.target.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The target's column that has the values of a recorded one.
+    fn holder(&self, was: &RecordedColumn) -> Option<&'a TargetColumn> {
+        match was.target_number {
+            Some(number) if self.knowledge == Knowledge::Exact => {
+                self.target.columns.iter().find(|column| column.number == number)
+            }
+            _ => self.named(&was.name),
+        }
+    }
+
+    fn find(&self, column: &RecordedColumn, origin: Origin<'_>) -> Result<&'a TargetColumn, Change> {
+        let added = || Change::Added { column: column.name.clone(), type_name: column.type_name.clone() };
+        let (found, was) = match origin {
+            Origin::Same(was) => {
+                let found = self.holder(was).or_else(|| self.named(&column.name)).ok_or_else(added)?;
+                if column.name != was.name && found.name != column.name {
+                    return Err(Change::Renamed { from: found.name.clone(), to: column.name.clone() });
+                }
+                (found, Some(was))
+            }
+            Origin::New => {
+                let found = self.named(&column.name).ok_or_else(added)?;
+                let is_another = |was: &RecordedColumn| {
+                    was.target_number.map_or(was.name == found.name, |number| number == found.number)
+                };
+                // The target's column of this name has another column's values.
+                if self.knowledge == Knowledge::Exact && self.record.columns.iter().any(is_another) {
+                    return Err(added());
+                }
+                (found, None)
+            }
+            Origin::Moved(was) => {
+                let found = self.named(&column.name).ok_or_else(added)?;
+                if was.target_number.is_none_or(|number| number == found.number) {
+                    let (column, type_name) = (column.name.clone(), column.type_name.clone());
+                    return Err(Change::Moved { column, type_name });
+                }
+                (found, None)
+            }
+        };
+        if found.generated {
+            // The stream carries no generated columns, so this one holds values of its own on the source.
+            return Err(Change::Generated { column: found.name.clone() });
+        }
+        match type_difference(column, was, found) {
+            None => Ok(found),
+            Some(how) => {
+                Err(Change::Retyped { column: found.name.clone(), type_name: column.type_name.clone(), how })
+            }
+        }
+    }
+
+    /// Columns of the target that hold what the source has dropped.
+    fn leftovers(&self, origins: &[Origin<'_>]) -> Vec<&'a TargetColumn> {
+        let is_kept = |was: &RecordedColumn| {
+            origins.iter().any(|origin| match origin {
+                Origin::Same(kept) | Origin::Moved(kept) => kept.name == was.name,
+                Origin::New => false,
+            })
+        };
+        let dropped = self.record.columns.iter().filter(|was| !is_kept(was));
+        dropped.filter_map(|was| self.holder(was)).collect()
+    }
+}
+
+/// Why a value of the source's column may not arrive as it is; `None` if it will. A target that was exactly as the source
+/// has to be exactly so again; one that was wider before may stay so.
 fn type_difference(
-    column: &RelationColumn,
-    source_type: Option<&str>,
+    column: &RecordedColumn,
+    was: Option<&RecordedColumn>,
     found: &TargetColumn,
 ) -> Option<String> {
-    let source_type = source_type?;
-    if source_type != found.base_type {
-        let loses_nothing = found.type_modifier == -1 && widens(source_type, &found.base_type);
-        return (!loses_nothing)
-            .then(|| format!("is {source_type} on the source and {} on the target", found.base_type));
+    if column.type_name.is_empty() {
+        return None;
+    }
+    let is_exactly = |column: &RecordedColumn| {
+        column.type_name == found.base_type && column.modifier == found.type_modifier && !found.is_domain
+    };
+    let was_exact = was.is_some_and(|was| !same_type(column, was) && is_exactly(was));
+    if column.type_name != found.base_type {
+        let loses_nothing = found.type_modifier == -1 && widens(&column.type_name, &found.base_type);
+        return (was_exact || !loses_nothing)
+            .then(|| format!("is {} on the source and {} on the target", column.type_name, found.base_type));
     }
     let is_as_wide = found.type_modifier == -1
-        || found.type_modifier == column.type_modifier
-        || (is_longest(source_type) && (0..=found.type_modifier).contains(&column.type_modifier));
-    (!is_as_wide && !found.is_domain).then(|| {
+        || found.type_modifier == column.modifier
+        || (is_longest(&column.type_name) && (0..=found.type_modifier).contains(&column.modifier));
+    (was_exact && !is_exactly(column) || !is_as_wide && !found.is_domain).then(|| {
         format!(
             "has type modifier {} on the source and {} on the target",
-            column.type_modifier, found.type_modifier
+            column.modifier, found.type_modifier
         )
     })
 }
@@ -120,121 +370,6 @@ fn widens(source: &str, target: &str) -> bool {
     )
 }
 
-/// `pg_type.typname` for a built-in type, `schema.name` for another; `None` if the source did not say.
-fn type_name(column: &RelationColumn, types: &HashMap<Oid, TypeInfo>) -> Option<String> {
-    if let Some(known) = types.get(&column.type_oid) {
-        return Some(match known.schema.as_str() {
-            "pg_catalog" => known.name.clone(),
-            schema => format!("{schema}.{}", known.name),
-        });
-    }
-    Type::from_oid(column.type_oid.0).map(|known| known.name().to_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::target::{ColumnIdentity, TableKind};
-    use pgsluice_proto::pgoutput::ReplicaIdentity;
-
-    fn relation(columns: &[(&str, u32, i32)]) -> Relation {
-        Relation {
-            id: Oid(16_400),
-            schema: "public".into(),
-            name: "orders".into(),
-            replica_identity: ReplicaIdentity::Default,
-            columns: columns
-                .iter()
-                .map(|(name, oid, modifier)| RelationColumn {
-                    key: *name == "id",
-                    name: (*name).into(),
-                    type_oid: Oid(*oid),
-                    type_modifier: *modifier,
-                })
-                .collect(),
-        }
-    }
-
-    fn target(columns: &[(&str, &str, i32)]) -> TargetTable {
-        TargetTable {
-            name: TableName::new("public", "orders"),
-            kind: TableKind::Ordinary,
-            primary_key: vec!["id".into()],
-            columns: columns
-                .iter()
-                .map(|(name, base_type, modifier)| TargetColumn {
-                    name: (*name).into(),
-                    cast: format!("pg_catalog.{base_type}"),
-                    equality: "=".into(),
-                    base_type: (*base_type).into(),
-                    type_modifier: *modifier,
-                    is_domain: false,
-                    generated: *name == "total",
-                    identity: ColumnIdentity::None,
-                })
-                .collect(),
-        }
-    }
-
-    const INT4: u32 = 23;
-    const NUMERIC: u32 = 1700;
-    const VARCHAR: u32 = 1043;
-
-    #[test]
-    fn columns_are_matched_by_name_in_any_order_and_those_of_the_target_alone_are_left_out() {
-        let relation = relation(&[("id", INT4, -1), ("price", NUMERIC, -1)]);
-        let target = target(&[
-            ("total", "numeric", -1),
-            ("extra", "text", -1),
-            ("price", "numeric", -1),
-            ("id", "int4", -1),
-        ]);
-        let matched = match_columns(&relation, &HashMap::new(), Some(&target)).expect("they match");
-        let names: Vec<_> = matched.iter().map(|found| found.name.as_str()).collect();
-        assert_eq!(names, ["id", "price"]);
-    }
-
-    #[test]
-    fn a_column_that_only_the_target_generates_is_a_difference() {
-        let relation = relation(&[("id", INT4, -1), ("total", NUMERIC, -1)]);
-        let target = target(&[("id", "int4", -1), ("total", "numeric", -1)]);
-        let error = match_columns(&relation, &HashMap::new(), Some(&target)).expect_err("total");
-        assert!(error.remedy.ends_with("DROP EXPRESSION;"), "{}", error.remedy);
-    }
-
-    #[test]
-    fn a_longer_varchar_takes_every_value_and_a_shorter_one_does_not() {
-        let matched = |source, target_modifier| {
-            let target = target(&[("note", "varchar", target_modifier)]);
-            match_columns(&relation(&[("note", VARCHAR, source)]), &HashMap::new(), Some(&target)).is_ok()
-        };
-        assert!(matched(14, 24) && matched(14, 14) && matched(14, -1) && matched(-1, -1));
-        assert!(!matched(14, 9) && !matched(-1, 24));
-    }
-
-    #[test]
-    fn a_missing_column_names_the_statement_that_adds_it() {
-        let relation = relation(&[("id", INT4, -1), ("note", 25, -1)]);
-        let error = match_columns(&relation, &HashMap::new(), Some(&target(&[("id", "int4", -1)])))
-            .expect_err("note");
-        assert_eq!(error.remedy, "ALTER TABLE \"public\".\"orders\" ADD COLUMN \"note\" text;");
-    }
-
-    #[test]
-    fn a_column_that_would_round_or_change_values_is_a_difference() {
-        let narrower = target(&[("id", "int4", -1), ("price", "numeric", 655_366)]);
-        assert!(
-            match_columns(&relation(&[("price", NUMERIC, -1)]), &HashMap::new(), Some(&narrower)).is_err()
-        );
-        let other = target(&[("price", "float8", -1)]);
-        assert!(match_columns(&relation(&[("price", NUMERIC, -1)]), &HashMap::new(), Some(&other)).is_err());
-        let wider = target(&[("id", "int8", -1)]);
-        assert!(match_columns(&relation(&[("id", INT4, -1)]), &HashMap::new(), Some(&wider)).is_ok());
-    }
-
-    #[test]
-    fn a_missing_table_is_told_as_such() {
-        let error = match_columns(&relation(&[]), &HashMap::new(), None).expect_err("no table");
-        assert!(error.to_string().contains("does not exist on the target"));
-    }
-}
+#[path = "shape_tests.rs"]
+mod tests;

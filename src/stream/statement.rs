@@ -181,10 +181,10 @@ enum WrittenValues {
 }
 
 impl BoundTable {
-    /// Binds a relation to the target's table by what [`super::shape::match_columns`] found.
+    /// Binds a relation to the target's table by what [`super::shape::compare`] found.
     #[must_use]
     pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<TargetColumn>) -> Self {
-        let (key, row_match) = identity(&relation, &target);
+        let (key, row_match) = identity(&relation, &target, &columns);
         Self { relation, target, columns, key, row_match, written: WrittenValues::OfTheColumn }
     }
 
@@ -194,7 +194,13 @@ impl BoundTable {
         Self { written: WrittenValues::AsAnnounced, ..self }
     }
 
-    /// The table's name.
+    /// The source's relation.
+    #[must_use]
+    pub(super) const fn relation(&self) -> Oid {
+        self.relation.id
+    }
+
+    /// The table's name on the target.
     #[must_use]
     pub(super) const fn name(&self) -> &TableName {
         &self.target.name
@@ -463,7 +469,7 @@ impl BoundTable {
     }
 
     fn column_name(&self, index: u16) -> &str {
-        self.relation.columns.get(usize::from(index)).map_or("", |column| column.name.as_str())
+        self.column(index).map_or("", |column| column.name.as_str())
     }
 }
 
@@ -474,7 +480,7 @@ fn has_one_image(base_type: &str) -> bool {
 }
 
 /// The columns that find a row, and how.
-fn identity(relation: &Relation, target: &TargetTable) -> (Vec<u16>, RowMatch) {
+fn identity(relation: &Relation, target: &TargetTable, columns: &[TargetColumn]) -> (Vec<u16>, RowMatch) {
     let positions = |wanted: &dyn Fn(usize) -> bool| -> Vec<u16> {
         (0..relation.columns.len())
             .filter(|index| wanted(*index))
@@ -490,7 +496,7 @@ fn identity(relation: &Relation, target: &TargetTable) -> (Vec<u16>, RowMatch) {
         }
         ReplicaIdentity::Full => {
             let in_primary_key = |index: usize| {
-                let name = relation.columns.get(index).map(|column| &column.name);
+                let name = columns.get(index).map(|column| &column.name);
                 name.is_some_and(|name| target.primary_key.contains(name))
             };
             let key = positions(&in_primary_key);

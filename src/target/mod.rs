@@ -14,4 +14,4 @@ mod table;
 
 pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
 pub use emptying::emptying_sql;
-pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table};
+pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table, read_by_oid};

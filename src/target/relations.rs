@@ -143,14 +143,20 @@ pub fn accept_sql(
     )
 }
 
-/// One row of `VALUES`. A target that is not known yet is the table of the same name, if there is one.
+/// One row of `VALUES`. A target that is not known yet is the table of the same name, if there is one, and its columns are
+/// those of the same names.
 fn values_sql(record: &RelationRecord) -> String {
     let target_oid = record.target_oid.map_or_else(
         || format!("to_regclass({})::oid", quote_literal(&record.name.to_string())),
         |oid| oid.to_string(),
     );
     format!(
-        "({}, {}, {}, {}::jsonb, {target_oid}, '{}', {}, {})",
+        "({}, {}, {},
+          (SELECT coalesce(jsonb_agg(each.told || jsonb_build_object('target', a.attnum) ORDER BY each.place), '[]')
+             FROM jsonb_array_elements({}::jsonb) WITH ORDINALITY each(told, place)
+             LEFT JOIN pg_attribute a ON a.attrelid = {target_oid} AND a.attname = each.told ->> 'name'
+                  AND a.attnum > 0 AND NOT a.attisdropped),
+          {target_oid}, '{}', {}, {})",
         record.source_oid.0,
         quote_literal(&record.name.schema),
         quote_literal(&record.name.name),
@@ -168,6 +174,7 @@ fn encode_columns(columns: &[RecordedColumn]) -> String {
             "type": column.type_name,
             "modifier": column.modifier,
             "number": column.number,
+            "target": column.target_number,
         })
     };
     Value::Array(columns.iter().map(encode).collect()).to_string()
@@ -195,15 +202,16 @@ fn decode(row: &tokio_postgres::Row) -> Result<RelationRecord, RecordError> {
 #[must_use]
 pub(crate) fn decode_columns(text: &str) -> Option<Vec<RecordedColumn>> {
     let Value::Array(columns) = serde_json::from_str(text).ok()? else { return None };
+    let number = |column: &Value, key| {
+        column.get(key).and_then(Value::as_i64).and_then(|number| i16::try_from(number).ok())
+    };
     let decode = |column: &Value| {
         Some(RecordedColumn {
             name: column.get("name")?.as_str()?.to_owned(),
             type_name: column.get("type")?.as_str()?.to_owned(),
             modifier: i32::try_from(column.get("modifier")?.as_i64()?).ok()?,
-            number: column
-                .get("number")
-                .and_then(Value::as_i64)
-                .and_then(|number| i16::try_from(number).ok()),
+            number: number(column, "number"),
+            target_number: number(column, "target"),
         })
     };
     columns.iter().map(decode).collect()
@@ -220,6 +228,7 @@ mod tests {
             type_name: "public.mood's".into(),
             modifier: -1,
             number,
+            target_number: number.map(|number| number + 1),
         };
         let columns = vec![column("a \"b\"\n'c'", Some(3)), column("é", None)];
         assert_eq!(decode_columns(&encode_columns(&columns)), Some(columns));

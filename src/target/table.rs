@@ -29,6 +29,8 @@ pub enum ColumnIdentity {
 pub struct TargetColumn {
     /// Its name, unquoted.
     pub name: String,
+    /// `pg_attribute.attnum`: it survives a rename.
+    pub number: i16,
     /// Its type, of a domain the type below, as SQL for a cast that cannot cut or round a value (no type modifier).
     pub cast: String,
     /// The operator that its type's default B-tree class calls equality: `=`, or `OPERATOR(schema.=)` for a type whose
@@ -44,11 +46,15 @@ pub struct TargetColumn {
     pub generated: bool,
     /// Whether it is an identity column.
     pub identity: ColumnIdentity,
+    /// Whether a new row that does not name it is accepted: it may be NULL, or has a value of its own.
+    pub fills_itself: bool,
 }
 
 /// A table of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetTable {
+    /// `pg_class.oid`: it survives a rename.
+    pub oid: u32,
     /// Its name.
     pub name: TableName,
     /// Its kind.
@@ -73,7 +79,9 @@ SELECT c.relkind::text, a.attname::text,
                       AND member.amoplefttype = class.opcintype AND member.amoprighttype = class.opcintype
                  JOIN pg_operator op ON op.oid = member.amopopr
                  JOIN pg_namespace opn ON opn.oid = op.oprnamespace AND opn.nspname <> 'pg_catalog'
-                 WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '=')
+                 WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '='),
+       c.oid, n.nspname::text, c.relname::text, a.attnum,
+       a.atthasdef OR a.attidentity <> '' OR NOT (a.attnotnull OR t.typnotnull) OR t.typdefault IS NOT NULL
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -87,10 +95,9 @@ LEFT JOIN LATERAL (
 LEFT JOIN pg_type b ON b.oid = base.oid
 LEFT JOIN pg_namespace bn ON bn.oid = b.typnamespace
 LEFT JOIN pg_constraint pk ON pk.conrelid = c.oid AND pk.contype = 'p' AND NOT pk.condeferrable
-WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')
-ORDER BY a.attnum";
+WHERE c.relkind IN ('r', 'p') AND ";
 
-/// Reads a table; `None` if the target has none of that name.
+/// Reads the table of that name; `None` if the target has none.
 ///
 /// # Errors
 /// What the target answered.
@@ -98,20 +105,42 @@ pub async fn read(
     target: &SqlSession,
     name: &TableName,
 ) -> Result<Option<TargetTable>, tokio_postgres::Error> {
-    let rows = target.query(COLUMNS_SQL, &[&name.schema, &name.name]).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    let kind = match first.get::<_, &str>(0) {
-        "p" => TableKind::Partitioned,
-        _ => TableKind::Ordinary,
+    let sql = format!("{COLUMNS_SQL} n.nspname = $1 AND c.relname = $2 ORDER BY a.attnum");
+    Ok(decode(&target.query(&sql, &[&name.schema, &name.name]).await?))
+}
+
+/// Reads the table with that OID, whatever it is called now; `None` if it is gone.
+///
+/// # Errors
+/// What the target answered.
+pub async fn read_by_oid(
+    target: &SqlSession,
+    oid: u32,
+) -> Result<Option<TargetTable>, tokio_postgres::Error> {
+    let sql = format!("{COLUMNS_SQL} c.oid = $1 ORDER BY a.attnum");
+    Ok(decode(&target.query(&sql, &[&oid]).await?))
+}
+
+fn decode(rows: &[tokio_postgres::Row]) -> Option<TargetTable> {
+    let first = rows.first()?;
+    let mut table = TargetTable {
+        oid: first.get(10),
+        name: TableName::new(first.get::<_, String>(11), first.get::<_, String>(12)),
+        kind: match first.get::<_, &str>(0) {
+            "p" => TableKind::Partitioned,
+            _ => TableKind::Ordinary,
+        },
+        primary_key: Vec::new(),
+        columns: Vec::new(),
     };
-    let mut table = TargetTable { name: name.clone(), kind, primary_key: Vec::new(), columns: Vec::new() };
-    for row in &rows {
+    for row in rows {
         let Some(column) = row.get::<_, Option<String>>(1) else { continue };
         if row.get(8) {
             table.primary_key.push(column.clone());
         }
         table.columns.push(TargetColumn {
             name: column,
+            number: row.get(13),
             cast: row.get(2),
             equality: row.get(9),
             base_type: row.get(3),
@@ -123,7 +152,8 @@ pub async fn read(
                 "d" => ColumnIdentity::ByDefault,
                 _ => ColumnIdentity::None,
             },
+            fills_itself: row.get(14),
         });
     }
-    Ok(Some(table))
+    Some(table)
 }

@@ -128,6 +128,11 @@ impl Metrics {
         self.stream.queue_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
+    /// Whether the stream is held at one point, by a schema change or a table that is being copied.
+    pub fn set_stream_held(&self, held: bool) {
+        self.stream.held.set(i64::from(held));
+    }
+
     /// Copies every gauge from the published status. Called at each scrape, and by the monitor.
     pub fn publish(&self, status: &Status) {
         self.stream.lag_bytes.set(status.lag.bytes.map(saturating));
@@ -184,7 +189,7 @@ fn register_build_info(registrar: &mut Registrar) -> Result<(), prometheus::Erro
     Ok(())
 }
 
-/// Where the stream is. All but `queue_bytes` are copied from the published status.
+/// Where the stream is. All but `queue_bytes` and `held` are copied from the published status.
 struct StreamMetrics {
     lag_bytes: OptionalGauge<AtomicI64>,
     lag_seconds: OptionalGauge<AtomicF64>,
@@ -193,6 +198,7 @@ struct StreamMetrics {
     applied_lsn: OptionalGauge<AtomicI64>,
     durable_lsn: OptionalGauge<AtomicI64>,
     queue_bytes: IntGauge,
+    held: IntGauge,
     phase: IntGaugeVec,
 }
 
@@ -226,6 +232,10 @@ impl StreamMetrics {
             queue_bytes: registrar.gauge(
                 "pgsluice_queue_bytes",
                 "Bytes of changes received and not yet applied, held in memory.",
+            )?,
+            held: registrar.gauge(
+                "pgsluice_stream_held",
+                "1 while the stream is held at a change that waits for a schema change on the target or for a copy, else 0.",
             )?,
             phase: registrar.labelled_gauge(
                 "pgsluice_phase",

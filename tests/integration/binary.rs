@@ -149,7 +149,10 @@ async fn one_column_that_is_not_portable_or_not_of_the_same_type_makes_it_all_te
         ("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, v mood[])", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v regclass)", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v tsquery); INSERT INTO t VALUES (0, ''), (2, 'a & !b')", None),
-        ("CREATE TABLE t (id int PRIMARY KEY, v int2vector); INSERT INTO t VALUES (0, ''), (2, '7 -8')", None),
+        (
+            "CREATE TABLE t (id int PRIMARY KEY, v int2vector); INSERT INTO t VALUES (0, ''), (2, '7 -8')",
+            None,
+        ),
         ("CREATE TABLE t (id int PRIMARY KEY, v oidvector); INSERT INTO t VALUES (0, ''), (2, '7 8')", None),
         ("CREATE TABLE t (id int PRIMARY KEY, v int)", Some("CREATE TABLE t (id int PRIMARY KEY, v bigint)")),
         (

@@ -40,6 +40,7 @@ version_pairs::version_pairs! {
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
         stream_exactness::rows_that_are_hard_to_find_are_found,
         stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
+        schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_14_17 { 14 => 17:
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
@@ -58,6 +59,10 @@ version_pairs::version_pairs! {
         streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
         binary::every_portable_type_arrives_in_binary,
         binary::rows_that_are_hard_to_find_are_found_in_binary_too,
+        schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
+        schema_changes::renamed_and_moved_tables_keep_their_rows,
+        schema_changes::a_wait_in_the_middle_of_a_transaction_survives_sudden_death,
+        schema_changes::rolled_back_and_anticipated_changes_are_not_waited_for,
     }
     pair_14_18 { 14 => 18:
         matrix::every_type_arrives_unchanged_on_every_way,
@@ -70,6 +75,7 @@ version_pairs::version_pairs! {
         sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
         stream_exactness::rows_that_are_hard_to_find_are_found,
         stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
+        schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -98,5 +104,9 @@ version_pairs::version_pairs! {
         streaming_in_progress::killed_while_transactions_are_under_way_nothing_is_lost_or_doubled,
         binary::every_portable_type_arrives_in_binary,
         binary::rows_that_are_hard_to_find_are_found_in_binary_too,
+        schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
+        schema_changes::renamed_and_moved_tables_keep_their_rows,
+        schema_changes::a_wait_in_the_middle_of_a_transaction_survives_sudden_death,
+        schema_changes::rolled_back_and_anticipated_changes_are_not_waited_for,
     }
 }

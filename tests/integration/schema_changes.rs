@@ -1,7 +1,487 @@
 //! Schema changes on the source while its changes are streamed: the stream waits exactly there, says which statement
 //! makes the target match, and goes on by itself.
 
-use crate::harness::stage::{Pair, Stage, text};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pgsluice::control::dto::{CutoverModeRecord, CutoverRequestRecord};
+use pgsluice::demo::replicator::Replicator;
+use tokio_postgres::Client;
+
+use crate::harness::stage::{COPY_WAIT, Pair, Stage, text};
+use crate::harness::two_tables::{confirmed, kill};
+use crate::harness::wait::until;
+
+/// A change on the source, and what the program must say of it. `$` stands for the quoted name of the case's table.
+struct Case {
+    table: &'static str,
+    setup: &'static str,
+    /// Each is a transaction of its own.
+    change: &'static [&'static str],
+    problem: &'static str,
+    remedy: &'static str,
+}
+
+const CASES: &[Case] = &[
+    Case {
+        table: "added",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &["ALTER TABLE $ ADD COLUMN c numeric(6,2)", "UPDATE $ SET c = 1.5 WHERE id = 1"],
+        problem: "table $ differs between source and target: column \"c\" does not exist on the target",
+        remedy: "ALTER TABLE $ ADD COLUMN \"c\" numeric(6,2);",
+    },
+    Case {
+        // Nothing in the stream says that existing rows have the value.
+        table: "added_with_default",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &[
+            "ALTER TABLE $ ADD COLUMN c text COLLATE \"C\" NOT NULL DEFAULT 'it''s \\'",
+            "ALTER TABLE $ ALTER COLUMN c SET DEFAULT 'later'",
+            "INSERT INTO $ VALUES (100, 'new')",
+        ],
+        problem: "table $ differs between source and target: column \"c\" does not exist on the target",
+        remedy: "ALTER TABLE $ ADD COLUMN \"c\" text COLLATE pg_catalog.\"C\" DEFAULT  E'it''s \\\\' NOT NULL;\n\
+                 ALTER TABLE $ ALTER COLUMN \"c\" SET DEFAULT 'later'::text;",
+    },
+    Case {
+        table: "added_volatile",
+        setup: "(id int PRIMARY KEY, v text)",
+        // The second statement is what brings the values after all.
+        change: &[
+            "ALTER TABLE $ ADD COLUMN c uuid DEFAULT gen_random_uuid()",
+            "UPDATE $ SET c = gen_random_uuid()",
+        ],
+        problem: "table $ differs between source and target: column \"c\" does not exist on the target",
+        remedy: "ALTER TABLE $ ADD COLUMN \"c\" uuid;\n\
+                 ALTER TABLE $ ALTER COLUMN \"c\" SET DEFAULT gen_random_uuid();\n\
+                 -- Rows that were there when \"c\" was added may have got values on the source that are not in the stream. \
+                 If so, the table has to be copied again: pgsluice tables add public.added_volatile",
+    },
+    Case {
+        table: "dropped",
+        setup: "(id int PRIMARY KEY, v text, w int)",
+        change: &["ALTER TABLE $ DROP COLUMN v", "INSERT INTO $ VALUES (100, 1)"],
+        problem: "table $ differs between source and target: column \"v\" was dropped on the source and is still there on \
+                  the target",
+        remedy: "ALTER TABLE $ DROP COLUMN \"v\";",
+    },
+    Case {
+        table: "dropped and added",
+        setup: "(id int PRIMARY KEY, v text, w text)",
+        change: &["ALTER TABLE $ DROP COLUMN v, ADD COLUMN v text", "INSERT INTO $ VALUES (100, 'w', 'v')"],
+        problem: "table $ differs between source and target: column \"v\" does not exist on the target; column \"v\" was \
+                  dropped on the source and is still there on the target",
+        remedy: "ALTER TABLE $ DROP COLUMN \"v\";\nALTER TABLE $ ADD COLUMN \"v\" text;",
+    },
+    Case {
+        table: "renamed column",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &["ALTER TABLE $ RENAME COLUMN v TO \"W w\"", "UPDATE $ SET \"W w\" = 'x' WHERE id = 1"],
+        problem: "table $ differs between source and target: column \"v\" of the target was renamed to \"W w\" on the source",
+        remedy: "ALTER TABLE $ RENAME COLUMN \"v\" TO \"W w\";",
+    },
+    Case {
+        table: "swapped columns",
+        setup: "(id int PRIMARY KEY, v text, w text)",
+        change: &[
+            "ALTER TABLE $ RENAME COLUMN v TO x; ALTER TABLE $ RENAME COLUMN w TO v; ALTER TABLE $ RENAME COLUMN x TO w",
+            "INSERT INTO $ (id, v, w) VALUES (100, 'v', 'w')",
+        ],
+        problem: "table $ differs between source and target: column \"v\" of the target was renamed to \"w\" on the source; \
+                  column \"w\" of the target was renamed to \"v\" on the source",
+        remedy: "ALTER TABLE $ RENAME COLUMN \"v\" TO \"pgsluice_renamed_0\";\n\
+                 ALTER TABLE $ RENAME COLUMN \"w\" TO \"pgsluice_renamed_1\";\n\
+                 ALTER TABLE $ RENAME COLUMN \"pgsluice_renamed_0\" TO \"w\";\n\
+                 ALTER TABLE $ RENAME COLUMN \"pgsluice_renamed_1\" TO \"v\";",
+    },
+    Case {
+        table: "wider",
+        setup: "(id int PRIMARY KEY, v int DEFAULT 1)",
+        change: &["ALTER TABLE $ ALTER COLUMN v TYPE bigint", "INSERT INTO $ VALUES (100, 5000000000)"],
+        problem: "table $ differs between source and target: column \"v\" is int8 on the source and int4 on the target",
+        remedy: "ALTER TABLE $ ALTER COLUMN \"v\" DROP DEFAULT, ALTER COLUMN \"v\" TYPE bigint USING \"v\"::bigint, \
+                 ALTER COLUMN \"v\" SET DEFAULT 1;\n\
+                 -- If the source's ALTER TABLE had another USING clause, use that one: what it made of existing rows is not \
+                 in the stream.",
+    },
+    Case {
+        table: "shorter",
+        setup: "(id int PRIMARY KEY, v varchar(20), w varchar(10))",
+        change: &[
+            "ALTER TABLE $ ALTER COLUMN v TYPE varchar(10), ALTER COLUMN w TYPE varchar(20)",
+            "INSERT INTO $ VALUES (100, 'v')",
+        ],
+        problem: "table $ differs between source and target: column \"v\" has type modifier 14 on the source and 24 on the \
+                  target; column \"w\" has type modifier 24 on the source and 14 on the target",
+        remedy: "ALTER TABLE $ ALTER COLUMN \"v\" TYPE character varying(10) USING \"v\"::character varying(10);\n\
+                 -- If the source's ALTER TABLE had another USING clause, use that one: what it made of existing rows is not \
+                 in the stream.\n\
+                 ALTER TABLE $ ALTER COLUMN \"w\" TYPE character varying(20) USING \"w\"::character varying(20);\n\
+                 -- If the source's ALTER TABLE had another USING clause, use that one: what it made of existing rows is not \
+                 in the stream.",
+    },
+    Case {
+        table: "text to jsonb",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &[
+            "ALTER TABLE $ ALTER COLUMN v TYPE jsonb USING v::jsonb",
+            "INSERT INTO $ VALUES (100, '{\"b\": [1, 2.50]}')",
+        ],
+        problem: "table $ differs between source and target: column \"v\" is jsonb on the source and text on the target",
+        remedy: "ALTER TABLE $ ALTER COLUMN \"v\" TYPE jsonb USING \"v\"::jsonb;\n\
+                 -- If the source's ALTER TABLE had another USING clause, use that one: what it made of existing rows is not \
+                 in the stream.",
+    },
+    Case {
+        table: "several in a row",
+        setup: "(id int PRIMARY KEY, v text, w text)",
+        change: &[
+            "ALTER TABLE $ ADD COLUMN c int DEFAULT 7",
+            "ALTER TABLE $ DROP COLUMN v",
+            "ALTER TABLE $ RENAME COLUMN w TO v",
+            "UPDATE $ SET v = 'x' WHERE id = 1",
+        ],
+        problem: "table $ differs between source and target: column \"w\" of the target was renamed to \"v\" on the source; \
+                  column \"c\" does not exist on the target; column \"v\" was dropped on the source and is still there on the \
+                  target",
+        remedy: "ALTER TABLE $ DROP COLUMN \"v\";\nALTER TABLE $ RENAME COLUMN \"w\" TO \"v\";\n\
+                 ALTER TABLE $ ADD COLUMN \"c\" integer DEFAULT '7';\nALTER TABLE $ ALTER COLUMN \"c\" SET DEFAULT 7;",
+    },
+    Case {
+        table: "in the middle, added",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &["INSERT INTO $ VALUES (100, 'before'); ALTER TABLE $ ADD COLUMN c int DEFAULT 3; \
+                   INSERT INTO $ VALUES (101, 'after', 4); UPDATE $ SET v = 'changed' WHERE id = 100"],
+        problem: "table $ differs between source and target: column \"c\" does not exist on the target",
+        remedy: "ALTER TABLE $ ADD COLUMN \"c\" integer DEFAULT '3';\nALTER TABLE $ ALTER COLUMN \"c\" SET DEFAULT 3;",
+    },
+    Case {
+        table: "in the middle, renamed",
+        setup: "(id int PRIMARY KEY, v text)",
+        change: &["INSERT INTO $ VALUES (100, 'before'); ALTER TABLE $ RENAME v TO w; \
+                   INSERT INTO $ VALUES (101, 'after'); UPDATE $ SET w = 'changed' WHERE id = 100"],
+        problem: "table $ differs between source and target: column \"v\" of the target was renamed to \"w\" on the source",
+        remedy: "ALTER TABLE $ RENAME COLUMN \"v\" TO \"w\";",
+    },
+    Case {
+        // The transaction itself goes on; the next one that writes to the table waits.
+        table: "in the middle, dropped",
+        setup: "(id int PRIMARY KEY, v text, w int)",
+        change: &[
+            "INSERT INTO $ VALUES (100, 'before', 1); ALTER TABLE $ DROP COLUMN v; INSERT INTO $ VALUES (101, 2)",
+            "INSERT INTO $ VALUES (102, 3)",
+        ],
+        problem: "table $ differs between source and target: column \"v\" was dropped on the source and is still there on \
+                  the target",
+        remedy: "ALTER TABLE $ DROP COLUMN \"v\";",
+    },
+    Case {
+        table: "labels",
+        setup: "(id int PRIMARY KEY, v \"Mood\")",
+        change: &[
+            "ALTER TYPE \"Mood\" ADD VALUE 'first' BEFORE 'a'",
+            "ALTER TYPE \"Mood\" ADD VALUE 'it''s' AFTER 'a'",
+            "INSERT INTO $ VALUES (100, 'it''s'), (101, 'first')",
+        ],
+        problem: "the target refused to insert a row of table $",
+        remedy: "ALTER TYPE public.\"Mood\" ADD VALUE 'first' BEFORE 'a';\n\
+                 ALTER TYPE public.\"Mood\" ADD VALUE 'it''s' AFTER 'a';",
+    },
+    Case {
+        table: "labels renamed",
+        setup: "(id int PRIMARY KEY, v size[])",
+        change: &["ALTER TYPE size RENAME VALUE 's' TO 'small'", "INSERT INTO $ VALUES (100, '{small,l}')"],
+        problem: "the target refused to insert a row of table $",
+        remedy: "ALTER TYPE public.size RENAME VALUE 's' TO 'small';",
+    },
+    Case {
+        table: "no longer required",
+        setup: "(id int PRIMARY KEY, v text NOT NULL, d short, CONSTRAINT low CHECK (id < 100))",
+        change: &[
+            "ALTER TABLE $ ALTER v DROP NOT NULL; ALTER TABLE $ DROP CONSTRAINT low",
+            "INSERT INTO $ VALUES (200)",
+        ],
+        problem: "the target refused to insert a row of table $",
+        remedy: "ALTER TABLE $ ALTER COLUMN \"v\" DROP NOT NULL;\nALTER TABLE $ DROP CONSTRAINT \"low\";",
+    },
+    Case {
+        table: "domain",
+        setup: "(id int PRIMARY KEY, d short)",
+        change: &["ALTER DOMAIN short DROP CONSTRAINT few", "INSERT INTO $ VALUES (100, 'more than three')"],
+        problem: "the target refused to insert a row of table $",
+        remedy: "ALTER DOMAIN public.short DROP CONSTRAINT \"few\";",
+    },
+];
+
+const TYPES: &str = "CREATE TYPE \"Mood\" AS ENUM ('a', 'b'); CREATE TYPE size AS ENUM ('s', 'l');
+                     CREATE DOMAIN short AS text CONSTRAINT few CHECK (length(VALUE) <= 3);
+                     CREATE TABLE other (id int PRIMARY KEY, v text)";
+
+impl Case {
+    fn quoted(&self) -> String {
+        format!("\"public\".\"{}\"", self.table)
+    }
+
+    fn with_name(&self, text: &str) -> String {
+        text.replace('$', &self.quoted())
+    }
+}
+
+/// Two servers, a program that streams, and a session on each.
+struct Scene {
+    stage: Stage,
+    replicator: Replicator,
+    source: Client,
+    target: Client,
+    rows: u32,
+}
+
+impl Scene {
+    async fn new(pair: Pair, setup: &str) -> Self {
+        let stage = Stage::new(pair).await;
+        let source = stage.source_client().await;
+        source.batch_execute(TYPES).await.expect("types");
+        source.batch_execute(setup).await.expect("setup");
+        let replicator = stage.streaming().await;
+        let target = stage.target_client().await;
+        // As an operator with rights: what pgsluice itself forbids there is the applications' writing.
+        Self { stage, replicator, source, target, rows: 0 }
+    }
+
+    async fn run(&self, sql: &str) {
+        self.source.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Runs transactions between a row of another table before and one after; waits until the program says that it waits
+    /// exactly between them; returns what it says.
+    async fn held_by(&mut self, change: &[String], said: &str) -> (String, String) {
+        let (before, after) = (self.rows, self.rows + 1);
+        self.rows += 2;
+        self.run(&format!("INSERT INTO other VALUES ({before}, 'before')")).await;
+        for statement in change {
+            self.run(statement).await;
+        }
+        let changed = text(&self.source, "SELECT pg_current_wal_lsn()::text").await;
+        self.run(&format!("INSERT INTO other VALUES ({after}, 'after')")).await;
+        let problem = self.problem(said).await;
+        until("the row before the change", || async { self.other(before).await == "before" }).await;
+        let active = "SELECT active::text FROM pg_replication_slots WHERE database = 'app'";
+        until("an active slot", || async { text(&self.source, active).await == "true" }).await;
+        let mut looks = 0;
+        until("a while of waiting", || {
+            looks += 1;
+            let done = looks > 20;
+            let this = &*self;
+            let changed = &changed;
+            async move {
+                assert_eq!(this.other(after).await, "", "it went past the change");
+                assert_eq!(text(&this.source, active).await, "true", "the slot is alive");
+                let passed = format!(
+                    "SELECT ('{}'::pg_lsn > '{changed}'::pg_lsn)::text",
+                    confirmed(&this.source).await
+                );
+                assert_eq!(text(&this.source, &passed).await, "false", "confirmed beyond the change");
+                done
+            }
+        })
+        .await;
+        problem
+    }
+
+    async fn other(&self, id: u32) -> String {
+        text(&self.target, &format!("SELECT coalesce((SELECT v FROM other WHERE id = {id}), '')")).await
+    }
+
+    async fn problem(&mut self, said: &str) -> (String, String) {
+        let status = self
+            .replicator
+            .wait_for_status(&format!("a wait because: {said}"), COPY_WAIT, |status| {
+                status.problem.as_ref().is_some_and(|problem| {
+                    problem.blocking == "waiting_for_operator" && problem.message.contains(said)
+                })
+            })
+            .await;
+        match status {
+            Ok(status) => status.problem.map(|problem| (problem.message, problem.remedy)).unwrap_or_default(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Does as the program says, word for word; it goes on by itself, and everything is the same then.
+    async fn follow(&mut self, remedy: &str) {
+        self.target.batch_execute(remedy).await.unwrap_or_else(|error| panic!("{remedy}: {error:?}"));
+        self.goes_on().await;
+    }
+
+    async fn goes_on(&mut self) {
+        self.stage.caught_up().await;
+        let told =
+            self.replicator.wait_for_status("no problem", COPY_WAIT, |status| status.problem.is_none()).await;
+        if let Err(error) = told {
+            panic!("{error}");
+        }
+        self.stage.assert_same_rows().await;
+        assert_eq!(columns(&self.source).await, columns(&self.target).await);
+    }
+}
+
+/// Every table's columns, as a definition would list them, by name.
+async fn columns(client: &Client) -> String {
+    let query = "SELECT string_agg(c.oid::regclass::text || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) ||
+                                   CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END ||
+                                   coalesce(' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid), ''), E'\\n'
+                                   ORDER BY c.oid::regclass::text COLLATE \"C\", a.attname COLLATE \"C\")
+                   FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                   LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+                  WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('public', 'elsewhere')";
+    text(client, query).await
+}
+
+/// Every kind of change of one table: said exactly, waited for exactly there, and followed word for word.
+pub(crate) async fn every_change_of_a_table_is_waited_for_and_its_remedy_is_enough(pair: Pair) {
+    let setup: String = CASES
+        .iter()
+        .map(|case| {
+            let has_label = case.setup.contains("Mood");
+            let value = match case.table {
+                "wider" => "i",
+                "text to jsonb" => "'{\"a\": 1}'",
+                "labels renamed" => "'{s}'",
+                _ if has_label => "'a'",
+                _ => "'v'",
+            };
+            let create = format!("CREATE TABLE $ {}; ", case.setup);
+            let column = if case.table == "domain" { "d" } else { "v" };
+            case.with_name(&format!(
+                "{create} INSERT INTO $ (id, {column}) SELECT i, {value} FROM generate_series(1, 20) i; "
+            ))
+        })
+        .collect();
+    let mut scene = Scene::new(pair, &setup).await;
+    for case in CASES {
+        let change: Vec<_> = case.change.iter().map(|statement| case.with_name(statement)).collect();
+        let said = case.with_name(case.problem);
+        let (message, remedy) = scene.held_by(&change, &said).await;
+        assert_eq!(remedy, case.with_name(case.remedy), "{message}");
+        scene.follow(&remedy).await;
+    }
+}
+
+/// Tables that change their names, schemas, or one another's names.
+pub(crate) async fn renamed_and_moved_tables_keep_their_rows(pair: Pair) {
+    let mut scene = Scene::new(
+        pair,
+        "CREATE SCHEMA elsewhere;
+         CREATE TABLE first (id int PRIMARY KEY, v text); INSERT INTO first VALUES (1, 'first');
+         CREATE TABLE second (id int PRIMARY KEY, v text); INSERT INTO second VALUES (1, 'second');
+         CREATE TABLE third (id int PRIMARY KEY, v text); INSERT INTO third VALUES (1, 'third')",
+    )
+    .await;
+    let change = ["ALTER TABLE third RENAME TO \"Third\"", "UPDATE \"Third\" SET v = 'x'"].map(String::from);
+    let (_, remedy) = scene.held_by(&change, "table \"public\".\"Third\" differs").await;
+    assert_eq!(remedy, "ALTER TABLE \"public\".\"third\" RENAME TO \"Third\";");
+    scene.follow(&remedy).await;
+
+    let change =
+        ["ALTER TABLE \"Third\" SET SCHEMA elsewhere", "INSERT INTO elsewhere.\"Third\" VALUES (2, 'y')"]
+            .map(String::from);
+    let (_, remedy) = scene.held_by(&change, "it was renamed on the source").await;
+    assert_eq!(
+        remedy,
+        "CREATE SCHEMA IF NOT EXISTS \"elsewhere\";\nALTER TABLE \"public\".\"Third\" SET SCHEMA \"elsewhere\";"
+    );
+    scene.follow(&remedy).await;
+
+    let change = [
+        "ALTER TABLE first RENAME TO x; ALTER TABLE second RENAME TO first; ALTER TABLE x RENAME TO second",
+        "UPDATE first SET v = 'was second'; UPDATE second SET v = 'was first'",
+    ]
+    .map(String::from);
+    let (_, remedy) = scene.held_by(&change, "table \"public\".\"first\" differs").await;
+    assert!(
+        remedy.ends_with(
+            "ALTER TABLE \"public\".\"first\" RENAME TO \"first_moved_aside\";\n\
+             ALTER TABLE \"public\".\"second\" RENAME TO \"first\";"
+        ),
+        "{remedy}"
+    );
+    scene.target.batch_execute(&remedy).await.expect("the first half");
+    let (_, remedy) = scene.problem("table \"public\".\"second\" differs").await;
+    assert_eq!(remedy, "ALTER TABLE \"public\".\"first_moved_aside\" RENAME TO \"second\";");
+    scene.follow(&remedy).await;
+    assert_eq!(text(&scene.target, "SELECT v FROM first").await, "was second");
+}
+
+/// One transaction, two changed tables, with changes before: waited for one after the other, and killed in between.
+pub(crate) async fn a_wait_in_the_middle_of_a_transaction_survives_sudden_death(pair: Pair) {
+    let mut scene = Scene::new(
+        pair,
+        "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
+         INSERT INTO a VALUES (1, 'a'); INSERT INTO b VALUES (1, 'b')",
+    )
+    .await;
+    let change = [String::from(
+        "UPDATE a SET v = 'early'; UPDATE b SET v = 'early'; ALTER TABLE a ADD c int; ALTER TABLE b RENAME v TO w;
+         UPDATE a SET c = 5; UPDATE b SET w = 'late'",
+    )];
+    let (_, remedy) = scene.held_by(&change, "table \"public\".\"a\" differs").await;
+    assert_eq!(text(&scene.target, "SELECT v FROM a").await, "a", "nothing of the transaction is there");
+    let locks = "SELECT count(*)::text FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname IN ('a', 'b')";
+    assert_eq!(text(&scene.target, locks).await, "0", "nothing keeps the operator from altering the tables");
+    let request = CutoverRequestRecord { mode: CutoverModeRecord::Cutover, max_pause_ms: Some(5_000) };
+    let refused = scene.replicator.api().start_cutover(request, "while held").await.expect_err("a refusal");
+    assert!(refused.to_string().contains("table \"public\".\"a\" differs"), "{refused}");
+    kill(&mut scene.replicator).await;
+    scene.replicator = scene.stage.command("").start().expect("the program");
+    let (_, again) = scene.problem("table \"public\".\"a\" differs").await;
+    assert_eq!(remedy, again);
+    scene.target.batch_execute(&remedy).await.expect("the first table");
+    let (_, remedy) = scene.problem("table \"public\".\"b\" differs").await;
+    scene.replicator.signal(Signal::SIGTERM);
+    scene.replicator.wait_for_end(Duration::from_secs(5)).await.expect("an end in time");
+    scene.replicator = scene.stage.command("").start().expect("the program");
+    scene.problem("table \"public\".\"b\" differs").await;
+    let held = || async { scene.replicator.api().metric("pgsluice_stream_held").await.expect("metrics") };
+    until("a metric that says so", || async { held().await == Some(1.0) }).await;
+    scene.follow(&remedy).await;
+    assert_eq!(scene.replicator.api().metric("pgsluice_stream_held").await.expect("metrics"), Some(0.0));
+}
+
+/// What did not happen, and what the operator did before, is not waited for.
+pub(crate) async fn rolled_back_and_anticipated_changes_are_not_waited_for(pair: Pair) {
+    let mut scene = Scene::new(
+        pair,
+        "CREATE TABLE t (id int PRIMARY KEY, v text, w text); INSERT INTO t VALUES (1, 'v', 'w');
+         CREATE TABLE u (id int PRIMARY KEY, v text); INSERT INTO u VALUES (1, 'u')",
+    )
+    .await;
+    scene
+        .run("BEGIN; INSERT INTO t VALUES (2, 'a', 'b'); SAVEPOINT s; ALTER TABLE t ADD c int; UPDATE t SET c = 1;
+              ROLLBACK TO s; INSERT INTO t VALUES (3, 'c', 'd'); COMMIT; ALTER TABLE t REPLICA IDENTITY FULL;
+              UPDATE t SET v = 'full' WHERE id = 3")
+        .await;
+    scene.goes_on().await;
+    // Early: the stream still says `v`, and its values go where they belong.
+    scene
+        .target
+        .batch_execute(
+            "ALTER TABLE t RENAME v TO x; ALTER TABLE t ADD c int DEFAULT 1; ALTER TABLE u RENAME TO early",
+        )
+        .await
+        .expect("early");
+    scene.run("UPDATE t SET v = 'early' WHERE id = 1; INSERT INTO u VALUES (2, 'early')").await;
+    scene.stage.caught_up().await;
+    assert_eq!(text(&scene.target, "SELECT x FROM t WHERE id = 1").await, "early");
+    scene
+        .run(
+            "ALTER TABLE t RENAME v TO x; ALTER TABLE t ADD c int DEFAULT 1; ALTER TABLE u RENAME TO early;
+              UPDATE t SET x = 'late' WHERE id = 2; INSERT INTO early VALUES (3, 'late')",
+        )
+        .await;
+    scene.goes_on().await;
+    let log = scene.replicator.log();
+    assert!(!log.contains("waits for an operator"), "{log}");
+}
 
 /// What is recorded of the tables that were copied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,15 +508,15 @@ async fn the_shapes_that_were_copied_are_recorded() {
             &target,
             "SELECT string_agg(table_name || ' ' || state || ' ' || coalesce(join_lsn::text, '-') || ' ' ||
                     (target_oid = (schema_name || '.' || table_name)::regclass)::text || ' ' ||
-                    (SELECT string_agg((c ->> 'name') || ':' || (c ->> 'type') || ':' || (c ->> 'modifier') || ':' || (c ->> 'number'), ',')
+                    (SELECT string_agg((c ->> 'name') || ':' || (c ->> 'type') || ':' || (c ->> 'modifier') || ':' || (c ->> 'number') || ':' || (c ->> 'target'), ',')
                        FROM jsonb_array_elements(columns) c), E'\\n' ORDER BY table_name)
                FROM pgsluice.relation",
         )
         .await;
         assert_eq!(
             recorded,
-            "leaf joined - true id:int4:-1:1,k:int4:-1:2\n\
-             plain joined - true id:int4:-1:1,s:varchar:-1:3,m:x.mood:-1:4,n:_numeric:458758:5,v:varchar:13:6"
+            "leaf joined - true id:int4:-1:1:1,k:int4:-1:2:2\n\
+             plain joined - true id:int4:-1:1:1,s:varchar:-1:3:2,m:x.mood:-1:4:3,n:_numeric:458758:5:4,v:varchar:13:6:5"
         );
         // The way from the leaf to what is named in the publication: two steps.
         let membership =

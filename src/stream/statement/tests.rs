@@ -27,9 +27,12 @@ fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> Bound
         is_domain: false,
         generated: false,
         identity: ColumnIdentity::None,
+        number: 1,
+        fills_itself: true,
     };
     let columns = vec![column("id", "int4"), column("name", "text"), column("price", "float8")];
     let target = TargetTable {
+        oid: 1,
         name: TableName::new("public", "items"),
         kind: TableKind::Ordinary,
         primary_key: primary_key.iter().map(|name| (*name).into()).collect(),

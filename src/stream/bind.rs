@@ -1,0 +1,298 @@
+//! Which table of the target takes a relation's changes now, or what they wait for: the record of accepted shapes, the
+//! target's table and the announcement are held against one another when the first change of a relation is due, never
+//! earlier. What is accepted is recorded in the target transaction that first applies it (INV-2).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pgsluice_proto::pgoutput::Relation;
+
+use crate::model::{Lsn, Oid, TableName};
+use crate::source::definition::{self, TableDefinition};
+use crate::target::relations::{self, JoinState, RelationRecord};
+use crate::target::{self, TargetTable};
+
+use super::apply::Applier;
+use super::assemble::TransactionStart;
+use super::error::StreamError;
+use super::hold::{Cause, HoldBefore, REFUSED_INTERVAL, Reason};
+use super::remedy::{Told, explain_refusal};
+use super::shape::{Announced, Change, Demand, Matched, announced, compare};
+use super::statement::BoundTable;
+
+/// A relation of the stream as last announced.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) relation: Relation,
+    binding: Binding,
+    /// Commit position of the transaction that last wrote to it.
+    written_by: Option<Lsn>,
+}
+
+/// What a relation's changes go to.
+#[derive(Clone, Debug)]
+enum Binding {
+    /// Not found out yet.
+    None,
+    /// This table.
+    Table(Arc<BoundTable>),
+    /// This table for the rest of one transaction, which has dropped a column that it wrote before.
+    TableUntilCommit(Arc<BoundTable>, Lsn),
+    /// Nothing, for transactions committed before this position: the table's copy has them.
+    CopyHasThem(Lsn),
+}
+
+impl Known {
+    /// A relation just announced, in place of what was known of it.
+    pub(super) fn announced(relation: Relation, before: Option<&Self>) -> Self {
+        Self { relation, binding: Binding::None, written_by: before.and_then(|known| known.written_by) }
+    }
+
+    fn ready(&self, commit_lsn: Lsn) -> Option<Ready> {
+        match &self.binding {
+            Binding::Table(table) => Some(Ready::Table(Arc::clone(table))),
+            Binding::TableUntilCommit(table, until) if *until == commit_lsn => {
+                Some(Ready::Table(Arc::clone(table)))
+            }
+            Binding::CopyHasThem(until) if commit_lsn < *until => Some(Ready::Passes),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be done with a change.
+#[derive(Debug)]
+pub(super) enum Ready {
+    /// It goes to this table.
+    Table(Arc<BoundTable>),
+    /// Nothing: the copy has it.
+    Passes,
+    /// It waits.
+    Waits(Reason),
+}
+
+/// What was found out about a relation.
+enum Resolved {
+    Table { target: TargetTable, matched: Matched, record: RelationRecord },
+    CopyHasThem(Lsn),
+    Waits(Reason),
+}
+
+/// What a refused change's table looked like when the wait for it began.
+#[derive(Debug)]
+pub(super) struct RefusedSince {
+    at: Instant,
+    target: Option<TableDefinition>,
+}
+
+impl Applier {
+    /// Where a change of the transaction under way goes.
+    pub(super) async fn ready(&mut self, relation: Oid, commit_lsn: Lsn) -> Result<Ready, StreamError> {
+        let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
+        if let Some(ready) = known.ready(commit_lsn) {
+            known.written_by = Some(commit_lsn);
+            return Ok(ready);
+        }
+        let has_written = known.written_by == Some(commit_lsn);
+        let demand = if has_written { Demand::DroppedMayStay } else { Demand::Everything };
+        let announced = known.relation.clone();
+        let (binding, ready) = match self.resolve(&announced, commit_lsn, demand).await {
+            Err(error) => return Err(self.first_failure(error).await),
+            Ok(Resolved::Waits(reason)) => return Ok(Ready::Waits(reason)),
+            Ok(Resolved::CopyHasThem(until)) => (Binding::CopyHasThem(until), Ready::Passes),
+            Ok(Resolved::Table { target, matched, record }) => {
+                self.format.check(&announced, &matched.columns)?;
+                let stays_open = matched.has_leftovers;
+                if !stays_open {
+                    self.accept(&announced, &target, &matched, &record);
+                }
+                let table = self.format.bind(BoundTable::new(announced, target, matched.columns));
+                let table = Arc::new(table);
+                let ready = Ready::Table(Arc::clone(&table));
+                let binding = if stays_open {
+                    Binding::TableUntilCommit(table, commit_lsn)
+                } else {
+                    Binding::Table(table)
+                };
+                (binding, ready)
+            }
+        };
+        self.statements.retain(|key, _| key.relation != relation);
+        if let Some(known) = self.known.get_mut(&relation) {
+            known.binding = binding;
+            known.written_by = Some(commit_lsn);
+        }
+        Ok(ready)
+    }
+
+    /// The change of a transaction that cannot go on although it has begun: all of it is rolled back, because its locks
+    /// would keep the operator from altering the target, and the next attempt waits before it.
+    pub(super) fn held_midway(&self, relation: Oid, commit_lsn: Lsn, reason: Reason) -> StreamError {
+        let Some(known) = self.known.get(&relation) else {
+            return StreamError::UnknownRelation { relation };
+        };
+        let has_written = known.written_by == Some(commit_lsn);
+        let cause = Cause::Shape {
+            relation: known.relation.clone(),
+            types: self.types.clone(),
+            demand: if has_written { Demand::DroppedMayStay } else { Demand::Everything },
+        };
+        StreamError::HeldMidway { before: Box::new(HoldBefore { commit_lsn, cause }), reason }
+    }
+
+    /// Why the transaction must not begin yet; `None` if it may.
+    pub(super) async fn waits_before(
+        &mut self,
+        start: TransactionStart,
+    ) -> Result<Option<Reason>, StreamError> {
+        let Some(hold) = self.hold_before.take() else { return Ok(None) };
+        if start.commit_lsn < hold.commit_lsn {
+            self.hold_before = Some(hold);
+            return Ok(None);
+        }
+        if start.commit_lsn > hold.commit_lsn {
+            return Ok(None);
+        }
+        let reason = match &hold.cause {
+            Cause::Shape { relation, types, demand } => {
+                let own = std::mem::replace(&mut self.types, types.clone());
+                let resolved = self.resolve(relation, start.commit_lsn, *demand).await;
+                self.types = own;
+                match resolved? {
+                    Resolved::Waits(reason) => Some(reason),
+                    Resolved::Table { .. } | Resolved::CopyHasThem(_) => None,
+                }
+            }
+            Cause::Refused { relation, table, message } => {
+                self.still_refused(*relation, table, message).await?
+            }
+        };
+        if reason.is_some() {
+            self.hold_before = Some(hold);
+        }
+        Ok(reason)
+    }
+
+    async fn resolve(
+        &mut self,
+        relation: &Relation,
+        commit_lsn: Lsn,
+        demand: Demand,
+    ) -> Result<Resolved, StreamError> {
+        let name = TableName::new(&relation.schema, &relation.name);
+        let Some(record) = relations::read_one(&self.session, relation.id).await? else {
+            return Ok(Resolved::Waits(self.unknown(relation.id, &name).await?));
+        };
+        match (record.state, record.join_lsn) {
+            (_, Some(join_lsn)) if commit_lsn < join_lsn => return Ok(Resolved::CopyHasThem(join_lsn)),
+            (JoinState::Copying, _) => return Ok(Resolved::Waits(Reason::copying(&name))),
+            (JoinState::Joined, _) => {}
+        }
+        // The catalog is read by the apply session itself: it sees what its own transaction will write to.
+        let found = match record.target_oid {
+            Some(oid) => target::read_by_oid(&self.session, oid).await?,
+            None => target::read_table(&self.session, &record.name).await?,
+        };
+        let mut now = announced(relation, &self.types);
+        if !now.is_as_recorded(&record)
+            && let Some(definition) = self.source.definition(relation.id).await
+        {
+            now.learn_numbers(definition.streamed());
+        }
+        match (compare(&now, &record, found.as_ref(), demand), found) {
+            (Ok(matched), Some(target)) => Ok(Resolved::Table { target, matched, record }),
+            (Ok(_), None) => {
+                Ok(Resolved::Waits(self.tell(&now, None, relation.id, &[Change::NoTable]).await?))
+            }
+            (Err(changes), found) => {
+                Ok(Resolved::Waits(self.tell(&now, found.as_ref(), relation.id, &changes).await?))
+            }
+        }
+    }
+
+    /// Records a shape in the batch that applies it, unless it is recorded like that.
+    fn accept(
+        &mut self,
+        relation: &Relation,
+        target: &TargetTable,
+        matched: &Matched,
+        record: &RelationRecord,
+    ) {
+        let name = TableName::new(&relation.schema, &relation.name);
+        let accepted = &matched.accepted;
+        if name == record.name && *accepted == record.columns && record.target_oid == Some(target.oid) {
+            return;
+        }
+        if !accepted.iter().zip(&record.columns).all(|(now, before)| now.looks_like(before))
+            || accepted.len() != record.columns.len()
+            || name != record.name
+        {
+            tracing::info!(table = %name, "a changed table is accepted");
+        }
+        self.open_batch();
+        self.pipeline.send_simple(&relations::accept_sql(relation.id, &name, accepted, Some(target.oid)));
+    }
+
+    async fn tell(
+        &mut self,
+        now: &Announced,
+        target: Option<&TargetTable>,
+        relation: Oid,
+        changes: &[Change],
+    ) -> Result<Reason, StreamError> {
+        let name_is_taken = changes.contains(&Change::TableRenamed)
+            && target::read_table(&self.session, &now.name).await?.is_some();
+        let definition = self.source.definition(relation).await;
+        let told = Told {
+            source: &now.name,
+            target: target.map_or(&now.name, |target| &target.name),
+            name_is_taken,
+            definition: definition.as_ref(),
+        };
+        Ok(told.tell(changes).into())
+    }
+
+    async fn unknown(&mut self, relation: Oid, name: &TableName) -> Result<Reason, StreamError> {
+        if target::read_table(&self.session, name).await?.is_some() {
+            return Ok(Reason::unknown(None, name));
+        }
+        let definition = self.source.definition(relation).await;
+        let told = Told { source: name, target: name, name_is_taken: false, definition: definition.as_ref() };
+        Ok(Reason::unknown(Some(told.tell(&[Change::NoTable])), name))
+    }
+
+    /// Waits until the table's definition on the target is another one, or it is time to try all the same.
+    async fn still_refused(
+        &mut self,
+        relation: Oid,
+        table: &TableName,
+        message: &str,
+    ) -> Result<Option<Reason>, StreamError> {
+        let target = match target::read_table(&self.session, table).await? {
+            Some(found) => definition::read(&self.session, found.oid).await?,
+            None => None,
+        };
+        let since = self
+            .refused_since
+            .get_or_insert_with(|| RefusedSince { at: Instant::now(), target: target.clone() });
+        if since.target != target || since.at.elapsed() >= REFUSED_INTERVAL {
+            self.refused_since = None;
+            return Ok(None);
+        }
+        let source = self.source.definition(relation).await;
+        let (words, sql) = match (&source, &target) {
+            (Some(source), Some(target)) => explain_refusal(table, source, target),
+            _ => (Vec::new(), Vec::new()),
+        };
+        if sql.is_empty() {
+            return Ok(Some(Reason::waits_for_operator(
+                message.to_owned(),
+                format!(
+                    "Nothing after this change was applied and nothing is lost: the slot keeps it. Compare the definition and \
+                     the constraints of {table} on both sides and correct the target's; the stream goes on by itself then."
+                ),
+            )));
+        }
+        Ok(Some(Reason::waits_for_operator(format!("{message}: {}", words.join("; ")), sql.join("\n"))))
+    }
+}
