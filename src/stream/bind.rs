@@ -71,9 +71,16 @@ pub(super) enum Ready {
     Waits(Reason),
 }
 
+/// The table for a relation, what goes where in it, and what is recorded of the relation.
+struct Found {
+    target: TargetTable,
+    matched: Matched,
+    record: RelationRecord,
+}
+
 /// What was found out about a relation.
 enum Resolved {
-    Table { target: TargetTable, matched: Matched, record: RelationRecord },
+    Table(Box<Found>),
     CopyHasThem(Lsn),
     Waits(Reason),
 }
@@ -100,7 +107,8 @@ impl Applier {
             Err(error) => return Err(self.first_failure(error).await),
             Ok(Resolved::Waits(reason)) => return Ok(Ready::Waits(reason)),
             Ok(Resolved::CopyHasThem(until)) => (Binding::CopyHasThem(until), Ready::Passes),
-            Ok(Resolved::Table { target, matched, record }) => {
+            Ok(Resolved::Table(found)) => {
+                let Found { target, matched, record } = *found;
                 self.format.check(&announced, &matched.columns)?;
                 let stays_open = matched.has_leftovers;
                 if !stays_open {
@@ -160,7 +168,7 @@ impl Applier {
                 self.types = own;
                 match resolved? {
                     Resolved::Waits(reason) => Some(reason),
-                    Resolved::Table { .. } | Resolved::CopyHasThem(_) => None,
+                    Resolved::Table(_) | Resolved::CopyHasThem(_) => None,
                 }
             }
             Cause::Refused { relation, table, message } => {
@@ -200,7 +208,7 @@ impl Applier {
             now.learn_numbers(definition.streamed());
         }
         match (compare(&now, &record, found.as_ref(), demand), found) {
-            (Ok(matched), Some(target)) => Ok(Resolved::Table { target, matched, record }),
+            (Ok(matched), Some(target)) => Ok(Resolved::Table(Box::new(Found { target, matched, record }))),
             (Ok(_), None) => {
                 Ok(Resolved::Waits(self.tell(&now, None, relation.id, &[Change::NoTable]).await?))
             }
