@@ -10,6 +10,8 @@ pub mod model;
 
 /// How a server is reached: connection strings, TLS, SQL sessions, the replication connection.
 pub mod connection;
+/// Tables that come, go or change their place while the migration runs.
+pub mod join;
 /// What could stop the migration, found before anything is changed.
 pub mod preflight;
 /// The initial copy.

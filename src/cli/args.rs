@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ClientCommand, OutputFormat, StatusView};
+use super::{ClientCommand, OutputFormat, StatusView, Wait};
 use crate::telemetry::LogFormat;
 
 const EXIT_CODES: &str = "\
@@ -25,6 +25,7 @@ Examples:
   pgsluice check           what could stop the migration, with remedies; changes nothing
   pgsluice run             copy, then follow the source until you cut over
   pgsluice status --watch  how far it is
+  pgsluice tables          which tables are in the migration, and which are not, and why
   pgsluice rehearse        how long the write pause would be
   pgsluice cutover         switch over, with a bound on the pause";
 
@@ -87,6 +88,8 @@ pub enum CliCommand {
         #[command(flatten)]
         api: ApiArguments,
     },
+    /// Show every table: whether it is in the migration, and if not, why and what to do; add tables to it
+    Tables(TablesArguments),
     /// Compare source and target row by row while traffic goes on (not available in this version)
     Verify {
         #[command(flatten)]
@@ -151,6 +154,47 @@ pub struct ApiArguments {
     pub token_file: Option<PathBuf>,
 }
 
+/// What is asked about tables.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct TablesArguments {
+    /// What to do; without it, the tables are listed.
+    #[command(subcommand)]
+    pub command: Option<TablesCommand>,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// What can be done with tables.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TablesCommand {
+    /// Take tables of the source into the running migration, with all their rows, while everything else goes on
+    ///
+    /// For tables that were created after the start, detached, or left out. Waits until they have joined. Adding a table
+    /// again changes nothing. Interrupting this command does not stop it.
+    #[command(after_help = ADD_EXAMPLES)]
+    Add(AddTablesArguments),
+}
+
+/// Which tables join.
+#[derive(Clone, Debug, Args)]
+pub struct AddTablesArguments {
+    /// As schema.table; a partitioned table stands for all of its partitions
+    #[arg(required = true, value_name = "SCHEMA.TABLE")]
+    pub tables: Vec<String>,
+    /// Only until it is accepted; follow it with `pgsluice tables`
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  pgsluice tables add public.orders_2027
+  pgsluice tables add public.a public.b --no-wait
+  pgsluice tables add '\"Sales\".\"Order Lines\"'";
+
 /// The bound on the write pause.
 #[derive(Clone, Debug, Args)]
 pub struct PauseArguments {
@@ -181,6 +225,11 @@ impl CliCommand {
             Self::Status { watch, api } => {
                 let view = if *watch { StatusView::Watch } else { StatusView::Once };
                 (ClientCommand::Status(view), api)
+            }
+            Self::Tables(TablesArguments { command: None, api }) => (ClientCommand::Tables, api),
+            Self::Tables(TablesArguments { command: Some(TablesCommand::Add(add)), .. }) => {
+                let wait = if add.no_wait { Wait::No } else { Wait::UntilJoined };
+                (ClientCommand::AddTables { tables: add.tables.clone(), wait }, &add.api)
             }
             Self::Verify { api } => (ClientCommand::Verify, api),
             Self::Rehearse { pause, api } => (ClientCommand::Rehearse { max_pause: pause.max_pause() }, api),
@@ -235,6 +284,8 @@ mod tests {
             &["check", "--output", "json"][..],
             &["run", "--config", "x.toml", "--log-format", "json", "--log-level", "debug"],
             &["status", "--watch"],
+            &["tables", "--output", "json"],
+            &["tables", "add", "public.a", "public.b", "--no-wait"],
             &["verify"],
             &["rehearse"],
             &["--config", "x.toml", "cutover", "--max-pause-ms", "500", "--api", "http://h:1"],
@@ -249,6 +300,7 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["pgsluice", "cutover", "--max-pause-ms", "1"]).is_err());
         assert!(Arguments::try_parse_from(["pgsluice"]).is_err());
+        assert!(Arguments::try_parse_from(["pgsluice", "tables", "add"]).is_err());
     }
 
     #[test]

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode, Url};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::render::{ending, step_line};
-use super::{Exit, OutputFormat, status_text};
+use super::render::{ending, progress_line, step_line};
+use super::{Exit, OutputFormat, status_text, tables_text};
 use crate::config::BearerToken;
 use crate::control::ProblemRecord;
-use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
+use crate::control::dto::{
+    AddTablesRecord, CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord,
+    TableStandingRecord, TablesRecord,
+};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -23,6 +27,9 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// An instance that does not answer while an operation is followed may be restarting: it is waited for this long.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// A request without body.
+const NO_BODY: Option<&()> = None;
 
 /// What is asked of the running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +50,15 @@ pub enum ClientCommand {
     Abort,
     /// Give the word that a `manual` traffic adapter waits for, and follow.
     Confirm,
+    /// Show where every table stands.
+    Tables,
+    /// Take tables into the running migration.
+    AddTables {
+        /// As the operator names them.
+        tables: Vec<String>,
+        /// Whether they are followed.
+        wait: Wait,
+    },
     /// Not in this version.
     Verify,
     /// Not in this version.
@@ -56,6 +72,15 @@ pub enum StatusView {
     Once,
     /// Every second, until interrupted.
     Watch,
+}
+
+/// Whether a command follows what it has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Until the tables have joined, or a try has failed.
+    UntilJoined,
+    /// Only until it is accepted.
+    No,
 }
 
 /// Why a command could not be carried out. What it says is for a person; [`ClientError::exit`] for the shell.
@@ -194,7 +219,7 @@ impl ApiClient {
                 self.start(CutoverModeRecord::Rehearsal, max_pause, out).await
             }
             ClientCommand::Abort => {
-                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/abort", None).await?;
+                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/abort", NO_BODY).await?;
                 // Asked to roll back, having rolled back is success, and having cut over is news.
                 match self.follow(accepted.epoch, out).await?.outcome.as_str() {
                     "aborted" => Ok(Exit::Success),
@@ -202,21 +227,28 @@ impl ApiClient {
                 }
             }
             ClientCommand::Confirm => {
-                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/confirm", None).await?;
+                let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/confirm", NO_BODY).await?;
                 Ok(exit_of(&self.follow(accepted.epoch, out).await?))
             }
+            ClientCommand::Tables => {
+                let tables: TablesRecord = self.ask(Method::GET, "v1/tables", NO_BODY).await?;
+                self.print_tables(&tables, out)?;
+                Ok(Exit::Success)
+            }
+            ClientCommand::AddTables { tables, wait } => self.add_tables(tables, wait, out).await,
             ClientCommand::Verify => {
-                self.ask::<serde_json::Value>(Method::POST, "v1/verify", None).await.map(|_| Exit::Success)
+                self.ask::<serde_json::Value>(Method::POST, "v1/verify", NO_BODY).await.map(|_| Exit::Success)
             }
-            ClientCommand::Rollback => {
-                self.ask::<serde_json::Value>(Method::POST, "v1/rollback", None).await.map(|_| Exit::Success)
-            }
+            ClientCommand::Rollback => self
+                .ask::<serde_json::Value>(Method::POST, "v1/rollback", NO_BODY)
+                .await
+                .map(|_| Exit::Success),
         }
     }
 
     async fn status(&self, view: StatusView, out: &mut (dyn Write + Send)) -> Result<Exit, ClientError> {
         loop {
-            let status: StatusRecord = self.ask(Method::GET, "v1/status", None).await?;
+            let status: StatusRecord = self.ask(Method::GET, "v1/status", NO_BODY).await?;
             match (self.output, view) {
                 (OutputFormat::Json, StatusView::Once) => writeln!(out, "{:#}", json(&status)?)?,
                 (OutputFormat::Json, StatusView::Watch) => writeln!(out, "{}", json(&status)?)?,
@@ -229,6 +261,68 @@ impl ApiClient {
             }
             tokio::time::sleep(WATCH_EVERY).await;
         }
+    }
+
+    async fn add_tables(
+        &self,
+        tables: Vec<String>,
+        wait: Wait,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Exit, ClientError> {
+        let request = AddTablesRecord { tables };
+        let accepted: TablesRecord = self.ask(Method::POST, "v1/tables", Some(&request)).await?;
+        let ours = |table: &TableStandingRecord| {
+            accepted.tables.iter().any(|known| known.schema == table.schema && known.name == table.name)
+        };
+        if wait == Wait::No {
+            self.print_tables(&accepted, out)?;
+            return Ok(Exit::Success);
+        }
+        let mut printed = String::new();
+        let mut last_heard = Instant::now();
+        loop {
+            match self.ask::<TablesRecord>(Method::GET, "v1/tables", NO_BODY).await {
+                Ok(mut seen) => {
+                    last_heard = Instant::now();
+                    seen.tables.retain(ours);
+                    let failing = seen.tables.iter().any(|table| table.failing);
+                    if failing || seen.tables.iter().all(|table| table.reason.is_none()) {
+                        self.print_tables(&seen, out)?;
+                        return Ok(if failing { Exit::Failed } else { Exit::Success });
+                    }
+                    self.print_progress(&seen, &mut printed, out)?;
+                }
+                // A restarted instance goes on with them.
+                Err(ClientError::Unreachable { .. } | ClientError::NoAnswer { .. })
+                    if last_heard.elapsed() < SILENCE_MAX => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(FOLLOW_EVERY).await;
+        }
+    }
+
+    /// A line for each table whenever something has changed, for a person.
+    fn print_progress(
+        &self,
+        seen: &TablesRecord,
+        printed: &mut String,
+        out: &mut (dyn Write + Send),
+    ) -> Result<(), ClientError> {
+        let lines: String = seen.tables.iter().map(progress_line).collect();
+        if self.output == OutputFormat::Table && lines != *printed {
+            write!(out, "{lines}")?;
+            out.flush()?;
+            *printed = lines;
+        }
+        Ok(())
+    }
+
+    fn print_tables(&self, tables: &TablesRecord, out: &mut (dyn Write + Send)) -> Result<(), ClientError> {
+        match self.output {
+            OutputFormat::Table => write!(out, "{}", tables_text(tables))?,
+            OutputFormat::Json => writeln!(out, "{:#}", json(tables)?)?,
+        }
+        Ok(out.flush()?)
     }
 
     async fn start(
@@ -251,7 +345,7 @@ impl ApiClient {
         let mut steps_printed = 0;
         let mut last_heard = Instant::now();
         loop {
-            match self.ask::<CutoverRecord>(Method::GET, "v1/cutover", None).await {
+            match self.ask::<CutoverRecord>(Method::GET, "v1/cutover", NO_BODY).await {
                 Ok(seen) if seen.epoch > epoch => {
                     let reason = format!("operation {} has begun meanwhile", seen.epoch);
                     return Err(ClientError::LostSight { epoch, reason });
@@ -306,7 +400,7 @@ impl ApiClient {
         &self,
         method: Method,
         path: &str,
-        body: Option<&CutoverRequestRecord>,
+        body: Option<&(impl Serialize + Sync + ?Sized)>,
     ) -> Result<T, ClientError> {
         let url = self.base.join(path).map_err(|error| self.bad_address(&error.to_string()))?;
         let mut request = self.http.request(method.clone(), url);
@@ -354,7 +448,7 @@ fn exit_of(ended: &CutoverRecord) -> Exit {
     }
 }
 
-fn json<T: serde::Serialize>(record: &T) -> Result<serde_json::Value, ClientError> {
+fn json<T: Serialize>(record: &T) -> Result<serde_json::Value, ClientError> {
     serde_json::to_value(record).map_err(|error| ClientError::Output(error.into()))
 }
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{ApiClient, ClientCommand, ClientError, Exit, OutputFormat, StatusView};
+use super::{ApiClient, ClientCommand, ClientError, Exit, OutputFormat, StatusView, Wait};
 use crate::config::BearerToken;
 use crate::control::fixture::{Fixture, TOKEN, paused_step, running};
 use crate::control::serve;
 use crate::cutover::{CutoverReport, Outcome};
-use crate::migration::{Command, CutoverMode, Refusal};
+use crate::join::{Outside, OutsideReason, Standing, TableStanding};
+use crate::migration::{Command, CutoverMode, JoinNote, Refusal};
+use crate::model::TableName;
 use crate::runtime::Shutdown;
 
 /// Serves an API whose operations end as `end` says, as soon as they were accepted.
@@ -30,6 +32,7 @@ async fn serve_one(
                 Command::AbortCutover { reply } | Command::ConfirmTraffic { reply } => {
                     (CutoverMode::Cutover, reply)
                 }
+                Command::AddTables { .. } => panic!("nobody asks for tables here"),
             };
             let accepted = running(5, mode);
             let mut ended = accepted.clone();
@@ -159,4 +162,72 @@ async fn an_address_that_is_none_is_named_and_secrets_in_it_are_not_repeated() {
     }
     let error = ApiClient::new("http://me:hunter2@host", None, OutputFormat::Table).expect_err("refused");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
+}
+
+/// The migration that takes tables in: `outcome` is what becomes of them on the board.
+async fn serve_tables(outcome: impl Fn(&mut crate::migration::Status) + Send + 'static) -> SocketAddr {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    tokio::spawn(async move {
+        while let Some(command) = fixture.commands.recv().await {
+            let Command::AddTables { tables, reply } = command else {
+                panic!("another command: {command:?}")
+            };
+            assert_eq!(tables, ["public.late"]);
+            fixture.board.update(|status| status.standings = vec![standing(Standing::Joining)]);
+            reply.send(Ok(vec![TableName::new("public", "late")])).expect("somebody waits");
+            fixture.board.update(&outcome);
+        }
+    });
+    address
+}
+
+fn standing(standing: Standing) -> TableStanding {
+    let outside = (standing != Standing::Joined).then(|| Outside {
+        reason: OutsideReason::Joining,
+        explanation: "It is being copied.".into(),
+        remedy: "Wait.".into(),
+        blocks_cutover: true,
+    });
+    TableStanding { table: TableName::new("public", "late"), standing, rows_copied: Some(7), outside }
+}
+
+fn add(wait: Wait) -> ClientCommand {
+    ClientCommand::AddTables { tables: vec!["public.late".into()], wait }
+}
+
+#[tokio::test]
+async fn adding_a_table_waits_until_it_has_joined() {
+    let address = serve_tables(|status| status.standings = vec![standing(Standing::Joined)]).await;
+    let (exit, printed) = run(&client(address, OutputFormat::Table), add(Wait::UntilJoined)).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    assert!(printed.contains("public.late") && printed.contains("joined"), "{printed}");
+}
+
+#[tokio::test]
+async fn adding_a_table_that_cannot_join_yet_says_why_and_fails() {
+    let address = serve_tables(|status| {
+        let note = JoinNote {
+            message: "type mood is missing".into(),
+            remedy: "Create it.".into(),
+            is_failure: true,
+        };
+        status.join_notes.insert(TableName::new("public", "late"), note);
+    })
+    .await;
+    let (exit, printed) = run(&client(address, OutputFormat::Table), add(Wait::UntilJoined)).await;
+    assert_eq!(exit.expect("followed"), Exit::Failed);
+    assert!(printed.contains("type mood is missing") && printed.contains("Create it."), "{printed}");
+}
+
+#[tokio::test]
+async fn tables_are_listed_with_reason_and_remedy() {
+    let address = serve_tables(|_| {}).await;
+    let listing = client(address, OutputFormat::Json);
+    let (exit, _) = run(&listing, add(Wait::No)).await;
+    assert_eq!(exit.expect("accepted"), Exit::Success);
+    let (_, printed) = run(&listing, ClientCommand::Tables).await;
+    assert!(printed.contains("\"reason\": \"joining\""), "{printed}");
 }

@@ -9,11 +9,12 @@ mod client_tests;
 mod render;
 
 pub use args::{
-    ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments, PauseArguments, api_url,
+    AddTablesArguments, ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments,
+    PauseArguments, TablesArguments, TablesCommand, api_url,
 };
 pub use cleanup::{cleanup_json, cleanup_text};
-pub use client::{ApiClient, ClientCommand, ClientError, StatusView};
-pub use render::{Table, cutover_text, findings_table, status_text};
+pub use client::{ApiClient, ClientCommand, ClientError, StatusView, Wait};
+pub use render::{Table, cutover_text, findings_table, status_text, tables_text};
 
 /// How results are printed on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use indicatif::{BinaryBytes, HumanCount};
 
-use crate::control::dto::{CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord};
+use crate::control::dto::{
+    CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord, TablesRecord,
+};
 
 /// Tables listed in the status; the rest is summed up.
 const TABLES_SHOWN_MAX: usize = 20;
@@ -122,6 +124,7 @@ pub fn status_text(status: &StatusRecord) -> String {
         let _ = writeln!(text, "slot keeps  {} of WAL on the source", BinaryBytes(bytes));
     }
     push_tables(&mut text, &status.tables);
+    push_outside(&mut text, &status.tables_outside);
     for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
         let _ = writeln!(
             text,
@@ -176,6 +179,50 @@ fn push_tables(text: &mut String, tables: &[TableRecord]) {
     if let Some(hidden) = unfinished.len().checked_sub(TABLES_SHOWN_MAX).filter(|hidden| *hidden > 0) {
         let _ = writeln!(text, "and {hidden} more");
     }
+}
+
+/// Tables that are not (wholly) in the migration, each with what to do.
+fn push_outside(text: &mut String, tables: &[TableStandingRecord]) {
+    for table in tables.iter().take(TABLES_SHOWN_MAX) {
+        let _ = writeln!(text, "outside     {}", progress_line(table).trim_end());
+        if let Some(remedy) = &table.remedy {
+            let _ = writeln!(text, "remedy      {remedy}");
+        }
+    }
+    if let Some(hidden) = tables.len().checked_sub(TABLES_SHOWN_MAX).filter(|hidden| *hidden > 0) {
+        let _ = writeln!(text, "and {hidden} more outside: `pgsluice tables`");
+    }
+}
+
+/// One table in one line: where it stands and why.
+pub(super) fn progress_line(table: &TableStandingRecord) -> String {
+    let rows = match (table.state.as_str(), table.rows_copied) {
+        ("joining", Some(rows)) => format!(", {} rows", HumanCount(rows)),
+        _ => String::new(),
+    };
+    let explanation = table.explanation.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
+    format!("{} {}{rows}{explanation}\n", table.plain(), table.state)
+}
+
+/// Every table, and below the list what to do for those that are not done.
+#[must_use]
+pub fn tables_text(tables: &TablesRecord) -> String {
+    let mut list = Table::new(&["table", "state", "rows copied", "reason"]);
+    for table in &tables.tables {
+        list.row([
+            table.plain(),
+            table.state.clone(),
+            table.rows_copied.map(|rows| HumanCount(rows).to_string()).unwrap_or_default(),
+            table.reason.as_deref().unwrap_or_default().replace('_', " "),
+        ]);
+    }
+    let mut text = list.text();
+    for table in tables.tables.iter().filter(|table| table.reason.is_some()) {
+        let _ = writeln!(text, "\n{}", table.plain());
+        push_indented(&mut text, table.explanation.as_deref().unwrap_or_default());
+        push_indented(&mut text, &format!("Remedy: {}", table.remedy.as_deref().unwrap_or_default()));
+    }
+    text
 }
 
 /// A cutover or rehearsal with its steps, and how it ended.

@@ -20,6 +20,8 @@ use super::{dto, events, operations, problem, routes};
         routes::metrics,
         routes::status,
         events::stream,
+        operations::show_tables,
+        operations::add_tables,
         operations::start_cutover,
         operations::show_cutover,
         operations::abort_cutover,
@@ -27,7 +29,7 @@ use super::{dto, events, operations, problem, routes};
         operations::verify,
         operations::rollback,
     ),
-    components(schemas(dto::StatusRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
+    components(schemas(dto::StatusRecord, dto::TablesRecord, dto::AddTablesRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
     modifiers(&Bearer),
     tags(
         (name = "health", description = "For machines."),

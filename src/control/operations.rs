@@ -11,14 +11,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 
-use super::dto::{CutoverRecord, CutoverRequestRecord};
+use super::dto::{AddTablesRecord, CutoverRecord, CutoverRequestRecord, TablesRecord};
 use super::problem::{ApiError, ProblemRecord};
 use super::routes::Shared;
-use crate::cutover::CutoverReport;
 use crate::migration::{Command, CutoverRequest, Refusal};
+use crate::model::TableName;
 
 /// How long the migration task may take to accept or refuse a command.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(8);
 /// Bounds of `max_pause_ms`: shorter than a lock can be taken and given back makes no sense, and longer than ten
 /// minutes is not a pause.
 const PAUSE_MS_MIN: u64 = 10;
@@ -95,6 +95,42 @@ pub(super) async fn confirm_traffic(State(shared): State<Shared>) -> Result<Resp
     Ok((StatusCode::ACCEPTED, Json(CutoverRecord::from(&report))).into_response())
 }
 
+/// Every table: whether it is in the migration, and if not, why and what to do.
+#[utoipa::path(get, path = "/v1/tables", tag = "migration",
+    responses((status = 200, description = "The tables.", body = TablesRecord)))]
+pub(super) async fn show_tables(State(shared): State<Shared>) -> Json<TablesRecord> {
+    Json(shared.api.board.with(|status| TablesRecord::from(status)))
+}
+
+/// Takes tables into the running migration, with all their rows and from then on all their changes.
+///
+/// The answer comes at once; follow them with `GET /v1/tables`. Asking for a table that is in the migration, or on its
+/// way, changes nothing and is answered the same.
+#[utoipa::path(post, path = "/v1/tables", tag = "migration",
+    request_body = AddTablesRecord,
+    responses(
+        (status = 202, description = "Accepted; `Location` names where to follow it.", body = TablesRecord),
+        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
+        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
+        (status = 409, description = "A table cannot join as it is, a cutover runs, or the migration is not streaming.", body = ProblemRecord),
+        (status = 422, description = "The body is not understood.", body = ProblemRecord),
+        (status = 503, description = "The migration task does not answer.", body = ProblemRecord),
+    ), security(("bearer" = [])))]
+pub(super) async fn add_tables(
+    State(shared): State<Shared>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body.map_err(|_| ApiError::TooLarge)?;
+    let AddTablesRecord { tables } = serde_json::from_slice(&body).map_err(|error| ApiError::Invalid {
+        detail: format!("Nothing was changed: the body is not what it should be: {error}."),
+        remedy: "Send {\"tables\": [\"schema.table\"]}.".into(),
+    })?;
+    let names = ask(&shared, |reply| Command::AddTables { tables, reply }).await?;
+    tracing::info!(tables = ?names.iter().map(TableName::plain).collect::<Vec<_>>(), "tables to add accepted over http");
+    let record = shared.api.board.with(|status| TablesRecord::from(status)).only(&names);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, "/v1/tables")], Json(record)).into_response())
+}
+
 /// Comparing source and target row by row: not available in this version.
 #[utoipa::path(post, path = "/v1/verify", tag = "migration",
     responses(
@@ -124,10 +160,10 @@ pub(super) async fn rollback() -> ApiError {
 }
 
 /// Sends a command and waits for its answer, both within [`ANSWER_TIME_MAX`].
-async fn ask(
+async fn ask<T>(
     shared: &Shared,
-    command: impl FnOnce(oneshot::Sender<Result<CutoverReport, Refusal>>) -> Command,
-) -> Result<CutoverReport, ApiError> {
+    command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
+) -> Result<T, ApiError> {
     let (reply, answer) = oneshot::channel();
     let exchange = async {
         shared.api.commands.send(command(reply)).await.map_err(|_| ApiError::Unresponsive)?;

@@ -105,6 +105,9 @@ impl ApiError {
             Self::Refused(Refusal::NotReady { .. }) => {
                 (StatusCode::CONFLICT, "not-possible-yet", "The migration is not in the right state")
             }
+            Self::Refused(Refusal::Unsuitable { .. }) => {
+                (StatusCode::CONFLICT, "unsuitable-table", "The table cannot join as it is")
+            }
             Self::NothingYet { .. } => (StatusCode::NOT_FOUND, "nothing-yet", "There is nothing to show yet"),
             Self::NoSuchRoute { .. } => (StatusCode::NOT_FOUND, "no-such-route", "No such route"),
             Self::NoSuchMethod => {
@@ -141,6 +144,7 @@ impl ApiError {
             Self::Refused(
                 Refusal::Conflict { message, remedy }
                 | Refusal::PastThePointOfNoReturn { message, remedy }
+                | Refusal::Unsuitable { message, remedy }
                 | Refusal::NotReady { message, remedy },
             ) => (message, remedy),
             Self::NothingYet { detail, remedy } => (detail.into(), remedy.into()),

@@ -18,13 +18,14 @@ use crate::migration::Phase;
 use crate::runtime::Shutdown;
 
 /// Every path, for the answer to a wrong one.
-pub(super) const ROUTES: [&str; 11] = [
+pub(super) const ROUTES: [&str; 12] = [
     "/healthz",
     "/readyz",
     "/metrics",
     "/openapi.json",
     "/v1/status",
     "/v1/events",
+    "/v1/tables",
     "/v1/cutover",
     "/v1/cutover/abort",
     "/v1/cutover/confirm",
@@ -48,6 +49,7 @@ pub(super) struct Shared {
 pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Router {
     let shared = Shared { api, access: Arc::new(access), streams: EventStreams::new(shutdown.clone()) };
     let commands = Router::new()
+        .route("/v1/tables", post(operations::add_tables))
         .route("/v1/cutover", post(operations::start_cutover))
         .route("/v1/cutover/abort", post(operations::abort_cutover))
         .route("/v1/cutover/confirm", post(operations::confirm_traffic))
@@ -61,6 +63,7 @@ pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Route
         .route("/openapi.json", get(openapi::serve))
         .route("/v1/status", get(status))
         .route("/v1/events", get(events::stream))
+        .route("/v1/tables", get(operations::show_tables))
         .route("/v1/cutover", get(operations::show_cutover))
         .route("/v1/verify", get(operations::verify))
         .merge(commands)

@@ -12,9 +12,10 @@ use super::state::Event;
 use super::{CutoverError, SqlFailure};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
+use crate::join;
 use crate::migration::CutoverMode;
 use crate::model::Side;
-use crate::source::fence::{self, ArmBound, Fence, FencePlan};
+use crate::source::fence::{self, ArmBound, Fence};
 use crate::source::publication::{self, PublicationOwner, PublicationShape};
 use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
@@ -59,7 +60,7 @@ impl Operation {
         let servers = try_join(about(control, Side::Source), about(target, Side::Target)).await?;
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;
-        nothing_left_behind(control, &config, &plan).await?;
+        nothing_left_behind(control, target, &config).await?;
         definitions_followed(control, target, &config).await?;
         let fence = Fence::prepare(fence_session, plan).await?;
         fence.warm_up(&self.terms.publication).await?;
@@ -76,22 +77,20 @@ impl Operation {
     }
 }
 
-/// Every selected table is in the stream with all of its changes (INV-5). Asked when an operation is accepted, and
-/// again when everything is armed: what comes later, the fence finds.
+/// Every selected table is in the stream with all of its changes (INV-5), and the target shows no rows that the source has
+/// dropped. Asked when an operation is accepted, and again when everything is armed: what comes later, the fence finds.
 pub(super) async fn nothing_left_behind(
     source: &SqlSession,
+    target: &SqlSession,
     config: &Config,
-    plan: &FencePlan,
 ) -> Result<(), CutoverError> {
-    // A table made after the copy began is in no publication.
-    if let Some((_, late)) = plan.unpublished.iter().find(|(_, name)| config.source.tables.selects(name)) {
+    let view = join::look(source, target, &config.source.publication).await.map_err(|error| {
+        CutoverError::refuted(format!("The tables cannot be looked at: {error}."), error.remedy())
+    })?;
+    if let Some((table, outside)) = join::assess(&view, &config.source.tables).first_obstacle() {
         return Err(CutoverError::refuted(
-            format!(
-                "The source's table {} is not being migrated: it is not in the publication, or was created after the \
-                 migration began.",
-                late.plain()
-            ),
-            "Drop it, or move it yourself and exclude it with source.tables.exclude; or start the migration over.",
+            format!("Table {} would be left behind or wrong: {}", table.plain(), outside.explanation),
+            outside.remedy.clone(),
         ));
     }
     let name = &config.source.publication;

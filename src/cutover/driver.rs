@@ -153,7 +153,7 @@ pub async fn start(
     let max_pause = request.max_pause.unwrap_or(ctx.config.cutover.max_pause);
     streaming_closely(&ctx)?;
     let control = connect(&ctx, Side::Source, "cutover control").await?;
-    nobody_in_the_way(&ctx, &control, max_pause).await?;
+    nobody_in_the_way(&ctx, &control, &target, max_pause).await?;
     definitions_followed(&control, &target, &ctx.config).await?;
     let word = OperatorsWord::default();
     let traffic = Traffic::new(&ctx.config.traffic, &word).map_err(CutoverError::from)?;
@@ -299,6 +299,7 @@ pub(super) fn lag_is_small(lag: Option<u64>, max_lag_bytes: u64) -> Result<(), (
 async fn nobody_in_the_way(
     ctx: &CutoverContext,
     control: &SqlSession,
+    target: &SqlSession,
     max_pause: std::time::Duration,
 ) -> Result<(), Refusal> {
     if let Some(row) = fence::read_truth(control, TRUTH_BOUND).await.map_err(CutoverError::from)? {
@@ -307,7 +308,7 @@ async fn nobody_in_the_way(
         return Err(Refusal::PastThePointOfNoReturn { message, remedy });
     }
     let plan = fence::read_plan(control, &ctx.config.source.publication).await.map_err(CutoverError::from)?;
-    nothing_left_behind(control, &ctx.config, &plan).await?;
+    nothing_left_behind(control, target, &ctx.config).await?;
     let prepared = fence::prepared_transactions(control).await.map_err(CutoverError::from)?;
     if let Some(first) = prepared.first() {
         return Err(Refusal::NotReady {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::cutover::CutoverReport;
+use crate::model::TableName;
 
 /// Whether the fence is committed at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,14 @@ pub enum Refusal {
         /// What to do.
         remedy: String,
     },
+    /// A table cannot be what it is asked to be (HTTP 409): the remedy makes it so.
+    #[error("{message}")]
+    Unsuitable {
+        /// What is in the way.
+        message: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The migration is not in a state in which this can be done (HTTP 409), e.g. not streaming yet.
     #[error("{message}")]
     NotReady {
@@ -70,6 +79,13 @@ pub enum Command {
         /// The operation that is being aborted.
         reply: oneshot::Sender<Result<CutoverReport, Refusal>>,
     },
+    /// Take tables into the running migration. Asking for one that is in it, or on its way, changes nothing.
+    AddTables {
+        /// As the operator names them.
+        tables: Vec<String>,
+        /// Their names, once the wish is recorded; the status says how far they are.
+        reply: oneshot::Sender<Result<Vec<TableName>, Refusal>>,
+    },
     /// The operator's word that a `manual` traffic adapter waits for.
     ConfirmTraffic {
         /// The operation that goes on.
@@ -80,9 +96,15 @@ pub enum Command {
 impl Command {
     /// Answers a command with a refusal. Nobody listening any more is no error.
     pub fn refuse(self, refusal: Refusal) {
-        let (Self::StartCutover { reply, .. }
-        | Self::AbortCutover { reply }
-        | Self::ConfirmTraffic { reply }) = self;
-        let _ = reply.send(Err(refusal));
+        match self {
+            Self::StartCutover { reply, .. }
+            | Self::AbortCutover { reply }
+            | Self::ConfirmTraffic { reply } => {
+                let _ = reply.send(Err(refusal));
+            }
+            Self::AddTables { reply, .. } => {
+                let _ = reply.send(Err(refusal));
+            }
+        }
     }
 }

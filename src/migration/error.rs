@@ -3,6 +3,7 @@
 use crate::cli::Exit;
 use crate::connection::{ConnectError, SqlError};
 use crate::cutover::CutoverError;
+use crate::join::JoinError;
 use crate::model::Side;
 use crate::preflight::{Finding, PreflightError, Severity};
 use crate::snapshot::SnapshotError;
@@ -76,6 +77,9 @@ pub enum MigrationError {
     /// The copy.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// Tables that join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A cutover's remains.
     #[error(transparent)]
     Cutover(#[from] CutoverError),
@@ -123,6 +127,7 @@ impl MigrationError {
             | Self::Schema(_)
             | Self::Gate(_)
             | Self::Snapshot(_)
+            | Self::Join(_)
             | Self::Cutover(_) => Exit::Failed,
         }
     }
@@ -160,6 +165,7 @@ impl MigrationError {
             Self::Schema(error) => error.remedy(),
             Self::Gate(error) => error.remedy(),
             Self::Snapshot(error) => error.remedy(),
+            Self::Join(error) => error.remedy(),
             Self::Cutover(error) => error.remedy(),
         }
     }

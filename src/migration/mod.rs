@@ -3,6 +3,7 @@
 
 mod command;
 mod error;
+mod joining;
 pub mod monitor;
 mod operation;
 mod setup;
@@ -12,6 +13,7 @@ mod task;
 pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
 pub use error::MigrationError;
 pub use status::{
-    Blocking, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState, Throughput,
+    Blocking, JoinNote, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState,
+    Throughput,
 };
 pub use task::{Migration, check};

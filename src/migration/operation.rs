@@ -7,12 +7,15 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
+use crate::join::Wanted;
+use crate::model::TableName;
 use crate::runtime::{Shutdown, Supervisor};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
 
 use super::command::{Command, CutoverMode, CutoverRequest, Refusal};
 use super::error::MigrationError;
+use super::joining::Joining;
 use super::status::{Blocking, Phase, Problem, StatusBoard};
 use super::task::Migration;
 
@@ -24,6 +27,7 @@ pub(super) struct Operation {
     migration: Migration,
     record: MigrationRecord,
     running: Option<RunningCutover>,
+    joining: Joining,
 }
 
 enum Happened {
@@ -31,13 +35,16 @@ enum Happened {
     StreamEnded(Option<StreamHalted>),
     Command(Command),
     CutoverEnded(CutoverReport),
+    /// The tables were looked at, or a join has ended.
+    Tables,
 }
 
 impl Operation {
     /// An operation whose stream has not begun.
     #[must_use]
-    pub(super) const fn new(migration: Migration, record: MigrationRecord) -> Self {
-        Self { migration, record, running: None }
+    pub(super) fn new(migration: Migration, record: MigrationRecord) -> Self {
+        let joining = Joining::new(&migration);
+        Self { migration, record, running: None, joining }
     }
 
     /// Streams and answers until shutdown, or until the migration is cut over and stopped.
@@ -46,19 +53,40 @@ impl Operation {
     /// [`MigrationError::Halted`] when an operator has to decide.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
         self.migration.board.enter(Phase::Streaming);
+        // What was detached and attached while nobody looked must not be applied as if nothing were missing.
+        self.joining.correct_records().await;
         let mut tasks = self.start_stream();
         loop {
             match self.next(&mut tasks, &mut commands).await {
                 Happened::Shutdown => {
-                    self.finish_cutover().await;
+                    tokio::join!(finish_cutover(self.running.as_mut()), self.joining.stop());
                     tasks.drain(STREAM_GRACE).await;
                     return Ok(());
+                }
+                Happened::Tables => {
+                    if self.running.is_none() {
+                        if self.joining.needs_stream_to_stop() {
+                            let _ = self.restart_stream(&mut tasks, &[]).await;
+                        }
+                        self.joining.go_on();
+                    }
+                }
+                Happened::StreamEnded(Some(_))
+                    if self.running.is_none() && self.joining.explains_the_halt().await =>
+                {
+                    tracing::warn!(
+                        "the stream met changes of a table that was attached again; it is copied again"
+                    );
+                    tasks = self.start_stream();
                 }
                 Happened::StreamEnded(halted) => {
                     if let Some(committed) = self.end_cutover_without_stream().await {
                         return self.migration.serve_cut_over(commands, Some(committed)).await;
                     }
                     return halted.map_or(Ok(()), |halted| Err(self.halt(halted)));
+                }
+                Happened::Command(Command::AddTables { tables, reply }) => {
+                    let _ = reply.send(self.add_tables(&mut tasks, &tables).await);
                 }
                 Happened::Command(command) => self.answer(command).await,
                 Happened::CutoverEnded(report) => {
@@ -87,6 +115,44 @@ impl Operation {
         tasks
     }
 
+    /// Ends the stream's tasks, changes the records that the next ones go by, and starts those.
+    async fn restart_stream(
+        &mut self,
+        tasks: &mut Supervisor<StreamHalted>,
+        wanted: &[Wanted],
+    ) -> Result<(), Refusal> {
+        tracing::info!("the stream pauses for a moment: tables are to be copied again");
+        let ended = std::mem::replace(tasks, Supervisor::new(self.migration.shutdown.child()));
+        ended.drain(STREAM_GRACE).await;
+        self.joining.correct_records().await;
+        let recorded = self.joining.record(wanted).await;
+        *tasks = self.start_stream();
+        recorded
+    }
+
+    async fn add_tables(
+        &mut self,
+        tasks: &mut Supervisor<StreamHalted>,
+        tables: &[String],
+    ) -> Result<Vec<TableName>, Refusal> {
+        if let Some(running) = &self.running {
+            return Err(Refusal::Conflict {
+                message: format!("operation {} is running: no table can join meanwhile", running.report().epoch),
+                remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort; then add the tables.".into(),
+            });
+        }
+        let wanted = self.joining.check(tables).await?;
+        let names = wanted.iter().map(|each| each.name.clone()).collect();
+        let new: Vec<Wanted> = wanted.into_iter().filter(|each| !each.is_known).collect();
+        if new.iter().any(|each| each.was_joined) {
+            self.restart_stream(tasks, &new).await?;
+        } else {
+            self.joining.record(&new).await?;
+        }
+        self.joining.look_now().await;
+        Ok(names)
+    }
+
     async fn next(
         &mut self,
         tasks: &mut Supervisor<StreamHalted>,
@@ -103,6 +169,7 @@ impl Operation {
             () = shutdown.requested() => Happened::Shutdown,
             end = tasks.next_end() => Happened::StreamEnded(end.and_then(|end| end.outcome.err().flatten())),
             report = finished => Happened::CutoverEnded(report),
+            () = self.joining.happens() => Happened::Tables,
             Some(command) = commands.recv() => Happened::Command(command),
         }
     }
@@ -118,12 +185,20 @@ impl Operation {
             Command::ConfirmTraffic { reply } => {
                 let _ = reply.send(self.with_running(RunningCutover::confirm));
             }
+            // It may restart the stream, which is not ours here.
+            Command::AddTables { .. } => {}
         }
     }
 
     async fn start_cutover(&mut self, request: CutoverRequest) -> Result<CutoverReport, Refusal> {
         if let Some(known) = known_by_key(&self.migration.board, &request) {
             return Ok(known);
+        }
+        if self.joining.is_busy() {
+            return Err(Refusal::Conflict {
+                message: "tables are joining the migration".into(),
+                remedy: "Wait until they have (`pgsluice tables`), then start the cutover again.".into(),
+            });
         }
         if let Some(running) = &self.running {
             return Err(Refusal::Conflict {
@@ -143,14 +218,6 @@ impl Operation {
         let Some(running) = &self.running else { return Err(nothing_runs()) };
         act(running)?;
         Ok(running.report())
-    }
-
-    /// A cutover that is under way ends by itself when shutdown is requested: rolled back before the point of no
-    /// return, left to the next start after it.
-    async fn finish_cutover(&mut self) {
-        if let Some(running) = &mut self.running {
-            let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
-        }
     }
 
     /// Without a stream a cutover cannot prove anything: it is rolled back, and its clients are let go on, however long
@@ -179,6 +246,14 @@ impl Operation {
         self.migration.board.update(|status| status.problem = Some(problem));
         self.migration.board.enter(Phase::Halted);
         MigrationError::Halted { message: halted.to_string(), remedy: halted.remedy }
+    }
+}
+
+/// A cutover that is under way ends by itself when shutdown is requested: rolled back before the point of no
+/// return, left to the next start after it.
+async fn finish_cutover(running: Option<&mut RunningCutover>) {
+    if let Some(running) = running {
+        let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
     }
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::cutover::CutoverReport;
+use crate::join::TableStanding;
 use crate::model::{Lsn, TableName};
 use crate::preflight::Finding;
 
@@ -167,6 +168,17 @@ pub enum Blocking {
     Halted,
 }
 
+/// What is to be said of a table that joins: whom it waits for, or why it could not join yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinNote {
+    /// In words.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+    /// Whether a try has failed; it is tried again by itself.
+    pub is_failure: bool,
+}
+
 /// Everything the migration publishes.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -178,6 +190,10 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Copy progress by table.
     pub tables: BTreeMap<TableName, TableProgress>,
+    /// Where every table stands, in name order; empty until changes are streamed.
+    pub standings: Vec<TableStanding>,
+    /// Of tables that join.
+    pub join_notes: BTreeMap<TableName, JoinNote>,
     /// Stream positions.
     pub positions: Positions,
     /// Lag.
@@ -201,6 +217,8 @@ impl Status {
             phase_since: now,
             started_at: now,
             tables: BTreeMap::new(),
+            standings: Vec::new(),
+            join_notes: BTreeMap::new(),
             positions: Positions::default(),
             lag: LagView::default(),
             throughput: Throughput::default(),

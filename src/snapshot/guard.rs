@@ -75,7 +75,7 @@ impl SnapshotGuard {
 }
 
 /// Begins the transaction in which the session sees what the slot's snapshot sees, until it ends.
-pub(super) async fn import_snapshot(session: &SqlSession, snapshot_name: &str) -> Result<(), SnapshotError> {
+pub(crate) async fn import_snapshot(session: &SqlSession, snapshot_name: &str) -> Result<(), SnapshotError> {
     session
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await

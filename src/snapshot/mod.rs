@@ -18,8 +18,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 pub use error::SnapshotError;
+pub(crate) use guard::import_snapshot;
 pub use plan::{BlockRange, Chunk, Storage, TableSize, plan};
-pub use records::{RecordedTable, read as read_records, reset};
+pub use records::{RecordedTable, read as read_records, reset, reset_tables};
 pub use visibility::{InvalidSnapshot, Snapshot};
 
 use self::chunk::ChunkCopier;
@@ -138,7 +139,7 @@ async fn work(
     progress: Arc<CopyProgress>,
 ) -> Result<(), SnapshotError> {
     let source = connect_sql(&connections.source, Side::Source, "copy").await?;
-    guard::import_snapshot(&source, &connections.snapshot_name).await?;
+    import_snapshot(&source, &connections.snapshot_name).await?;
     let mut target = connect_sql(&connections.target, Side::Target, "copy").await?;
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;

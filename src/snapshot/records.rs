@@ -253,8 +253,57 @@ pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotEr
     Ok(tables)
 }
 
-/// Waits for the end, whichever it is, of a chunk whose connection was lost while it was at work.
+/// The same for some tables alone, which are to be copied anew while the others go on: those of them that are
+/// registered are emptied, and forgotten. Returns the tables emptied.
 ///
+/// # Errors
+/// [`SnapshotError::Target`]; nothing is changed then.
+pub async fn reset_tables(
+    target: &mut SqlSession,
+    tables: &[TableName],
+) -> Result<Vec<TableName>, SnapshotError> {
+    let registered = read(target).await?;
+    let known: Vec<TableName> =
+        tables.iter().filter(|table| registered.contains_key(table)).cloned().collect();
+    if known.is_empty() {
+        return Ok(known);
+    }
+    let mut transaction = target.transaction().await.map_err(SnapshotError::target)?;
+    transaction
+        .batch_execute(&format!("SET LOCAL session_replication_role = replica; {}", lock_timeout()))
+        .await
+        .map_err(SnapshotError::target)?;
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        known.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = transaction
+        .query(
+            "SELECT w.schema, w.name FROM unnest($1::text[], $2::text[]) AS w (schema, name)
+              WHERE to_regclass(quote_ident(w.schema) || '.' || quote_ident(w.name)) IS NOT NULL",
+            &[&schemas, &names],
+        )
+        .await
+        .map_err(SnapshotError::target)?;
+    let there: Vec<TableName> =
+        rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect();
+    if !there.is_empty() {
+        empty(&mut transaction, &there).await?;
+    }
+    for record in ["copy_chunk", "copy_table"] {
+        transaction
+            .execute(
+                &format!(
+                    "DELETE FROM pgsluice.{record}
+                      WHERE (schema_name, table_name) IN (SELECT * FROM unnest($1::text[], $2::text[]))"
+                ),
+                &[&schemas, &names],
+            )
+            .await
+            .map_err(SnapshotError::target)?;
+    }
+    transaction.commit().await.map_err(SnapshotError::target)?;
+    Ok(there)
+}
+
 /// TRUNCATE wants every table with a foreign key to an emptied one to be emptied too, and of a partitioned one only
 /// the partitions are ours to name: then rows are deleted, which takes longer. No row outside of the copy can refer
 /// to them, because the tables were empty before it.

@@ -142,9 +142,9 @@ impl PublicationError {
                 "Choose another name with source.publication, or, if nobody needs it: DROP PUBLICATION {};",
                 quote_ident(name)
             ),
-            Self::Altered { .. } | Self::MembersDiffer { .. } => "Tables cannot join a running migration: what was \
-                 written to them before is not in the stream. Leave new tables out with source.tables.exclude, \
-                 or run `pgsluice cleanup` and start again."
+            Self::Altered { .. } | Self::MembersDiffer { .. } => "Before the first copy is done the publication has to be \
+                 as it was created. Leave new tables out with source.tables.exclude until then (`pgsluice tables add` \
+                 brings them later), or run `pgsluice cleanup` and start again."
                 .to_owned(),
             Self::LockBusy => "Wait until the DDL or VACUUM on those tables has ended (see pg_stat_activity).".to_owned(),
             Self::Stopped => "Start again.".to_owned(),
@@ -295,10 +295,75 @@ async fn create(
     members: &BTreeSet<TableName>,
     shutdown: &Shutdown,
 ) -> Result<(), PublicationError> {
-    let sql = create_sql(name, tables, members);
+    under_short_locks(source, &create_sql(name, tables, members), shutdown).await
+}
+
+/// Adds tables to our publication, children of `INHERITS` not included; those that are in it already stay. Before the
+/// slot that their rows are copied under (trap 17). The caller has seen that each has a replica identity (trap 19).
+///
+/// # Errors
+/// [`PublicationError`]; nothing was changed then.
+pub async fn add(
+    source: &SqlSession,
+    name: &str,
+    tables: &[&SourceTable],
+    shutdown: &Shutdown,
+) -> Result<(), PublicationError> {
+    let without_identity: Vec<TableName> = tables
+        .iter()
+        .filter(|table| table.holds_rows() && matches!(table.replica_identity, ReplicaIdentity::Missing(_)))
+        .map(|table| table.name.clone())
+        .collect();
+    if !without_identity.is_empty() {
+        return Err(PublicationError::NoReplicaIdentity { tables: without_identity });
+    }
+    let state = match inspect(source, name).await? {
+        Some(state) if state.owner == PublicationOwner::Ours && state.shape == PublicationShape::Whole => {
+            state
+        }
+        Some(state) if state.owner == PublicationOwner::Other => {
+            return Err(PublicationError::NotOurs { name: name.to_owned() });
+        }
+        _ => return Err(PublicationError::Altered { name: name.to_owned() }),
+    };
+    let missing: Vec<String> = tables
+        .iter()
+        .filter(|table| !state.tables.contains(&table.name))
+        .map(|table| if table.holds_rows() { format!("ONLY {}", table.name) } else { table.name.to_string() })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SET LOCAL lock_timeout = '{}ms'; ALTER PUBLICATION {} ADD TABLE {}",
+        LOCK_TIMEOUT.as_millis(),
+        quote_ident(name),
+        missing.join(", ")
+    );
+    under_short_locks(source, &sql, shutdown).await
+}
+
+/// Makes every walsender of the publication look anew at what it publishes, from this point of the WAL on, without changing
+/// it. PostgreSQL 14 does not do so by itself when a partition is attached: one whose changes it has passed over before would
+/// stay passed over, and nobody would be told (trap 17).
+///
+/// # Errors
+/// [`PublicationError::Sql`].
+pub async fn refresh(source: &SqlSession, name: &str) -> Result<(), PublicationError> {
+    let sql =
+        format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote_ident(name));
+    Ok(source.batch_execute(&sql).await?)
+}
+
+/// Runs a batch again and again until its locks are to be had.
+async fn under_short_locks(
+    source: &SqlSession,
+    sql: &str,
+    shutdown: &Shutdown,
+) -> Result<(), PublicationError> {
     let mut backoff = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     for _ in 0..TRIES_MAX {
-        match source.batch_execute(&sql).await {
+        match source.batch_execute(sql).await {
             Ok(()) => return Ok(()),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 tracing::info!("a table is locked by DDL or VACUUM; publishing it is tried again");

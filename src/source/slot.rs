@@ -276,6 +276,29 @@ impl SlotError {
 pub async fn create_exporting(
     settings: &ConnectionSettings,
     slot: &str,
+    on_wait: impl FnMut(&[OldTransaction]),
+    shutdown: &Shutdown,
+) -> Result<ExportedSlot, SlotError> {
+    create(settings, slot, SlotLife::Permanent, on_wait, shutdown).await
+}
+
+/// The same for a slot that is only there for its snapshot: it goes with its connection, however that ends.
+///
+/// # Errors
+/// As [`create_exporting`].
+pub async fn create_temporary(
+    settings: &ConnectionSettings,
+    slot: &str,
+    on_wait: impl FnMut(&[OldTransaction]),
+    shutdown: &Shutdown,
+) -> Result<ExportedSlot, SlotError> {
+    create(settings, slot, SlotLife::Temporary, on_wait, shutdown).await
+}
+
+async fn create(
+    settings: &ConnectionSettings,
+    slot: &str,
+    life: SlotLife,
     mut on_wait: impl FnMut(&[OldTransaction]),
     shutdown: &Shutdown,
 ) -> Result<ExportedSlot, SlotError> {
@@ -284,7 +307,7 @@ pub async fn create_exporting(
     let mut walsender = ReplicationConnection::connect(settings, Side::Source, "slot", &[]).await?;
     let mut lock_timeout = FIRST_LOCK_TIMEOUT;
     loop {
-        match try_create(&mut walsender, &observer, &name, lock_timeout, &mut on_wait, shutdown).await {
+        match try_create(&mut walsender, &observer, &name, life, lock_timeout, &mut on_wait, shutdown).await {
             Ok(row) => return exported(walsender, &row),
             Err(SlotError::Replication(error)) if error.sqlstate() == Some(LOCK_NOT_AVAILABLE) => {
                 lock_timeout = lock_timeout.saturating_mul(2).min(LONGEST_LOCK_TIMEOUT);
@@ -298,6 +321,7 @@ async fn try_create(
     walsender: &mut ReplicationConnection,
     observer: &SqlSession,
     name: &SlotName,
+    life: SlotLife,
     lock_timeout: Duration,
     on_wait: &mut impl FnMut(&[OldTransaction]),
     shutdown: &Shutdown,
@@ -306,12 +330,7 @@ async fn try_create(
         return Err(SlotError::Stopped);
     }
     let pid = walsender.backend_pid();
-    let command = create_replication_slot(
-        name,
-        SnapshotAction::Export,
-        SlotLife::Permanent,
-        walsender.server_version(),
-    );
+    let command = create_replication_slot(name, SnapshotAction::Export, life, walsender.server_version());
     walsender.simple_query(&format!("SET lock_timeout = '{}ms'", lock_timeout.as_millis())).await?;
     let mut creation = pin!(walsender.simple_query(&command));
     loop {

@@ -46,7 +46,7 @@ pub(super) struct Applier {
     position: Lsn,
     batch: Batch,
     transaction: Option<OpenTransaction>,
-    publisher: StreamPublisher,
+    pub(super) publisher: StreamPublisher,
     metrics: Arc<Metrics>,
 }
 

@@ -261,6 +261,8 @@ impl Applier {
     }
 
     async fn unknown(&mut self, relation: Oid, name: &TableName) -> Result<Reason, StreamError> {
+        // It may be gone already: whoever watches the tables lets its changes pass then.
+        self.publisher.met_unknown(relation, name.clone());
         if target::read_table(&self.session, name).await?.is_some() {
             return Ok(Reason::unknown(None, name));
         }

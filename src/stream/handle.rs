@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::Lsn;
+use crate::model::{Lsn, Oid, TableName};
 use crate::target::{CommitReceipt, DurableLsn};
 
 /// Prefix of the transactional logical message by which a cutover proves that everything before it was applied.
@@ -36,6 +36,7 @@ struct Progress {
     durable: Option<DurableLsn>,
     /// The latest last. Anybody who may write to the source can emit messages of our prefix.
     markers: VecDeque<AppliedMarker>,
+    unknown: Option<(Oid, TableName)>,
     transactions: u64,
     rows: u64,
 }
@@ -88,6 +89,11 @@ impl StreamPublisher {
         });
     }
 
+    /// The stream waits at a change of this table, of which the records know nothing.
+    pub fn met_unknown(&self, relation: Oid, table: TableName) {
+        self.0.send_modify(|progress| progress.unknown = Some((relation, table)));
+    }
+
     /// A marker's transaction was applied.
     pub fn marker(&self, marker: AppliedMarker) {
         self.0.send_modify(|progress| {
@@ -124,6 +130,12 @@ impl StreamHandle {
     #[must_use]
     pub fn durable_lsn(&self) -> Option<DurableLsn> {
         self.0.borrow().durable
+    }
+
+    /// The last table that the stream waited for because the records knew nothing of it.
+    #[must_use]
+    pub fn unknown_table(&self) -> Option<(Oid, TableName)> {
+        self.0.borrow().unknown.clone()
     }
 
     /// Source transactions and row changes applied by this process.

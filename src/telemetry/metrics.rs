@@ -13,6 +13,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Re
 use super::process::ProcessCollector;
 use super::registrar::{MetricDescription, OptionalGauge, Registrar};
 use crate::cutover::State;
+use crate::join::{OutsideReason, TableStanding};
 use crate::migration::{Phase, Status, TableState};
 use crate::model::{Lsn, Side};
 
@@ -148,6 +149,14 @@ impl Metrics {
             let tables = status.tables.values().filter(|table| table.state == state).count();
             let tables = i64::try_from(tables).unwrap_or(i64::MAX);
             self.snapshot.tables.with_label_values(&[state.as_str()]).set(tables);
+        }
+        for reason in OutsideReason::ALL {
+            let is_it = |table: &&TableStanding| {
+                table.outside.as_ref().is_some_and(|outside| outside.reason == reason)
+            };
+            let tables = status.standings.iter().filter(is_it).count();
+            let tables = i64::try_from(tables).unwrap_or(i64::MAX);
+            self.snapshot.outside.with_label_values(&[reason.as_str()]).set(tables);
         }
         let cutover = status.cutover.as_ref();
         let current = cutover.map_or(NO_CUTOVER, |report| report.state);
@@ -312,6 +321,7 @@ struct SnapshotMetrics {
     rows_copied: IntCounter,
     bytes_copied: IntCounter,
     tables: IntGaugeVec,
+    outside: IntGaugeVec,
 }
 
 impl SnapshotMetrics {
@@ -329,6 +339,11 @@ impl SnapshotMetrics {
                 "pgsluice_snapshot_tables",
                 "Tables by the state of their initial copy.",
                 &["state"],
+            )?,
+            outside: registrar.labelled_gauge(
+                "pgsluice_tables_outside",
+                "Tables that are not, or not yet, in the migration with all of their changes, by reason.",
+                &["reason"],
             )?,
         })
     }

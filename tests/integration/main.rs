@@ -10,6 +10,7 @@ mod binary;
 mod connection;
 mod dashboards;
 mod demo;
+mod joining;
 mod live_workload;
 mod local_cluster;
 mod matrix;
@@ -31,6 +32,7 @@ mod whole_migration;
 
 version_pairs::version_pairs! {
     pair_14_15 { 14 => 15:
+        joining::a_table_that_is_written_to_joins_the_running_migration,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
@@ -43,6 +45,10 @@ version_pairs::version_pairs! {
         schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_14_17 { 14 => 17:
+        joining::a_table_that_is_written_to_joins_the_running_migration,
+        joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
+        joining::a_partition_that_was_away_is_copied_again,
+        joining::killed_at_12_random_moments_of_a_join_the_rows_are_identical,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -65,6 +71,7 @@ version_pairs::version_pairs! {
         schema_changes::rolled_back_and_anticipated_changes_are_not_waited_for,
     }
     pair_14_18 { 14 => 18:
+        joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
@@ -87,6 +94,9 @@ version_pairs::version_pairs! {
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
     }
     pair_17_18 { 17 => 18:
+        joining::a_table_that_is_written_to_joins_the_running_migration,
+        joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
+        joining::a_partition_that_was_away_is_copied_again,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,

@@ -3,9 +3,11 @@
 
 mod cutover;
 mod status;
+mod tables;
 
 pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
 pub use status::{
     FindingRecord, LagRecord, MigrationProblemRecord, PositionsRecord, StatusRecord, TableRecord,
     ThroughputRecord,
 };
+pub use tables::{AddTablesRecord, TableStandingRecord, TablesRecord};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::CutoverRecord;
+use super::{CutoverRecord, TableStandingRecord, TablesRecord};
 use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
 use crate::model::TableName;
 use crate::preflight::Finding;
@@ -25,6 +25,9 @@ pub struct StatusRecord {
     pub started_at: Timestamp,
     /// The initial copy, table by table, ordered by schema and name.
     pub tables: Vec<TableRecord>,
+    /// Tables that are not, or not yet, in the migration with all of their changes; empty until changes are streamed.
+    #[serde(default)]
+    pub tables_outside: Vec<TableStandingRecord>,
     /// Positions in the source's WAL.
     pub positions: PositionsRecord,
     /// How far the target is behind.
@@ -133,6 +136,7 @@ impl From<&Status> for StatusRecord {
             phase_since: status.phase_since,
             started_at: status.started_at,
             tables: status.tables.iter().map(|(name, table)| TableRecord::of(name, table)).collect(),
+            tables_outside: TablesRecord::from(status).outside(),
             positions: (&status.positions).into(),
             lag: status.lag.into(),
             throughput: status.throughput.into(),

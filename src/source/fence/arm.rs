@@ -156,6 +156,7 @@ pub(crate) async fn armed_tables(source: &Client) -> Result<Vec<FencedTable>, Fe
     let table = |row: &tokio_postgres::Row| FencedTable {
         oid: row.get(0),
         name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+        membership: String::new(),
         deny_trigger: Some(row.get::<_, i8>(3).cast_unsigned()),
     };
     Ok(rows.iter().map(table).collect())

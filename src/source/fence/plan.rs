@@ -17,6 +17,9 @@ pub struct FencedTable {
     pub oid: u32,
     /// Its name.
     pub name: TableName,
+    /// Fingerprint of its place in the publication and below its parents: it changes when the table is detached and
+    /// attached again, and then changes may be missing in the stream.
+    pub membership: String,
     /// `pg_trigger.tgenabled` of the deny trigger, `None` where there is none.
     pub deny_trigger: Option<u8>,
 }
@@ -45,17 +48,20 @@ pub struct FencePlan {
 }
 
 impl FencePlan {
-    /// Names that are in one of the two plans only (by name and oid).
+    /// Names that are in one of the two plans only (by name, oid and membership).
     pub(super) fn difference(&self, other: &Self) -> Vec<TableName> {
-        let identities = |plan: &Self| -> Vec<(u32, TableName)> {
-            let tables = plan.tables.iter().map(|table| (table.oid, table.name.clone()));
-            let sequences = plan.sequences.iter().map(|each| (each.oid, each.name.clone()));
-            tables.chain(sequences).chain(plan.unpublished.iter().cloned()).collect()
+        let identities = |plan: &Self| -> Vec<(u32, TableName, String)> {
+            let tables =
+                plan.tables.iter().map(|table| (table.oid, table.name.clone(), table.membership.clone()));
+            let sequences = plan.sequences.iter().map(|each| (each.oid, each.name.clone(), String::new()));
+            let unpublished = plan.unpublished.iter().map(|(oid, name)| (*oid, name.clone(), String::new()));
+            tables.chain(sequences).chain(unpublished).collect()
         };
         let (ours, theirs) = (identities(self), identities(other));
-        let only = |some: &[(u32, TableName)], others: &[(u32, TableName)]| -> Vec<TableName> {
-            some.iter().filter(|each| !others.contains(each)).map(|(_, name)| name.clone()).collect()
-        };
+        let only =
+            |some: &[(u32, TableName, String)], others: &[(u32, TableName, String)]| -> Vec<TableName> {
+                some.iter().filter(|each| !others.contains(each)).map(|(_, name, _)| name.clone()).collect()
+            };
         let mut differing = only(&ours, &theirs);
         differing.extend(only(&theirs, &ours));
         differing.sort();
@@ -104,7 +110,10 @@ WITH RECURSIVE published(oid) AS (
 pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, FenceError> {
     let tables_sql = format!(
         "{FENCED}
-         SELECT c.oid, n.nspname::text, c.relname::text, t.tgenabled
+         SELECT c.oid, n.nspname::text, c.relname::text, t.tgenabled,
+           concat((SELECT string_agg(r.xmin::text, ',') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+                   WHERE r.prrelid = c.oid AND p.pubname = $1), '/',
+                  (SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = c.oid))
          FROM fenced f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = '{DENY_TRIGGER}'
          WHERE c.relkind IN ('r', 'p')
@@ -147,6 +156,7 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
         .map(|row| FencedTable {
             oid: row.get(0),
             name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            membership: row.get(4),
             deny_trigger: row.get::<_, Option<i8>>(3).map(i8::cast_unsigned),
         })
         .collect();
@@ -173,6 +183,7 @@ mod tests {
         let table = |&(oid, name): &(u32, &str)| FencedTable {
             oid,
             name: TableName::new("public", name),
+            membership: "7/".into(),
             deny_trigger: Some(b'D'),
         };
         FencePlan { tables: tables.iter().map(table).collect(), ..FencePlan::default() }
@@ -183,5 +194,14 @@ mod tests {
         let (before, after) = (plan(&[(1, "a"), (2, "b")]), plan(&[(1, "a"), (3, "b"), (4, "c")]));
         assert_eq!(before.difference(&after), [TableName::new("public", "b"), TableName::new("public", "c")]);
         assert!(before.difference(&before).is_empty());
+    }
+
+    #[test]
+    fn a_partition_that_was_detached_and_attached_again_is_another_partition() {
+        let (before, mut after) = (plan(&[(1, "a"), (2, "b")]), plan(&[(1, "a"), (2, "b")]));
+        if let Some(table) = after.tables.last_mut() {
+            table.membership = "7/9".into();
+        }
+        assert_eq!(before.difference(&after), [TableName::new("public", "b")]);
     }
 }

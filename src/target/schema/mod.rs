@@ -7,12 +7,14 @@ mod existing;
 mod extensions;
 mod process;
 mod roles;
+mod tables;
 mod tools;
 
 use std::path::Path;
 
 pub use error::SchemaError;
 pub use existing::compare_existing;
+pub use tables::{copy_table_definitions, copy_table_indexes};
 pub use tools::{DumpTools, find_tools};
 
 use self::extensions::ExtensionChoice;

@@ -34,6 +34,10 @@ impl DumpTools {
         self.bin_dir.join("pg_dump")
     }
 
+    pub(super) fn pg_restore(&self) -> PathBuf {
+        self.bin_dir.join("pg_restore")
+    }
+
     pub(super) fn psql(&self) -> PathBuf {
         self.bin_dir.join("psql")
     }
