@@ -176,12 +176,17 @@ pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> 
 
 /// The user tables, partitioned ones as a whole, and their columns quoted and comma separated.
 ///
+/// A byte of type `"char"` beyond ASCII prints in one way up to version 14 and in another from 15 on, so its number counts.
+///
 /// Foreign, unlogged and temporary tables are left out: none of them is in the WAL.
 async fn tables(client: &Client) -> Result<Vec<(TableName, String)>, tokio_postgres::Error> {
     let rows = client
         .query(
             "SELECT n.nspname, c.relname,
-                    coalesce((SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attname COLLATE \"C\")
+                    coalesce((SELECT string_agg(quote_ident(a.attname) || CASE a.atttypid
+                                                    WHEN '\"char\"'::regtype THEN '::int4'
+                                                    WHEN '\"char\"[]'::regtype THEN '::int4[]' ELSE '' END,
+                                                ', ' ORDER BY a.attname COLLATE \"C\")
                                 FROM pg_attribute a
                                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '')
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

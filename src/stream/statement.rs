@@ -253,7 +253,7 @@ impl BoundTable {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
             }
-            if let Some(value) = bind_value(value) {
+            if let Some(value) = self.bind_value(index, value) {
                 written.push(index);
                 values.push(value);
             }
@@ -308,7 +308,24 @@ impl BoundTable {
     }
 
     fn needed(&self, index: u16, value: &TupleValue, purpose: &'static str) -> Result<BindValue, BindError> {
-        bind_value(value).ok_or_else(|| self.missing(index, purpose))
+        self.bind_value(index, value).ok_or_else(|| self.missing(index, purpose))
+    }
+
+    /// `None` for a value that was not sent.
+    fn bind_value(&self, index: u16, value: &TupleValue) -> Option<BindValue> {
+        match value {
+            TupleValue::Null => Some(BindValue::Null),
+            TupleValue::UnchangedToast => None,
+            TupleValue::Text(bytes) if self.is_byte(index, bytes) => Some(BindValue::Binary(bytes.clone())),
+            TupleValue::Text(bytes) => Some(BindValue::Text(bytes.clone())),
+            TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes.clone())),
+        }
+    }
+
+    /// Whether the text is a byte beyond ASCII of type `"char"`, as versions before 15 print it: no text in any encoding,
+    /// but already its own binary form.
+    fn is_byte(&self, index: u16, text: &[u8]) -> bool {
+        matches!(text, [0x80..=0xff]) && self.column(index).is_some_and(|column| column.base_type == "char")
     }
 
     fn missing(&self, index: u16, purpose: &'static str) -> BindError {
@@ -516,16 +533,6 @@ fn positioned(tuple: &Tuple) -> impl Iterator<Item = (u16, &TupleValue)> {
 const fn old_values(old: &OldTuple) -> &Tuple {
     match old {
         OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
-    }
-}
-
-/// `None` for a value that was not sent.
-fn bind_value(value: &TupleValue) -> Option<BindValue> {
-    match value {
-        TupleValue::Null => Some(BindValue::Null),
-        TupleValue::UnchangedToast => None,
-        TupleValue::Text(bytes) => Some(BindValue::Text(bytes.clone())),
-        TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes.clone())),
     }
 }
 

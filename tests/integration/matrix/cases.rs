@@ -1,5 +1,16 @@
 //! The matrix's data: types, each with values that are awkward for it. Code belongs elsewhere.
 
+/// Whether a type's binary form means the same on another cluster (trap 16): what is expected, and held against what happens.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum BinaryForm {
+    /// And so does that of its array.
+    WithArray,
+    /// But not that of its array, which names its elements' type by the number that it has on its cluster.
+    Alone,
+    /// It has none, or none that means the same or can be read again.
+    No,
+}
+
 /// A type and its values.
 pub(super) struct TypeCases {
     /// As SQL names it; with length or precision where that matters.
@@ -8,21 +19,29 @@ pub(super) struct TypeCases {
     pub(super) values: &'static [&'static str],
     /// The first major version of the source that knows type and values.
     pub(super) since: u32,
+    /// What is to be expected of its binary form.
+    pub(super) binary: BinaryForm,
     /// The extension that brings the type.
     pub(super) extension: Option<&'static str>,
 }
 
 const fn of(sql: &'static str, values: &'static [&'static str]) -> TypeCases {
-    TypeCases { sql, values, since: 0, extension: None }
+    TypeCases { sql, values, since: 0, binary: BinaryForm::WithArray, extension: None }
 }
 
 const fn since(major: u32, cases: TypeCases) -> TypeCases {
     TypeCases { since: major, ..cases }
 }
 
-const fn from(extension: &'static str, sql: &'static str, values: &'static [&'static str]) -> TypeCases {
-    TypeCases { extension: Some(extension), ..of(sql, values) }
+const fn binary(binary: BinaryForm, cases: TypeCases) -> TypeCases {
+    TypeCases { binary, ..cases }
 }
+
+const fn from(extension: &'static str, sql: &'static str, values: &'static [&'static str]) -> TypeCases {
+    TypeCases { extension: Some(extension), binary: No, ..of(sql, values) }
+}
+
+use BinaryForm::{Alone, No};
 
 /// Types that every PostgreSQL server has. The same type may stand here again: with a modifier, or for some versions.
 pub(super) const BUILT_IN: &[TypeCases] = &[
@@ -307,46 +326,58 @@ pub(super) const BUILT_IN: &[TypeCases] = &[
     of("xid8", &["'0'", "'3'", "'18446744073709551615'"]),
     of("cid", &["'0'", "'4294967295'"]),
     of("tid", &["'(0,0)'", "'(0,1)'", "'(4294967295,65535)'"]),
-    of("oidvector", &["''", "'0'", "'1 2 4294967295'"]),
-    of("int2vector", &["''", "'0'", "'1 -2 32767'"]),
+    binary(No, of("oidvector", &["''", "'0'", "'1 2 4294967295'"])),
+    binary(No, of("int2vector", &["''", "'0'", "'1 -2 32767'"])),
     of("pg_lsn", &["'0/0'", "'16/B374D848'", "'FFFFFFFF/FFFFFFFF'"]),
     of("txid_snapshot", &["'10:10:'", "'10:20:10,14,15'"]),
     of("pg_snapshot", &["'10:10:'", "'10:20:10,14,15'", "'1:9223372036854775807:'"]),
     of("refcursor", &["''", "'my \"cursor\"'"]),
-    of("aclitem", &["'postgres=arwdDxt/postgres'", "'=r*/postgres'", "'pg_monitor=X/postgres'"]),
-    since(17, of("aclitem", &["'postgres=m/postgres'"])),
-    of(
-        "regclass",
-        &["'pg_class'", r#"'"odd types"."Row Type"'"#, "0", "'pg_toast.pg_toast_1255'", "3999999999"],
+    binary(No, of("aclitem", &["'postgres=arwdDxt/postgres'", "'=r*/postgres'", "'pg_monitor=X/postgres'"])),
+    since(17, binary(No, of("aclitem", &["'postgres=m/postgres'"]))),
+    binary(
+        No,
+        of(
+            "regclass",
+            &["'pg_class'", r#"'"odd types"."Row Type"'"#, "0", "'pg_toast.pg_toast_1255'", "3999999999"],
+        ),
     ),
-    of("regproc", &["'pg_catalog.now'", r#"'"odd types"."Only One"'"#, "0"]),
-    of(
-        "regprocedure",
-        &["'pg_catalog.abs(numeric)'", r#"'"odd types"."Only One"(integer)'"#, "'now()'", "0"],
+    binary(No, of("regproc", &["'pg_catalog.now'", r#"'"odd types"."Only One"'"#, "0"])),
+    binary(
+        No,
+        of(
+            "regprocedure",
+            &["'pg_catalog.abs(numeric)'", r#"'"odd types"."Only One"(integer)'"#, "'now()'", "0"],
+        ),
     ),
-    of("regoper", &[r#"'"odd types".==='"#, "0"]),
-    of(
-        "regoperator",
-        &["'+(integer,integer)'", r#"'"odd types".===(integer,integer)'"#, "'-(none,integer)'", "0"],
+    binary(No, of("regoper", &[r#"'"odd types".==='"#, "0"])),
+    binary(
+        No,
+        of(
+            "regoperator",
+            &["'+(integer,integer)'", r#"'"odd types".===(integer,integer)'"#, "'-(none,integer)'", "0"],
+        ),
     ),
-    of(
-        "regtype",
-        &[
-            "'integer'",
-            "'timestamp with time zone'",
-            r#"'"odd types".mood[]'"#,
-            r#"'"odd types".pair'"#,
-            r#"'"char"'"#,
-            "0",
-            "'bpchar'",
-            r#"'"bit"'"#,
-        ],
+    binary(
+        No,
+        of(
+            "regtype",
+            &[
+                "'integer'",
+                "'timestamp with time zone'",
+                r#"'"odd types".mood[]'"#,
+                r#"'"odd types".pair'"#,
+                r#"'"char"'"#,
+                "0",
+                "'bpchar'",
+                r#"'"bit"'"#,
+            ],
+        ),
     ),
-    of("regrole", &["'postgres'", "'pg_monitor'", "0"]),
-    of("regnamespace", &["'pg_catalog'", r#"'"odd types"'"#, "0"]),
-    of("regconfig", &["'english'", "'simple'", r#"'"odd types"."Config"'"#]),
-    of("regdictionary", &["'simple'", r#"'"odd types"."Dict"'"#]),
-    of("regcollation", &[r#"'"C"'"#, r#"'"default"'"#, r#"'"odd types"."Coll"'"#, "0"]),
+    binary(No, of("regrole", &["'postgres'", "'pg_monitor'", "0"])),
+    binary(No, of("regnamespace", &["'pg_catalog'", r#"'"odd types"'"#, "0"])),
+    binary(No, of("regconfig", &["'english'", "'simple'", r#"'"odd types"."Config"'"#])),
+    binary(No, of("regdictionary", &["'simple'", r#"'"odd types"."Dict"'"#])),
+    binary(No, of("regcollation", &[r#"'"C"'"#, r#"'"default"'"#, r#"'"odd types"."Coll"'"#, "0"])),
     of(
         "tsvector",
         &[
@@ -358,16 +389,19 @@ pub(super) const BUILT_IN: &[TypeCases] = &[
             "array_to_tsvector(array['z', 'y', 'x'])",
         ],
     ),
-    of(
-        "tsquery",
-        &[
-            "''",
-            "'b & a'",
-            "'!a & (c | b) <-> ''d e'':*AB'",
-            "'a <3> b <0> c'",
-            "phraseto_tsquery('english', 'the fat cats')",
-            "'zz | ''q''''q'' & !!b'",
-        ],
+    binary(
+        No,
+        of(
+            "tsquery",
+            &[
+                "''",
+                "'b & a'",
+                "'!a & (c | b) <-> ''d e'':*AB'",
+                "'a <3> b <0> c'",
+                "phraseto_tsquery('english', 'the fat cats')",
+                "'zz | ''q''''q'' & !!b'",
+            ],
+        ),
     ),
     of(
         "int4range",
@@ -384,8 +418,8 @@ pub(super) const BUILT_IN: &[TypeCases] = &[
     of("datemultirange", &["'{}'", "'{[2000-01-01,2001-01-01),[infinity,infinity]}'"]),
     of("tsmultirange", &["'{}'", "'{[\"0044-03-15 00:00:00 BC\",2000-01-01 01:02:03.4),(infinity,)}'"]),
     of("tstzmultirange", &["'{}'", "'{[2000-01-01 00:00+00,2001-01-01 00:00+05:45)}'"]),
-    of("information_schema.sql_identifier", &["'a'", "''", "'with \"quote'"]),
-    of("information_schema.yes_or_no", &["'YES'", "'NO'"]),
+    binary(Alone, of("information_schema.sql_identifier", &["'a'", "''", "'with \"quote'"])),
+    binary(Alone, of("information_schema.yes_or_no", &["'YES'", "'NO'"])),
 ];
 
 /// Built-in types that are not in the matrix, each with the reason.
@@ -404,73 +438,115 @@ const REFUSES: &str =
 
 /// Types that `objects.sql` makes.
 pub(super) const OWN: &[TypeCases] = &[
-    of(
-        r#""odd types".mood"#,
-        &[
-            "'ok'",
-            "'with space'",
-            "'quote''s'",
-            "'double\"quote'",
-            "'comma,{brace}(paren)'",
-            r"'back\slash'",
-            "'NULL'",
-            "'null'",
-            "'ünï'",
-            "'-'",
-            "'added later'",
-            "'sixty-three bytes of label, which is as long as a label may be!'",
-        ],
+    binary(
+        Alone,
+        of(
+            r#""odd types".mood"#,
+            &[
+                "'ok'",
+                "'with space'",
+                "'quote''s'",
+                "'double\"quote'",
+                "'comma,{brace}(paren)'",
+                r"'back\slash'",
+                "'NULL'",
+                "'null'",
+                "'ünï'",
+                "'-'",
+                "'added later'",
+                "'sixty-three bytes of label, which is as long as a label may be!'",
+            ],
+        ),
     ),
-    of(r#""odd types".positive"#, &["1", "2147483647"]),
-    of(r#""odd types".nested"#, &["1", "999999"]),
-    of(r#""odd types".short_text"#, &["''", "'12345678'", "'a,b\"{}'"]),
-    of(r#""odd types".padded"#, &["''", "'a'", "'abcdef'"]),
-    of(r#""odd types".good_mood"#, &["'ok'", "'NULL'", "'quote''s'"]),
-    of(r#""odd types".int_list"#, &["'{}'", "'{1,NULL,3}'", "'[-1:0]={1,2}'", "'{{1},{NULL}}'"]),
-    of(r#""odd types".moods"#, &["'{}'", "ARRAY['null','NULL',NULL,'quote''s']::\"odd types\".mood[]"]),
-    of(r#""odd types".span"#, &["'[1,5)'", "'empty'", "'(,5)'"]),
-    of(
-        r#""odd types".real_number"#,
-        &["'NaN'", "'-0'", "0.1::float8 + 0.2", "'Infinity'::float8 - 'Infinity'::float8"],
+    binary(Alone, of(r#""odd types".positive"#, &["1", "2147483647"])),
+    binary(Alone, of(r#""odd types".nested"#, &["1", "999999"])),
+    binary(Alone, of(r#""odd types".short_text"#, &["''", "'12345678'", "'a,b\"{}'"])),
+    binary(Alone, of(r#""odd types".padded"#, &["''", "'a'", "'abcdef'"])),
+    binary(Alone, of(r#""odd types".good_mood"#, &["'ok'", "'NULL'", "'quote''s'"])),
+    binary(
+        Alone,
+        of(r#""odd types".int_list"#, &["'{}'", "'{1,NULL,3}'", "'[-1:0]={1,2}'", "'{{1},{NULL}}'"]),
     ),
-    of(
-        r#""odd types".pair"#,
-        &["(NULL, NULL)", "(1, '')", "(0, 'NULL')", r#"(-1, E'a\tb\\\n"(),''')"#, "(7, NULL)"],
+    binary(
+        No,
+        of(r#""odd types".moods"#, &["'{}'", "ARRAY['null','NULL',NULL,'quote''s']::\"odd types\".mood[]"]),
     ),
-    of(r#""odd types".full_pair"#, &["'(1,)'", "'(2,\"b,c\")'"]),
-    of(r#""odd types".pairs"#, &["'{}'", "ARRAY[(1, 'a'), NULL, (NULL, '\"')]::\"odd types\".pair[]"]),
-    of(r#""odd types".shrunk"#, &["(1, 1.50)", "(NULL, 'NaN')"]),
-    of(r#""odd types".nothing"#, &["'()'"]),
-    of(
-        r#""odd types"."Row Type""#,
-        &["(1, 'b', '-0')", "(NULL, '', 'NaN')", "(2, NULL, 'Infinity'::float8 - 'Infinity'::float8)"],
+    binary(Alone, of(r#""odd types".span"#, &["'[1,5)'", "'empty'", "'(,5)'"])),
+    binary(
+        Alone,
+        of(
+            r#""odd types".real_number"#,
+            &["'NaN'", "'-0'", "0.1::float8 + 0.2", "'Infinity'::float8 - 'Infinity'::float8"],
+        ),
     ),
-    of(
-        r#""odd types".float_range"#,
-        &[
-            "'empty'",
-            "'[-0,0.1)'",
-            "'(,NaN]'",
-            "'[0,0]'",
-            "'[-0,0]'",
-            "\"odd types\".float_range(1, 'Infinity'::float8 - 'Infinity'::float8, '[]')",
-        ],
+    binary(
+        No,
+        of(
+            r#""odd types".pair"#,
+            &["(NULL, NULL)", "(1, '')", "(0, 'NULL')", r#"(-1, E'a\tb\\\n"(),''')"#, "(7, NULL)"],
+        ),
     ),
-    of(r#""odd types".float_multirange"#, &["'{}'", "'{[-0,0.1),(Infinity,NaN]}'"]),
-    of(r#""odd types".text_range"#, &["'empty'", "'[\"\",\"a,b\")'", r#"'("\\","é)"]'"#, "'(,\"\"\"\"]'"]),
-    of(r#""odd types".text_multirange"#, &["'{}'", "'{[\"\",a),[\"b c\",)}'"]),
-    of(r#""odd types".mood_range"#, &["'[added later,\"with space\"]'", "'[null,)'", "'empty'"]),
-    of(r#""odd types".mood_multirange"#, &["'{[ok,ok],[NULL,\"null\"]}'", "'{}'"]),
-    of(r#""odd types".pair_range"#, &["\"odd types\".pair_range((1,'a'), (1,'b,\"'))", "'empty'"]),
-    of(r#""odd types".list_range"#, &["\"odd types\".list_range('{1,NULL}', '{2}')", "'(,{}]'"]),
-    of(
-        r#""odd types".nest"#,
-        &[
-            "ROW((1, 'a'), ARRAY[(2, 'b,\"'), NULL]::\"odd types\".pair[], 'quote''s', ARRAY['null', NULL, 'ok']::\"odd types\".mood[], 5, ARRAY[6, NULL], '(3,)', \
+    binary(No, of(r#""odd types".full_pair"#, &["'(1,)'", "'(2,\"b,c\")'"])),
+    binary(
+        No,
+        of(r#""odd types".pairs"#, &["'{}'", "ARRAY[(1, 'a'), NULL, (NULL, '\"')]::\"odd types\".pair[]"]),
+    ),
+    binary(No, of(r#""odd types".shrunk"#, &["(1, 1.50)", "(NULL, 'NaN')"])),
+    binary(No, of(r#""odd types".nothing"#, &["'()'"])),
+    binary(
+        No,
+        of(
+            r#""odd types"."Row Type""#,
+            &["(1, 'b', '-0')", "(NULL, '', 'NaN')", "(2, NULL, 'Infinity'::float8 - 'Infinity'::float8)"],
+        ),
+    ),
+    binary(
+        Alone,
+        of(
+            r#""odd types".float_range"#,
+            &[
+                "'empty'",
+                "'[-0,0.1)'",
+                "'(,NaN]'",
+                "'[0,0]'",
+                "'[-0,0]'",
+                "\"odd types\".float_range(1, 'Infinity'::float8 - 'Infinity'::float8, '[]')",
+            ],
+        ),
+    ),
+    binary(Alone, of(r#""odd types".float_multirange"#, &["'{}'", "'{[-0,0.1),(Infinity,NaN]}'"])),
+    binary(
+        Alone,
+        of(
+            r#""odd types".text_range"#,
+            &["'empty'", "'[\"\",\"a,b\")'", r#"'("\\","é)"]'"#, "'(,\"\"\"\"]'"],
+        ),
+    ),
+    binary(Alone, of(r#""odd types".text_multirange"#, &["'{}'", "'{[\"\",a),[\"b c\",)}'"])),
+    binary(
+        Alone,
+        of(r#""odd types".mood_range"#, &["'[added later,\"with space\"]'", "'[null,)'", "'empty'"]),
+    ),
+    binary(Alone, of(r#""odd types".mood_multirange"#, &["'{[ok,ok],[NULL,\"null\"]}'", "'{}'"])),
+    binary(
+        No,
+        of(r#""odd types".pair_range"#, &["\"odd types\".pair_range((1,'a'), (1,'b,\"'))", "'empty'"]),
+    ),
+    binary(
+        Alone,
+        of(r#""odd types".list_range"#, &["\"odd types\".list_range('{1,NULL}', '{2}')", "'(,{}]'"]),
+    ),
+    binary(
+        No,
+        of(
+            r#""odd types".nest"#,
+            &[
+                "ROW((1, 'a'), ARRAY[(2, 'b,\"'), NULL]::\"odd types\".pair[], 'quote''s', ARRAY['null', NULL, 'ok']::\"odd types\".mood[], 5, ARRAY[6, NULL], '(3,)', \
           '[-0,NaN]', '-0', ',', '<a b=\"c\"/>', 1.5)",
-            "ROW(NULL, '{}', NULL, '{}', NULL, '{}', NULL, 'empty', 'NaN', ' ', '', 'NaN')",
-            "ROW((NULL, NULL), NULL, 'NULL', NULL, 1, NULL, NULL, NULL, 'Infinity'::float8 - 'Infinity'::float8, '', NULL, 0)",
-        ],
+                "ROW(NULL, '{}', NULL, '{}', NULL, '{}', NULL, 'empty', 'NaN', ' ', '', 'NaN')",
+                "ROW((NULL, NULL), NULL, 'NULL', NULL, 1, NULL, NULL, NULL, 'Infinity'::float8 - 'Infinity'::float8, '', NULL, 0)",
+            ],
+        ),
     ),
 ];
 
@@ -496,6 +572,6 @@ pub(super) const OF_EXTENSIONS: &[TypeCases] = &[
     from("cube", "ext.cube", &["'(1,2,3)'", "'(1),(2)'", "'(0.1,-0),(NaN,Infinity)'", "'()'"]),
     from("seg", "ext.seg", &["'1.50'", "'~1 .. <2.0'", "'1.5(+-)0.5'", "'5 ..'", "'.. -0.0'"]),
     from("intarray", "ext.query_int", &["'1&(2|!3)'", "'7'"]),
-    from("lo", "ext.lo", &["'0'", "'4294967295'"]),
+    binary(Alone, from("lo", "ext.lo", &["'0'", "'4294967295'"])),
     from("earthdistance", "ext.earth", &["ext.ll_to_earth(52.5, 13.4)"]),
 ];

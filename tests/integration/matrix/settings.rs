@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use tokio_postgres::Client;
 
-use crate::harness::clusters::options;
+use crate::harness::clusters::{connect, options};
 use crate::harness::stage::{Pair, Stage};
 
 const SOURCE_SERVER: &[(&str, &str)] = &[
@@ -38,18 +38,18 @@ const TARGET_SERVER: &[(&str, &str)] = &[
 ];
 
 const SOURCE_DATABASE_AND_ROLE: &str = "
-    ALTER DATABASE app SET DateStyle = 'Postgres, DMY'; ALTER DATABASE app SET search_path = \"odd types\", whole_row, public;
-    ALTER DATABASE app SET standard_conforming_strings = off; ALTER DATABASE app SET client_encoding = 'LATIN1';
+    ALTER DATABASE {database} SET DateStyle = 'Postgres, DMY'; ALTER DATABASE {database} SET search_path = \"odd types\", whole_row, public;
+    ALTER DATABASE {database} SET standard_conforming_strings = off; ALTER DATABASE {database} SET client_encoding = 'LATIN1';
     ALTER ROLE postgres SET TimeZone = 'Asia/Kathmandu'; ALTER ROLE postgres SET row_security = on;
-    ALTER ROLE postgres IN DATABASE app SET IntervalStyle = 'postgres_verbose';
-    ALTER ROLE postgres IN DATABASE app SET extra_float_digits = -3";
+    ALTER ROLE postgres IN DATABASE {database} SET IntervalStyle = 'postgres_verbose';
+    ALTER ROLE postgres IN DATABASE {database} SET extra_float_digits = -3";
 
 const TARGET_DATABASE_AND_ROLE: &str = "
-    ALTER DATABASE app SET DateStyle = 'Postgres, YMD'; ALTER DATABASE app SET search_path = as_key, \"odd types\", pg_catalog;
-    ALTER DATABASE app SET bytea_output = 'escape'; ALTER DATABASE app SET xmloption = 'document';
-    ALTER DATABASE app SET client_encoding = 'WIN1252'; ALTER DATABASE app SET default_transaction_isolation = 'serializable';
+    ALTER DATABASE {database} SET DateStyle = 'Postgres, YMD'; ALTER DATABASE {database} SET search_path = as_key, \"odd types\", pg_catalog;
+    ALTER DATABASE {database} SET bytea_output = 'escape'; ALTER DATABASE {database} SET xmloption = 'document';
+    ALTER DATABASE {database} SET client_encoding = 'WIN1252'; ALTER DATABASE {database} SET default_transaction_isolation = 'serializable';
     ALTER ROLE postgres SET TimeZone = 'Africa/Monrovia'; ALTER ROLE postgres SET default_toast_compression = 'pglz';
-    ALTER ROLE postgres IN DATABASE app SET IntervalStyle = 'iso_8601'; ALTER ROLE postgres IN DATABASE app SET lock_timeout = '30s'";
+    ALTER ROLE postgres IN DATABASE {database} SET IntervalStyle = 'iso_8601'; ALTER ROLE postgres IN DATABASE {database} SET lock_timeout = '30s'";
 
 /// Locales in which money looks otherwise; a machine without any of them cannot show what it does to it.
 const OTHER_CURRENCIES: [&str; 4] = ["de_DE.utf8", "ja_JP.utf8", "fr_FR.utf8", "en_GB.utf8"];
@@ -64,17 +64,24 @@ pub(super) async fn odd_stage(pair: Pair) -> Stage {
         (stage.source_client().await, SOURCE_DATABASE_AND_ROLE),
         (stage.target_client().await, TARGET_DATABASE_AND_ROLE),
     ] {
-        client.batch_execute(settings).await.expect("settings");
-        set_another_currency(&client).await;
+        client.batch_execute("CREATE DATABASE portable").await.expect("database");
+        for database in ["app", "portable"] {
+            client.batch_execute(&settings.replace("{database}", database)).await.expect("settings");
+            set_another_currency(&client, database).await;
+        }
     }
     stage
 }
 
 static SAID: Once = Once::new();
 
-async fn set_another_currency(client: &Client) {
+async fn set_another_currency(client: &Client, database: &str) {
     for locale in OTHER_CURRENCIES {
-        if client.batch_execute(&format!("ALTER DATABASE app SET lc_monetary = '{locale}'")).await.is_ok() {
+        if client
+            .batch_execute(&format!("ALTER DATABASE {database} SET lc_monetary = '{locale}'"))
+            .await
+            .is_ok()
+        {
             return;
         }
     }
@@ -88,8 +95,8 @@ async fn set_another_currency(client: &Client) {
 }
 
 /// A session of the source that reads the values of the matrix as they are meant, and does not log them.
-pub(super) async fn plain_session(stage: &Stage) -> Client {
-    let client = stage.source_client().await;
+pub(super) async fn plain_session(url: &str) -> Client {
+    let client = connect(url).await;
     client
         .batch_execute(
             "SET log_statement = 'none'; SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;
