@@ -13,6 +13,7 @@ mod finding;
 mod foreign_keys;
 mod free_senders;
 mod free_slots;
+mod hash_partitions;
 mod large_objects;
 mod long_transactions;
 mod materialized_views;
@@ -94,6 +95,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(tables::judge(&context.tables));
     findings.extend(replica_identity::check(context).await?);
     findings.extend(unlogged_tables::judge(&context.tables));
+    findings.extend(hash_partitions::check(context).await?);
     findings.extend(large_objects::check(context).await?);
     findings.extend(materialized_views::check(context).await?);
     findings.extend(encoding::check(context).await?);

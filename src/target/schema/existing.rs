@@ -7,7 +7,7 @@ use super::SchemaError;
 use crate::connection::SqlSession;
 use crate::model::{STORED_TYPE, Side, StoredType, TableName};
 use crate::preflight::{Finding, Severity};
-use crate::source::{SourceColumn, SourceTable};
+use crate::source::{SourceColumn, SourceTable, TableKind};
 
 /// What a finding of [`compare_existing`] is called.
 const ID: &str = "target.schema";
@@ -78,6 +78,9 @@ async fn read_existing(
 
 fn compare(table: &SourceTable, existing: Option<&ExistingColumns>) -> Vec<Finding> {
     let Some(existing) = existing else {
+        if let TableKind::Partition { root } = &table.kind {
+            return vec![missing_partition(&table.name, root)];
+        }
         return vec![finding(
             &table.name,
             Severity::Blocker,
@@ -93,6 +96,23 @@ fn compare(table: &SourceTable, existing: Option<&ExistingColumns>) -> Vec<Findi
         (!is_filled).then(|| unfilled_column(&table.name, name))
     });
     of_source.chain(unfilled).collect()
+}
+
+/// Rows are copied, and changes come, by partition. Where the target has none of that name there is no telling which rows
+/// a TRUNCATE of the partition means.
+fn missing_partition(partition: &TableName, root: &TableName) -> Finding {
+    finding(
+        partition,
+        Severity::Blocker,
+        format!(
+            "The partition of {} does not exist on the target, and its rows and changes come under its own name.",
+            root.plain()
+        ),
+        format!(
+            "Give {root} on the target the source's partitions (pg_dump --schema-only), and partition it otherwise after the cutover; or leave {} out with source.tables.exclude.",
+            root.plain()
+        ),
+    )
 }
 
 fn compare_column(table: &TableName, column: &SourceColumn, existing: &ExistingColumns) -> Option<Finding> {
