@@ -54,9 +54,9 @@ deploy: ## The manifests of deploy/
 mutants: postgres ## Proves that the traps' tests can fail: breaks the program in many ways, one at a time (TRAPS="10 12" for some)
 	scripts/mutation-check.py $(TRAPS)
 
-.PHONY: bench-memory
-bench-memory: postgres ## Memory of the program through a transaction of five million rows
-	scripts/bench-memory.sh
+.PHONY: large
+large: postgres ## One transaction of five million rows, one of a gibibyte: rows, memory, seconds (many minutes)
+	scripts/large-transactions.sh
 
 .PHONY: bench-backlog
 bench-backlog: postgres ## Time for a backlog of 40,000 transactions, beside another build: BASELINE=path/to/pgsluice
