@@ -27,6 +27,7 @@ mod stream_faults;
 mod stream_traps;
 mod streaming_in_progress;
 mod sudden_death;
+mod transactions;
 mod traps_document;
 mod whole_migration;
 
@@ -74,6 +75,8 @@ version_pairs::version_pairs! {
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
+        transactions::every_kind_of_transaction_arrives,
+        transactions::a_large_transaction_arrives_and_needs_no_memory,
         snapshot::every_row_arrives_as_it_was_at_the_consistent_point,
         whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
         whole_migration::every_kind_of_row_and_change_arrives,
@@ -92,6 +95,8 @@ version_pairs::version_pairs! {
     pair_15_17 { 15 => 17:
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
+        transactions::every_kind_of_transaction_arrives,
+        transactions::a_large_transaction_arrives_and_needs_no_memory,
     }
     pair_17_18 { 17 => 18:
         joining::a_table_that_is_written_to_joins_the_running_migration,

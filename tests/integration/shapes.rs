@@ -11,17 +11,14 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgsluice::demo::compare::{ComparedSide, compare_rows, compare_sequences};
-use pgsluice::demo::replicator::Replicator;
 use tokio_postgres::Client;
 
 use crate::harness::clusters::options;
 use crate::harness::stage::{Pair, Stage, cut_over, text};
 
-/// Longest wait for the target to have what the source has.
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// What several shapes use.
 const EXTENSIONS: &str = "CREATE EXTENSION citext; CREATE EXTENSION btree_gist";
 
@@ -185,7 +182,7 @@ async fn migrate(stage: &Stage, shapes: &[Shape], configuration: &str, tally: &m
             }
         }
         tally.cases += did.len();
-        catch_up(stage, &mut replicator, &did).await;
+        stage.caught_up_after(&mut replicator, &did).await;
         compare(stage, &format!("change {} of each shape", round + 1), tally).await;
     }
     cut_over(&mut replicator).await;
@@ -214,35 +211,6 @@ async fn compare(stage: &Stage, after: &str, tally: &mut Tally) {
     assert!(comparison.rows_compared > 0, "nothing to compare");
     for (table, difference) in comparison.differing_tables {
         tally.differences.push(format!("{table} after {after}: {difference:?}"));
-    }
-}
-
-/// Waits until the target has everything, and fails at once when the program says that it needs a person.
-async fn catch_up(stage: &Stage, replicator: &mut Replicator, did: &[String]) {
-    let client = stage.source_client().await;
-    let end = text(&client, "SELECT pg_current_wal_lsn()::text").await;
-    let query = format!(
-        "SELECT coalesce(bool_and(confirmed_flush_lsn >= '{end}'), false)::text \
-         FROM pg_replication_slots WHERE database = 'app'"
-    );
-    let begun_at = Instant::now();
-    let mut looked_at = Instant::now();
-    while text(&client, &query).await != "true" {
-        assert!(
-            begun_at.elapsed() < CATCH_UP_MAX,
-            "still not there after {CATCH_UP_MAX:?}: {did:#?}\n{}",
-            replicator.log()
-        );
-        if looked_at.elapsed() > Duration::from_millis(500) {
-            looked_at = Instant::now();
-            assert!(replicator.ended().is_none(), "after {did:#?}\n{}", replicator.log());
-            let status = replicator.api().status().await.expect("status");
-            if let Some(problem) = status.problem.filter(|problem| problem.blocking == "waiting_for_operator")
-            {
-                panic!("{} {}\nafter {did:#?}", problem.message, problem.remedy);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -1,11 +1,11 @@
 //! Two servers, the program between them, and the questions that every test asks.
 
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgsluice::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord};
 use pgsluice::demo::cluster::{ClusterOptions, LocalCluster};
-use pgsluice::demo::compare::{ComparedSide, Comparison, compare_rows, compare_sequences};
+use pgsluice::demo::compare::{ComparedSide, Comparison, compare_rows, compare_selected, compare_sequences};
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -15,6 +15,8 @@ use super::wait::until;
 
 /// Longest way from nothing to streaming, on a busy machine.
 pub(crate) const COPY_WAIT: Duration = Duration::from_secs(120);
+/// Longest wait for the target to have what the source has.
+const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 const CUTOVER_WAIT: Duration = Duration::from_secs(60);
 
 /// Major versions of source and target.
@@ -103,10 +105,43 @@ impl Stage {
         until(&format!("confirmation of {end}"), || async { text(&client, &query).await == "true" }).await;
     }
 
+    /// As [`Self::caught_up`], and fails at once when the program ended or says that it needs a person. `did` is what the
+    /// source was asked to do.
+    pub(crate) async fn caught_up_after(&self, replicator: &mut Replicator, did: &[String]) {
+        let client = self.source_client().await;
+        let end = text(&client, "SELECT pg_current_wal_lsn()::text").await;
+        let query = format!(
+            "SELECT coalesce(bool_and(confirmed_flush_lsn >= '{end}'), false)::text \
+             FROM pg_replication_slots WHERE database = 'app'"
+        );
+        let begun_at = Instant::now();
+        let mut looked_at = begun_at;
+        while text(&client, &query).await != "true" {
+            let waited = begun_at.elapsed();
+            assert!(waited < CATCH_UP_MAX, "not there after {waited:?}: {did:#?}\n{}", replicator.log());
+            if looked_at.elapsed() > Duration::from_millis(500) {
+                looked_at = Instant::now();
+                assert!(replicator.ended().is_none(), "after {did:#?}\n{}", replicator.log());
+                let problem = replicator.api().status().await.expect("status").problem;
+                if let Some(problem) = problem.filter(|problem| problem.blocking == "waiting_for_operator") {
+                    panic!("{} {}\nafter {did:#?}", problem.message, problem.remedy);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Both sides as they are now.
     pub(crate) async fn compare(&self) -> Comparison {
         let (source, target) = (ComparedSide::now(self.source_url()), ComparedSide::now(self.target_url()));
         compare_rows(&source, &target).await.expect("comparison")
+    }
+
+    /// Both sides as they are now, without a table that is not migrated.
+    pub(crate) async fn compare_without(&self, table: &str) -> Comparison {
+        let (source, target) = (ComparedSide::now(self.source_url()), ComparedSide::now(self.target_url()));
+        let comparison = compare_selected(&source, &target, |name| name.name != table).await;
+        comparison.expect("comparison")
     }
 
     /// Fails unless both sides hold the same rows, and there are any.
