@@ -101,9 +101,10 @@ pub(crate) async fn every_kind_of_transaction_arrives(pair: Pair) {
 /// INV-12.
 pub(crate) async fn a_large_transaction_arrives_and_needs_no_memory(pair: Pair) {
     let mut scene = Scene::begin(pair).await;
-    large(&mut scene, "off").await;
-    scene.again("on").await;
-    large(&mut scene, "on").await;
+    // Each pair has one of them: they take their time.
+    let in_progress = if pair.source.is_multiple_of(2) { "off" } else { "on" };
+    scene.again(in_progress).await;
+    large(&mut scene, in_progress).await;
     scene.end("cases of large transactions");
 }
 
