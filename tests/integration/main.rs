@@ -16,6 +16,7 @@ mod local_cluster;
 mod matrix;
 mod preflight;
 mod publication;
+mod random_histories;
 mod replication_connection;
 mod row_comparison;
 mod schema_changes;

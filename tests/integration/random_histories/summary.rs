@@ -1,0 +1,88 @@
+//! What a run of many histories says in the end: how many there were and what was in them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use super::history::Kind;
+use super::run::{Outcome, Verdict};
+use super::session::Tally;
+
+#[derive(Debug)]
+pub(super) struct Summary {
+    first: u64,
+    wanted: u64,
+    begun: Instant,
+    run: u64,
+    restarts: u64,
+    faults: u64,
+    rows: u64,
+    differences: u64,
+    tally: Tally,
+    failures: Vec<String>,
+}
+
+impl Summary {
+    pub(super) fn new(first: u64, wanted: u64) -> Self {
+        Self {
+            first,
+            wanted,
+            begun: Instant::now(),
+            run: 0,
+            restarts: 0,
+            faults: 0,
+            rows: 0,
+            differences: 0,
+            tally: Tally::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, outcome: Outcome, failure: Option<String>) {
+        self.run += 1;
+        self.restarts += outcome.restarts;
+        self.faults += outcome.faults;
+        self.rows += outcome.rows;
+        self.differences += u64::from(matches!(outcome.verdict, Verdict::Failed(_)));
+        self.tally.add(outcome.tally);
+        self.failures.extend(failure);
+    }
+
+    pub(super) fn failures(&self) -> &[String] {
+        &self.failures
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: BTreeMap<Kind, (u64, u64)> = self.tally.by_kind.clone();
+        let kinds = kinds.iter().map(|(kind, (succeeded, all))| format!("{} {succeeded}/{all}", kind.word()));
+        writeln!(f, "soak: statements that succeeded, of all: {}", kinds.collect::<Vec<_>>().join(", "))?;
+        let refusals = self.tally.refusals.iter().map(|(code, count)| format!("{code} {count}"));
+        writeln!(f, "soak: refused by the source, by SQLSTATE: {}", refusals.collect::<Vec<_>>().join(", "))?;
+        if self.run < self.wanted {
+            writeln!(
+                f,
+                "soak: stopped after {} of {} histories: the time was over, or enough had failed",
+                self.run, self.wanted
+            )?;
+        }
+        let seconds = self.begun.elapsed().as_secs();
+        writeln!(
+            f,
+            "soak: {} histories, {} transactions ({} aborted), {} restarts, {} faults, {} rows compared, {} differences \
+             (seeds {}..{}, {} min {} s)",
+            self.run,
+            self.tally.committed,
+            self.tally.aborted,
+            self.restarts,
+            self.faults,
+            self.rows,
+            self.differences,
+            self.first,
+            self.first + self.wanted - 1,
+            seconds / 60,
+            seconds % 60
+        )
+    }
+}
