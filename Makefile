@@ -46,6 +46,15 @@ integration: postgres tools ## The program against real servers of PostgreSQL 14
 	mkdir -p target
 	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT)
 
+# How many random histories `make soak` runs, and how many minutes at most.
+SEEDS ?= 200
+SOAK_MINUTES_MAX ?= 30
+
+.PHONY: soak
+soak: postgres ## Random histories against real servers, both sides compared in the end: SEEDS=200
+	PGSLUICE_SOAK_SEEDS=$(SEEDS) PGSLUICE_SOAK_MINUTES_MAX=$(SOAK_MINUTES_MAX) cargo test --package pgsluice \
+		--test integration -- --exact random_histories::after_every_random_history_both_sides_hold_the_same_rows
+
 .PHONY: deploy
 deploy: ## The manifests of deploy/
 	scripts/check-deploy.sh

@@ -1,6 +1,7 @@
 //! Runs a history against real servers: the sessions on the source, the program between the servers, the faults. In the
 //! end the oracle compares both sides. Every wait is bounded.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -14,6 +15,8 @@ use super::history::{Fault, History, Step};
 use super::session::{Session, Tally};
 use crate::harness::clusters::{connect, installation, options, start_with};
 
+/// Another build of the program, for instance one that was broken to see whether that is found.
+const PROGRAM_VARIABLE: &str = "PGSLUICE_SOAK_PROGRAM";
 /// Longest way to where it streams, and from there to the end of what there is.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 /// As long as something is open on the source, the program may have to wait for it.
@@ -182,7 +185,8 @@ impl Run<'_> {
 
     fn start(&mut self) {
         let command = ReplicatorCommand {
-            binary: env!("CARGO_BIN_EXE_pgsluice").into(),
+            binary: std::env::var_os(PROGRAM_VARIABLE)
+                .map_or_else(|| env!("CARGO_BIN_EXE_pgsluice").into(), PathBuf::from),
             directory: self.directory.path().to_owned(),
             source_url: self.servers.source.url("app"),
             target_url: self.servers.target.url("app"),
