@@ -34,8 +34,8 @@ impl Table {
             60..68 => self.update_hot(random),
             68..78 => self.update_unique(random, tables),
             78..83 => self.move_partition(random).unwrap_or_else(|| self.update(random)),
-            83..93 => self.delete(random),
-            93..95 => self.delete_range(random),
+            83..94 => self.delete(random),
+            94..97 => self.delete_range(random),
             _ => self.truncate(random, tables),
         }
     }

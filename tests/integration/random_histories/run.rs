@@ -17,6 +17,8 @@ use crate::harness::clusters::{connect, installation, options, start_with};
 
 /// Another build of the program, for instance one that was broken to see whether that is found.
 const PROGRAM_VARIABLE: &str = "PGSLUICE_SOAK_PROGRAM";
+/// Exit codes of what another start can put right: a lost connection, a server that is not up.
+const START_AGAIN: [i32; 2] = [1, 2];
 /// Longest way to where it streams, and from there to the end of what there is.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 /// As long as something is open on the source, the program may have to wait for it.
@@ -46,8 +48,8 @@ pub(super) struct Failure {
 pub(super) enum FailureKind {
     /// Both sides do not hold the same rows.
     Differs,
-    /// The program ended by itself.
-    Ended,
+    /// The program ended by itself, with this exit code if not by a signal.
+    Ended(Option<i32>),
     /// It did not get there in time.
     TooLate,
 }
@@ -84,6 +86,7 @@ impl Servers {
             configuration: history.configuration.join("\n"),
             replicator: None,
             sessions: Vec::new(),
+            excuses: 0,
             outcome: Outcome {
                 verdict: Verdict::Same,
                 tally: Tally::default(),
@@ -133,6 +136,8 @@ struct Run<'a> {
     configuration: String,
     replicator: Option<Replicator>,
     sessions: Vec<Session>,
+    /// How often it may still end and ask to be started again.
+    excuses: u32,
     outcome: Outcome,
 }
 
@@ -198,6 +203,9 @@ impl Run<'_> {
 
     async fn fault(&mut self, fault: Fault) -> Result<(), Verdict> {
         self.outcome.faults += 1;
+        if matches!(fault, Fault::CutWalsender | Fault::CrashSource | Fault::CrashTarget) {
+            self.excuses += 1;
+        }
         match fault {
             Fault::Kill => self.restart(Signal::SIGKILL).await?,
             Fault::Terminate => self.restart(Signal::SIGTERM).await?,
@@ -223,14 +231,19 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Before it streams, the program may end with "start it again" when a connection is lost; whoever watches over it
+    /// does that. It is a failure without such a reason, too often, and with any other exit code.
     fn still_runs(&mut self) -> Result<(), Verdict> {
         let Some(replicator) = &mut self.replicator else { return Ok(()) };
-        match replicator.ended() {
-            None => Ok(()),
-            Some(status) => {
-                Err(failed(FailureKind::Ended, &format!("the program ended with {status}"), replicator))
-            }
+        let Some(status) = replicator.ended() else { return Ok(()) };
+        if status.code().is_some_and(|code| START_AGAIN.contains(&code)) && self.excuses > 0 {
+            self.excuses -= 1;
+            self.outcome.restarts += 1;
+            self.start();
+            return Ok(());
         }
+        let detail = format!("the program ended with {status}");
+        Err(failed(FailureKind::Ended(status.code()), &detail, replicator))
     }
 
     async fn await_streaming(&mut self, patience: Patience) -> Result<(), Verdict> {
