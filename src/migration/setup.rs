@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use crate::config::{Config, SchemaMode};
 use crate::connection::SqlSession;
-use crate::runtime::Shutdown;
+use crate::model::Disposition;
+use crate::runtime::{Backoff, Shutdown};
 use crate::snapshot::{self, SnapshotContext};
 use crate::source::SourceTable;
 use crate::source::published::{self, PublishedRelation};
@@ -25,6 +26,10 @@ use super::status::{Blocking, Phase, Problem, StatusBoard};
 
 /// How long closing the target may wait for locks; nobody but us uses it yet.
 const GATE_LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often a copy is begun in one run of the program, and how long it waits in between.
+const COPY_TRIES_MAX: u32 = 10;
+const COPY_BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const COPY_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 
 /// One walk through the phases.
 pub(super) struct Setup<'a> {
@@ -76,7 +81,31 @@ impl Setup<'_> {
         Ok(())
     }
 
+    /// Copies, and begins anew where another try can meet other circumstances: a table that was emptied or rewritten as
+    /// the copy began. When a connection of ours is lost, the next start begins anew instead.
     async fn copy_rows(&mut self) -> Result<(), MigrationError> {
+        let mut backoff = Backoff::new(COPY_BACKOFF_FIRST, COPY_BACKOFF_LONGEST);
+        for _ in 1..COPY_TRIES_MAX {
+            let error = match self.copy_once().await {
+                Err(MigrationError::Snapshot(error))
+                    if matches!(error.disposition(), Disposition::Retry)
+                        && !self.source.is_closed()
+                        && !self.target.is_closed() =>
+                {
+                    error
+                }
+                outcome => return outcome,
+            };
+            tracing::warn!(%error, "the copy is emptied and begun again");
+            tokio::select! {
+                () = self.shutdown.requested() => return Err(error.into()),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+        self.copy_once().await
+    }
+
+    async fn copy_once(&mut self) -> Result<(), MigrationError> {
         self.board.enter(Phase::Slot);
         let slot_name = &self.identity.slot;
         // A slot of an interrupted run has lost its snapshot, and rows it copied are of that snapshot.

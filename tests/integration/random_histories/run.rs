@@ -87,6 +87,7 @@ impl Servers {
             replicator: None,
             sessions: Vec::new(),
             excuses: 0,
+            log_bytes: 0,
             outcome: Outcome {
                 verdict: Verdict::Same,
                 tally: Tally::default(),
@@ -138,6 +139,8 @@ struct Run<'a> {
     sessions: Vec<Session>,
     /// How often it may still end and ask to be started again.
     excuses: u32,
+    /// Length of its log when it was started last.
+    log_bytes: usize,
     outcome: Outcome,
 }
 
@@ -198,6 +201,7 @@ impl Run<'_> {
             postgres_bin_dir: installation(self.servers.target_major).bindir,
             more_configuration: self.configuration.clone(),
         };
+        self.log_bytes = std::fs::metadata(command.log_path()).map_or(0, |log| log.len() as usize);
         self.replicator = Some(command.start().expect("the program"));
     }
 
@@ -231,12 +235,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Before it streams, the program may end with "start it again" when a connection is lost; whoever watches over it
-    /// does that. It is a failure without such a reason, too often, and with any other exit code.
+    /// Before it streams, the program may end with "start it again" when a server or a connection was taken from it;
+    /// whoever watches over it does that. Once it streams it has to go on by itself.
     fn still_runs(&mut self) -> Result<(), Verdict> {
         let Some(replicator) = &mut self.replicator else { return Ok(()) };
         let Some(status) = replicator.ended() else { return Ok(()) };
-        if status.code().is_some_and(|code| START_AGAIN.contains(&code)) && self.excuses > 0 {
+        if status.code().is_some_and(|code| START_AGAIN.contains(&code))
+            && self.excuses > 0
+            && !self.has_streamed()
+        {
             self.excuses -= 1;
             self.outcome.restarts += 1;
             self.start();
@@ -244,6 +251,12 @@ impl Run<'_> {
         }
         let detail = format!("the program ended with {status}");
         Err(failed(FailureKind::Ended(status.code()), &detail, replicator))
+    }
+
+    /// Whether it has streamed since it was started last.
+    fn has_streamed(&self) -> bool {
+        let log = self.replicator.as_ref().map_or(String::new(), Replicator::log);
+        log.get(self.log_bytes..).is_some_and(|log| log.contains("\"message\":\"streaming\""))
     }
 
     async fn await_streaming(&mut self, patience: Patience) -> Result<(), Verdict> {
