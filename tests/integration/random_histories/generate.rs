@@ -6,6 +6,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::changes::Style;
 use super::history::{Fault, History, HistoryTable, Kind, Statement, Step};
 use super::tables::{Palette, Table, pick};
 
@@ -20,6 +21,7 @@ pub(super) fn generate(seed: u64) -> History {
     let (source, target) = PAIRS[(seed % PAIRS.len() as u64) as usize];
     let palette = Palette { portable: random.random_bool(0.3) };
     let in_progress = random.random_bool(0.4);
+    let style = Style { bulk: in_progress, truncate: random.random_bool(0.5) };
     let (mut tables, definitions) = tables(&mut random, &palette);
     let mut history_tables = Vec::new();
     for (index, definition) in definitions.into_iter().enumerate() {
@@ -29,7 +31,7 @@ pub(super) fn generate(seed: u64) -> History {
         history_tables.push(HistoryTable { name: table.name.clone(), definition, rows });
     }
     let sessions = random.random_range(2..=6);
-    let mut writer = Writer { random: &mut random, tables, transaction: 0, prepared: 0, in_progress };
+    let mut writer = Writer { random: &mut random, tables, transaction: 0, prepared: 0, style };
     let sessions: Vec<Vec<Statement>> = (0..sessions).map(|session| writer.session(session)).collect();
     let steps = interleave(&mut random, sessions);
     History {
@@ -97,12 +99,12 @@ struct Writer<'a> {
     tables: Vec<Table>,
     transaction: u32,
     prepared: u32,
-    in_progress: bool,
+    style: Style,
 }
 
 impl Writer<'_> {
     fn session(&mut self, session: usize) -> Vec<Statement> {
-        (0..self.random.random_range(3..9)).flat_map(|_| self.transaction(session)).collect()
+        (0..self.random.random_range(5..14)).flat_map(|_| self.transaction(session)).collect()
     }
 
     fn transaction(&mut self, session: usize) -> Vec<Statement> {
@@ -199,7 +201,7 @@ impl Writer<'_> {
     fn change(&mut self) -> super::changes::Change {
         let others = self.tables.clone();
         let index = self.random.random_range(0..self.tables.len());
-        self.tables[index].change(self.random, &others, self.in_progress)
+        self.tables[index].change(self.random, &others, self.style)
     }
 
     /// A statement that cannot succeed, after it has begun to write.

@@ -69,6 +69,7 @@ async fn kept_histories_end_with_the_same_rows_on_both_sides() {
         let outcome = servers_for(&mut servers, &history).await.run(&history).await;
         assert_eq!(outcome.verdict, Verdict::Same, "{}", path.display());
         assert!(outcome.tally.committed > 0, "{}", path.display());
+        assert_eq!(outcome.tally.wrong, Vec::<String>::new(), "{}", path.display());
     }
 }
 

@@ -238,8 +238,7 @@ impl Run<'_> {
     /// Before it streams, the program may end with "start it again" when a server or a connection was taken from it;
     /// whoever watches over it does that. Once it streams it has to go on by itself.
     fn still_runs(&mut self) -> Result<(), Verdict> {
-        let Some(replicator) = &mut self.replicator else { return Ok(()) };
-        let Some(status) = replicator.ended() else { return Ok(()) };
+        let Some(status) = self.replicator.as_mut().and_then(Replicator::ended) else { return Ok(()) };
         if status.code().is_some_and(|code| START_AGAIN.contains(&code))
             && self.excuses > 0
             && !self.has_streamed()
@@ -250,7 +249,10 @@ impl Run<'_> {
             return Ok(());
         }
         let detail = format!("the program ended with {status}");
-        Err(failed(FailureKind::Ended(status.code()), &detail, replicator))
+        match &self.replicator {
+            Some(replicator) => Err(failed(FailureKind::Ended(status.code()), &detail, replicator)),
+            None => Ok(()),
+        }
     }
 
     /// Whether it has streamed since it was started last.
