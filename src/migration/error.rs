@@ -117,8 +117,11 @@ impl MigrationError {
         match self {
             Self::Blocked(_) => Exit::Blocker,
             Self::Connect(_) | Self::OtherMigration { .. } => Exit::Usage,
-            Self::Halted { .. } | Self::RecordVanished | Self::Lock(_) => Exit::Decision,
+            Self::Halted { .. } | Self::RecordVanished | Self::Lock(LockError::Taken { .. }) => {
+                Exit::Decision
+            }
             Self::Sql { .. }
+            | Self::Lock(LockError::Sql(_))
             | Self::Preflight(_)
             | Self::Record(_)
             | Self::Catalog(_)

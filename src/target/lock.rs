@@ -46,7 +46,7 @@ impl LockError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Sql(_) => {
-                "Check that the target is up and reachable; pgsluice tries again by itself.".into()
+                "Check that the target is up and reachable. pgsluice goes on by itself, or with its next start.".into()
             }
             Self::Taken { pid, .. } => format!(
                 "Stop the other pgsluice first: only one may run for a target. If none is running, its connection was cut \
