@@ -8,7 +8,7 @@ use pgsluice::control::dto::{CutoverModeRecord, CutoverRequestRecord};
 use pgsluice::demo::replicator::Replicator;
 use tokio_postgres::Client;
 
-use crate::harness::stage::{COPY_WAIT, Pair, Stage, text};
+use crate::harness::stage::{COPY_WAIT, Pair, Stage, cut_over, text};
 use crate::harness::two_tables::{confirmed, kill};
 use crate::harness::wait::until;
 
@@ -481,6 +481,24 @@ pub(crate) async fn rolled_back_and_anticipated_changes_are_not_waited_for(pair:
     scene.goes_on().await;
     let log = scene.replicator.log();
     assert!(!log.contains("waits for an operator"), "{log}");
+
+    // Nothing is written after this one, so the stream never comes to it.
+    scene.run("ALTER TABLE early ADD COLUMN unseen int DEFAULT 4").await;
+    let request = || CutoverRequestRecord { mode: CutoverModeRecord::Cutover, max_pause_ms: Some(5_000) };
+    let refused = scene
+        .replicator
+        .api()
+        .start_cutover(request(), "unseen")
+        .await
+        .expect_err("the target lacks a column");
+    assert!(refused.to_string().contains("column \"unseen\" does not exist on the target"), "{refused}");
+    scene
+        .target
+        .batch_execute("ALTER TABLE early ADD COLUMN unseen int DEFAULT 4")
+        .await
+        .expect("the operator's part");
+    scene.goes_on().await;
+    cut_over(&mut scene.replicator).await;
 }
 
 /// What is recorded of the tables that were copied.
