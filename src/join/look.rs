@@ -72,12 +72,7 @@ pub async fn look(source: &SqlSession, target: &SqlSession, publication: &str) -
         tables: read_tables(source, publication).await?,
         ..View::default()
     };
-    let known = target
-        .query_one("SELECT to_regclass('pgsluice.relation') IS NOT NULL", &[])
-        .await
-        .map_err(JoinError::target)?;
-    if known.get(0) {
-        let records = relations::read(target).await?;
+    if let Some(records) = relations::read_if_any(target).await? {
         view.dropped =
             read_dropped(source, records.keys().filter(|oid| !view.tables.contains_key(oid))).await?;
         view.records = Some(records);

@@ -21,6 +21,9 @@ pub struct TableDefinition {
     pub constraints: BTreeMap<String, String>,
     /// Constraints of the domains its columns are of, by domain (quoted) and name.
     pub domain_constraints: BTreeMap<(String, String), String>,
+    /// Whether its rows may have been written anew since it was made (`relfilenode` is another than at first): by ALTER TABLE,
+    /// and by VACUUM FULL, CLUSTER or TRUNCATE.
+    pub is_rewritten: bool,
     /// Labels of the enums its columns are made of, in their order, by the type's quoted name.
     pub enums: BTreeMap<String, Vec<String>>,
 }
@@ -82,7 +85,8 @@ SELECT a.attname::text, a.attnum, a.atttypmod, format_type(a.atttypid, a.atttypm
  ORDER BY a.attnum";
 
 const PARTITION: &str = "
-SELECT n.nspname::text, p.relname::text, pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid)
+SELECT n.nspname::text, p.relname::text, pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid),
+       c.relfilenode <> c.oid
   FROM pg_class c
   LEFT JOIN pg_inherits i ON i.inhrelid = c.oid AND c.relispartition
   LEFT JOIN pg_class p ON p.oid = i.inhparent
@@ -131,6 +135,7 @@ pub async fn read(
         columns: session.query(COLUMNS, &[&table]).await?.iter().map(decode_column).collect(),
         partition_of: parent.zip(bound).map(|((schema, name), bound)| (TableName::new(schema, name), bound)),
         partition_key: place.get(3),
+        is_rewritten: place.get(4),
         constraints: pairs(session.query(CONSTRAINTS, &[&table]).await?),
         domain_constraints: domains.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect(),
         enums: enums.iter().map(|row| (row.get(0), row.get(1))).collect(),

@@ -229,6 +229,11 @@ impl Applier {
         Ok(CommitReceipt::of_commit(lsn, target_lsn))
     }
 
+    /// Whether a target transaction is open.
+    pub(super) const fn has_open_batch(&self) -> bool {
+        self.batch.begun_at.is_some()
+    }
+
     /// Whether there is something to commit before the transaction that waits. None of its own changes is in the batch.
     #[must_use]
     pub(super) fn has_work_before_the_wait(&self) -> bool {

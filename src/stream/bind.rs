@@ -15,6 +15,7 @@ use crate::target::{self, TargetTable};
 use super::apply::Applier;
 use super::assemble::TransactionStart;
 use super::error::StreamError;
+use super::existing_rows::column_in_doubt;
 use super::hold::{Cause, HoldBefore, REFUSED_INTERVAL, Reason};
 use super::remedy::{Told, explain_refusal};
 use super::shape::{Announced, Change, Demand, Matched, announced, compare};
@@ -208,7 +209,12 @@ impl Applier {
             now.learn_numbers(definition.streamed());
         }
         match (compare(&now, &record, found.as_ref(), demand), found) {
-            (Ok(matched), Some(target)) => Ok(Resolved::Table(Box::new(Found { target, matched, record }))),
+            (Ok(matched), Some(target)) => {
+                if self.needs_new_copy(&record, &target, &matched).await? {
+                    return Ok(Resolved::Waits(Reason::copying(&name)));
+                }
+                Ok(Resolved::Table(Box::new(Found { target, matched, record })))
+            }
             (Ok(_), None) => {
                 Ok(Resolved::Waits(self.tell(&now, None, relation.id, &[Change::NoTable]).await?))
             }
@@ -216,6 +222,29 @@ impl Applier {
                 Ok(Resolved::Waits(self.tell(&now, found.as_ref(), relation.id, &changes).await?))
             }
         }
+    }
+
+    /// Whether a shape cannot be accepted without copying the table again, because existing rows may hold other values on
+    /// the source now. Recorded outside of any batch: the caller commits what is open, and asks again.
+    async fn needs_new_copy(
+        &mut self,
+        record: &RelationRecord,
+        target: &TargetTable,
+        matched: &Matched,
+    ) -> Result<bool, StreamError> {
+        if matched.accepted == record.columns {
+            return Ok(false);
+        }
+        let Some(source) = self.source.definition(record.source_oid).await else { return Ok(false) };
+        let Some(on_target) = definition::read(&self.session, target.oid).await? else { return Ok(false) };
+        let Some(column) = column_in_doubt(&matched.accepted, record, &source, &on_target) else {
+            return Ok(false);
+        };
+        if !self.has_open_batch() {
+            tracing::warn!(table = %record.name, column, "a schema change gave existing rows values that are not in the stream: the table is copied again");
+            self.session.batch_execute(&relations::copy_again_sql(record.source_oid)).await?;
+        }
+        Ok(true)
     }
 
     /// Records a shape in the batch that applies it, unless it is recorded like that.

@@ -7,6 +7,7 @@ mod assemble;
 mod bind;
 mod engine;
 mod error;
+mod existing_rows;
 mod handle;
 mod hold;
 mod intake;

@@ -249,9 +249,8 @@ impl Told<'_> {
     fn copy_again(&self, name: &str, sql: &mut String) -> std::fmt::Result {
         writeln!(
             sql,
-            "-- Rows that were there when {name} was added may have got values on the source that are not in the stream. If so, \
-             the table has to be copied again: pgsluice tables add {}",
-            self.source.plain()
+            "-- Rows that were there when {name} was added may have got values on the source that are not in the stream: if so, \
+             the table is copied again by itself."
         )
     }
 

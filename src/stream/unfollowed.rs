@@ -41,7 +41,7 @@ pub async fn unfollowed_change(
     target: &SqlSession,
     publication: &str,
 ) -> Result<Option<ShapeDifference>, UnfollowedError> {
-    let records = relations::read(target).await?;
+    let Some(records) = relations::read_if_any(target).await? else { return Ok(None) };
     for relation in published::read(source, publication).await? {
         let Some(record) = records.get(&relation.oid) else { continue };
         if let Some(difference) = compare_one(source, target, relation, record).await? {

@@ -80,6 +80,15 @@ pub async fn read(target: &SqlSession) -> Result<BTreeMap<Oid, RelationRecord>, 
     rows.iter().map(|row| decode(row).map(|record| (record.source_oid, record))).collect()
 }
 
+/// Reads all of them; `None` where nothing keeps such records.
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn read_if_any(target: &SqlSession) -> Result<Option<BTreeMap<Oid, RelationRecord>>, RecordError> {
+    let there = target.query_one("SELECT to_regclass('pgsluice.relation') IS NOT NULL", &[]).await?;
+    if there.get(0) { read(target).await.map(Some) } else { Ok(None) }
+}
+
 /// Reads one; `None` for a relation that has not joined.
 ///
 /// # Errors
@@ -116,6 +125,15 @@ pub fn upsert_sql(record: &RelationRecord) -> String {
 #[must_use]
 pub fn joined_sql(source_oid: Oid) -> String {
     format!("UPDATE pgsluice.relation SET state = 'joined' WHERE source_oid = {}", source_oid.0)
+}
+
+/// SQL that says that a table's rows have to be copied again: its changes wait until they are.
+#[must_use]
+pub fn copy_again_sql(source_oid: Oid) -> String {
+    format!(
+        "UPDATE pgsluice.relation SET state = 'copying', join_lsn = NULL WHERE source_oid = {}",
+        source_oid.0
+    )
 }
 
 /// SQL that forgets a table: it has to join again, or is gone from the source.
