@@ -16,7 +16,7 @@ use crate::target::relations::{self, JoinState, RelationRecord};
 /// [`JoinError`]; nothing is recorded then.
 pub async fn demote(target: &SqlSession, assessment: &Assessment) -> Result<(), JoinError> {
     lock::become_replicator(target).await?;
-    let again: Vec<u32> = assessment.attached_again.iter().map(|oid| oid.0).collect();
+    let again: Vec<u32> = assessment.to_copy_again.iter().map(|oid| oid.0).collect();
     let demoted = target
         .execute(
             "UPDATE pgsluice.relation SET state = 'copying', join_lsn = NULL WHERE source_oid = ANY ($1)",

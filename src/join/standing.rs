@@ -55,6 +55,8 @@ pub enum OutsideReason {
     Detached,
     /// Detached and attached again, or taken out and put back: changes in between are missing.
     AttachedAgain,
+    /// A column was dropped and added again in the same place: to the stream the table looks as before.
+    ColumnMadeAnew,
     /// Attached on the source, and not on the target.
     NotAttached,
     /// The source has dropped it; the target still has it.
@@ -63,13 +65,14 @@ pub enum OutsideReason {
 
 impl OutsideReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotPublished,
         Self::NewPartition,
         Self::Joining,
         Self::ForeignKeysDue,
         Self::Detached,
         Self::AttachedAgain,
+        Self::ColumnMadeAnew,
         Self::NotAttached,
         Self::Dropped,
     ];
@@ -84,6 +87,7 @@ impl OutsideReason {
             Self::ForeignKeysDue => "foreign_keys_due",
             Self::Detached => "detached",
             Self::AttachedAgain => "attached_again",
+            Self::ColumnMadeAnew => "column_made_anew",
             Self::NotAttached => "not_attached",
             Self::Dropped => "dropped",
         }
@@ -143,8 +147,9 @@ pub struct Assessment {
     pub standings: Vec<TableStanding>,
     /// What can join now.
     pub joinable: Vec<Joinable>,
-    /// Joined tables whose changes are incomplete: they have to be copied again.
-    pub attached_again: Vec<Oid>,
+    /// Joined tables that missed something, by being out of the stream for a while or by a column made anew: they have to be
+    /// copied again.
+    pub to_copy_again: Vec<Oid>,
     /// Recorded tables that are gone from the source, or left before they had joined; with what their record becomes.
     pub(super) gone: Vec<(Oid, TableName, &'static str)>,
     /// Foreign keys to build, and the position the stream must have reached.
@@ -170,7 +175,7 @@ impl Assessment {
     /// Whether records that the running stream goes by have to change: it must stand still while they do.
     #[must_use]
     pub fn needs_stream_to_stop(&self) -> bool {
-        !self.attached_again.is_empty() || self.gone.iter().any(|(_, name, _)| self.live_names.contains(name))
+        !self.to_copy_again.is_empty() || self.gone.iter().any(|(_, name, _)| self.live_names.contains(name))
     }
 }
 
@@ -216,11 +221,22 @@ impl Judge<'_> {
         match record {
             Some(record) if record.state == JoinState::Copying => self.joining(record, Origin::Published),
             Some(record) if record.membership != relation.membership => {
-                self.assessment.attached_again.push(relation.oid);
+                self.assessment.to_copy_again.push(relation.oid);
                 self.outside(name, Standing::Outside, Outside {
                     reason: OutsideReason::AttachedAgain,
                     explanation: "It was detached and attached again, or taken out of the publication and put back: changes \
                          in between are not in the stream."
+                        .into(),
+                    remedy: "Nothing: it is emptied on the target and copied again by itself.".into(),
+                    blocks_cutover: true,
+                });
+            }
+            Some(record) if has_column_made_anew(record, relation) => {
+                self.assessment.to_copy_again.push(relation.oid);
+                self.outside(name, Standing::Outside, Outside {
+                    reason: OutsideReason::ColumnMadeAnew,
+                    explanation: "A column was dropped and added again in the same place: what its rows got by that is not in the \
+                         stream."
                         .into(),
                     remedy: "Nothing: it is emptied on the target and copied again by itself.".into(),
                     blocks_cutover: true,
@@ -421,6 +437,14 @@ fn foreign_keys_due() -> Outside {
     }
 }
 
+/// Whether a table looks as it was accepted last, and is not: the stream announces it in the same words as before.
+fn has_column_made_anew(record: &RelationRecord, relation: &PublishedRelation) -> bool {
+    let pairs = || record.columns.iter().zip(&relation.columns);
+    record.columns.len() == relation.columns.len()
+        && pairs().all(|(was, now)| was.looks_like(now))
+        && pairs().any(|(was, now)| was.number.is_some() && was.number != now.number)
+}
+
 fn joining() -> Outside {
     Outside {
         reason: OutsideReason::Joining,
@@ -477,6 +501,7 @@ fn argument(table: &TableName) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RecordedColumn;
 
     fn name(name: &str) -> TableName {
         TableName::new("public", name)
@@ -530,6 +555,35 @@ mod tests {
     fn reason(assessment: &Assessment, table: &str) -> Option<OutsideReason> {
         let standing = assessment.standings.iter().find(|standing| standing.table == name(table))?;
         standing.outside.as_ref().map(|outside| outside.reason)
+    }
+
+    #[test]
+    fn a_column_dropped_and_added_in_the_same_place_has_the_table_copied_again() {
+        let columns = |number| {
+            vec![RecordedColumn {
+                name: "v".into(),
+                type_name: "text".into(),
+                modifier: -1,
+                number: Some(number),
+                target_number: Some(2),
+            }]
+        };
+        let (oid, mut known) = record(1, "t", JoinState::Joined, "7");
+        known.columns = columns(2);
+        for (number, expected) in [(2, None), (3, Some(OutsideReason::ColumnMadeAnew))] {
+            let mut seen = published(1, "t", "7", None);
+            seen.columns = columns(number);
+            let view = View {
+                published: vec![seen],
+                tables: [(Oid(1), table("t", true))].into(),
+                records: Some([(oid, known.clone())].into()),
+                on_target: [on_target(1, "t", None)].into(),
+                ..View::default()
+            };
+            let assessment = judged(&view);
+            assert_eq!(reason(&assessment, "t"), expected);
+            assert_eq!(assessment.needs_stream_to_stop(), expected.is_some());
+        }
     }
 
     #[test]

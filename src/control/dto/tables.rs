@@ -30,7 +30,7 @@ pub struct TableStandingRecord {
     /// Rows expected, from the source's statistics; null where no copy was begun by this process.
     pub rows_estimated: Option<u64>,
     /// Null for a table that is joined and done; otherwise `not_published`, `new_partition`, `joining`,
-    /// `foreign_keys_due`, `detached`, `attached_again`, `not_attached` or `dropped`.
+    /// `foreign_keys_due`, `detached`, `attached_again`, `column_made_anew`, `not_attached` or `dropped`.
     #[schema(example = "not_published")]
     pub reason: Option<String>,
     /// What that means, or what a join waits for.
