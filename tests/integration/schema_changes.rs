@@ -482,6 +482,24 @@ pub(crate) async fn existing_rows_that_a_change_left_different_are_copied_again(
         .run("ALTER TABLE child DROP t; ALTER TABLE child ADD t int; UPDATE child SET t = 7 WHERE id = 1")
         .await;
     until("the same rows", || async { scene.stage.compare().await.rows_are_identical() }).await;
+    let joined = scene
+        .replicator
+        .wait_for_status("nothing outside", COPY_WAIT, |status| status.tables_outside.is_empty());
+    if let Err(error) = joined.await {
+        panic!("{error}");
+    }
+    // The end of the join that has brought it back is seen a moment later.
+    until("a cutover that is not refused", || async {
+        let request = CutoverRequestRecord { mode: CutoverModeRecord::Rehearsal, max_pause_ms: Some(5_000) };
+        scene.replicator.api().start_cutover(request, "rehearsal").await.is_ok()
+    })
+    .await;
+    let rehearsed = scene.replicator.wait_for_status("the rehearsal's end", COPY_WAIT, |status| {
+        status.cutover.as_ref().is_some_and(|seen| seen.outcome != "running")
+    });
+    if let Err(error) = rehearsed.await {
+        panic!("{error}");
+    }
     cut_over(&mut scene.replicator).await;
     scene.stage.assert_same_rows().await;
 }
