@@ -169,8 +169,12 @@ impl Join<'_> {
     ) -> Result<Begun, JoinError> {
         let context = self.context;
         let publication = &context.config.source.publication;
+        let records = relations::read(&self.target).await?;
+        let is_joined = |oid| records.get(&oid).is_some_and(|record| record.state == JoinState::Joined);
+        // The running stream applies changes of joined tables, and goes on with that: they are not for a join to take back.
         let is_chosen = |relation: &PublishedRelation| {
-            chosen.contains(&relation.oid) || relation.root.as_ref().is_some_and(|root| roots.contains(root))
+            let below_a_chosen = relation.root.as_ref().is_some_and(|root| roots.contains(root));
+            chosen.contains(&relation.oid) || (below_a_chosen && !is_joined(relation.oid))
         };
         for _ in 0..STEADY_TRIES_MAX {
             publication::refresh(&self.source, publication).await?;
@@ -260,6 +264,9 @@ impl Join<'_> {
     /// The target's tables must be able to take every row.
     async fn compare(&self, begun: &Begun) -> Result<(), JoinError> {
         begun.tables.iter().try_for_each(suitable)?;
+        for table in &begun.tables {
+            self.refuse_rows_of_another(table).await?;
+        }
         let findings =
             schema::compare_existing(&self.target, &begun.tables).await.map_err(JoinError::Definition)?;
         let blocker = findings.into_iter().find(|finding| finding.severity == Severity::Blocker);
@@ -275,6 +282,43 @@ impl Join<'_> {
                 })
             }
         }
+    }
+
+    /// The target's table of this name may hold the rows of a table that the source has renamed since: they are not to go.
+    async fn refuse_rows_of_another(&self, table: &SourceTable) -> Result<(), JoinError> {
+        let holders = self
+            .target
+            .query(
+                "SELECT source_oid FROM pgsluice.relation
+                  WHERE target_oid = to_regclass($1)::oid AND source_oid <> $2",
+                &[&table.name.to_string(), &table.oid.0],
+            )
+            .await
+            .map_err(JoinError::target)?;
+        let holders: Vec<u32> = holders.iter().map(|row| row.get(0)).collect();
+        let living = self
+            .source
+            .query(
+                "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.oid = ANY ($1) LIMIT 1",
+                &[&holders],
+            )
+            .await
+            .map_err(JoinError::source)?;
+        let Some(row) = living.first() else { return Ok(()) };
+        let other = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        Err(JoinError::Unsuitable {
+            table: table.name.clone(),
+            problem: format!(
+                "the target's table of this name holds the rows of the source's table {}, which had this name before",
+                other.plain()
+            ),
+            remedy: format!(
+                "Give the target's {} the name {} first, as the source did; it is tried again by itself.",
+                table.name,
+                other.plain()
+            ),
+        })
     }
 
     /// Rows of an earlier copy go; those of this one come, under the snapshot.

@@ -25,10 +25,19 @@ pub struct PublishedRelation {
     pub root: Option<TableName>,
 }
 
+/// What our publications contain: tables by name, and of partitioned ones everything below. The server's own function opens each
+/// table, and would wait with us for everybody who truncates or alters one of them.
+pub(crate) const BELOW: &str = "below(oid) AS (
+    SELECT r.prrelid FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid WHERE p.pubname = $publication
+    UNION
+    SELECT i.inhrelid FROM below b JOIN pg_inherits i ON i.inhparent = b.oid
+      JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+)";
+
 /// `up` climbs from each table of the stream to what is named in the publication; what is named first ends the climb.
 const PUBLISHED: &str = "
-WITH RECURSIVE leaf AS (
-    SELECT DISTINCT gpt.relid AS oid FROM pg_get_publication_tables($publication) gpt
+WITH RECURSIVE $leaves, leaf AS (
+    SELECT c.oid FROM below JOIN pg_class c ON c.oid = below.oid AND c.relkind = 'r'
 ), up(leaf, ancestor, path) AS (
     SELECT oid, oid, ''::text FROM leaf
     UNION ALL
@@ -77,7 +86,8 @@ pub async fn read(source: &SqlSession, publication: &str) -> Result<Vec<Publishe
     if !known.get::<_, bool>(0) {
         return Ok(Vec::new());
     }
-    let rows = source.query(&PUBLISHED.replace("$publication", &quote_literal(publication)), &[]).await?;
+    let sql = PUBLISHED.replace("$leaves", BELOW).replace("$publication", &quote_literal(publication));
+    let rows = source.query(&sql, &[]).await?;
     let decode = |row: &tokio_postgres::Row| {
         let root = row.get::<_, Option<String>>(4).zip(row.get::<_, Option<String>>(5));
         PublishedRelation {

@@ -167,13 +167,20 @@ impl Applier {
                 let own = std::mem::replace(&mut self.types, types.clone());
                 let resolved = self.resolve(relation, start.commit_lsn, *demand).await;
                 self.types = own;
-                match resolved? {
+                let resolved = match resolved {
+                    Ok(resolved) => resolved,
+                    Err(error) => return Err(self.first_failure(error).await),
+                };
+                match resolved {
                     Resolved::Waits(reason) => Some(reason),
                     Resolved::Table(_) | Resolved::CopyHasThem(_) => None,
                 }
             }
             Cause::Refused { relation, table, message } => {
-                self.still_refused(*relation, table, message).await?
+                match self.still_refused(*relation, table, message).await {
+                    Ok(reason) => reason,
+                    Err(error) => return Err(self.first_failure(error).await),
+                }
             }
         };
         if reason.is_some() {
@@ -210,8 +217,8 @@ impl Applier {
         }
         match (compare(&now, &record, found.as_ref(), demand), found) {
             (Ok(matched), Some(target)) => {
-                if self.needs_new_copy(&record, &target, &matched).await? {
-                    return Ok(Resolved::Waits(Reason::copying(&name)));
+                if let Some(reason) = self.existing_rows_in_doubt(&record, &target, &matched).await? {
+                    return Ok(Resolved::Waits(reason));
                 }
                 Ok(Resolved::Table(Box::new(Found { target, matched, record })))
             }
@@ -224,27 +231,31 @@ impl Applier {
         }
     }
 
-    /// Whether a shape cannot be accepted without copying the table again, because existing rows may hold other values on
-    /// the source now. Recorded outside of any batch: the caller commits what is open, and asks again.
-    async fn needs_new_copy(
+    /// What a shape waits for that cannot be accepted as it is, because existing rows may hold other values on the source now:
+    /// the table is copied again. Recorded outside of any batch: the caller commits what is open, and asks again.
+    async fn existing_rows_in_doubt(
         &mut self,
         record: &RelationRecord,
         target: &TargetTable,
         matched: &Matched,
-    ) -> Result<bool, StreamError> {
+    ) -> Result<Option<Reason>, StreamError> {
         if matched.accepted == record.columns {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(source) = self.source.definition(record.source_oid).await else { return Ok(false) };
-        let Some(on_target) = definition::read(&self.session, target.oid).await? else { return Ok(false) };
+        let Some(source) = self.source.definition(record.source_oid).await else {
+            // Dropped by now: nobody needs its rows.
+            let gone = self.source.answers();
+            return Ok((!gone).then(|| Reason::source_silent(&record.name)));
+        };
+        let Some(on_target) = definition::read(&self.session, target.oid).await? else { return Ok(None) };
         let Some(column) = column_in_doubt(&matched.accepted, record, &source, &on_target) else {
-            return Ok(false);
+            return Ok(None);
         };
         if !self.has_open_batch() {
             tracing::warn!(table = %record.name, column, "a schema change gave existing rows values that are not in the stream: the table is copied again");
             self.session.batch_execute(&relations::copy_again_sql(record.source_oid)).await?;
         }
-        Ok(true)
+        Ok(Some(Reason::copying(&record.name)))
     }
 
     /// Records a shape in the batch that applies it, unless it is recorded like that.

@@ -47,6 +47,19 @@ impl Reason {
         Self { message, remedy, blocking: Blocking::WaitingForOperator }
     }
 
+    /// The source's catalog is needed to tell what a change did.
+    pub(super) fn source_silent(table: &TableName) -> Self {
+        Self {
+            message: format!(
+                "changes of table {table} wait until the source's catalog can be asked what a schema change did to existing rows"
+            ),
+            remedy:
+                "See that the source takes one more connection of pgsluice; the stream goes on by itself."
+                    .into(),
+            blocking: Blocking::Retrying,
+        }
+    }
+
     /// The table's rows are still being copied.
     pub(super) fn copying(table: &TableName) -> Self {
         Self {
@@ -233,6 +246,11 @@ impl SourceView {
         };
         self.known = Some((relation, Instant::now(), definition.clone()));
         definition
+    }
+
+    /// Whether the source answered when it was asked last.
+    pub(super) const fn answers(&self) -> bool {
+        self.session.is_some()
     }
 
     async fn ask(&mut self, relation: Oid) -> Result<Option<TableDefinition>, StreamError> {

@@ -1,7 +1,10 @@
 //! Schema changes of the source that the stream has not come across, because nothing was written since: asked for before a
 //! cutover, after which nothing would come. Reads both catalogs; the comparison is the stream's own.
 
+use pgsluice_proto::command::quote_ident;
+
 use crate::connection::{SqlError, SqlSession};
+use crate::model::TableName;
 use crate::source::CatalogError;
 use crate::source::definition;
 use crate::source::published::{self, PublishedRelation};
@@ -9,6 +12,7 @@ use crate::target::records::RecordError;
 use crate::target::relations::{self, RelationRecord};
 use crate::target::{self};
 
+use super::existing_rows::column_in_doubt;
 use super::remedy::{ShapeDifference, Told};
 use super::shape::{Announced, Change, Demand, compare};
 
@@ -71,8 +75,17 @@ async fn compare_one(
         None => target::read_table(target, &record.name).await?,
     };
     let now = Announced { name: relation.name, columns: relation.columns };
-    let Err(changes) = compare(&now, record, found.as_ref(), Demand::Everything) else { return Ok(None) };
     let definition = definition::read(source, relation.oid.0).await?;
+    let changes = match (compare(&now, record, found.as_ref(), Demand::Everything), &found) {
+        (Err(changes), _) => changes,
+        (Ok(matched), Some(found)) => {
+            let on_target = definition::read(target, found.oid).await?;
+            let (Some(here), Some(there)) = (&definition, &on_target) else { return Ok(None) };
+            return Ok(column_in_doubt(&matched.accepted, record, here, there)
+                .map(|column| unseen(&now.name, column)));
+        }
+        (Ok(_), None) => return Ok(None),
+    };
     let told = Told {
         source: &now.name,
         target: found.as_ref().map_or(&now.name, |found| &found.name),
@@ -81,4 +94,20 @@ async fn compare_one(
         definition: definition.as_ref(),
     };
     Ok(Some(told.tell(&changes)))
+}
+
+/// The target has followed, and existing rows may differ all the same; the stream would see to it if it came to the change.
+fn unseen(table: &TableName, column: &str) -> ShapeDifference {
+    ShapeDifference {
+        table: table.clone(),
+        difference: format!(
+            "a schema change (column \"{column}\") may have given existing rows values that the target does not have, and nothing \
+             was written to the table since"
+        ),
+        remedy: format!(
+            "-- On the source: any change of one row brings the stream there, and the table is then copied again by itself, for \
+             example\nUPDATE {table} SET {0} = {0} WHERE ctid = (SELECT min(ctid) FROM {table});",
+            quote_ident(column)
+        ),
+    }
 }

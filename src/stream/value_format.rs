@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use pgsluice_proto::command::quote_literal;
 use pgsluice_proto::pgoutput::Relation;
 use tokio_postgres::types::Oid as TypeOid;
 
@@ -13,6 +14,7 @@ use crate::connection::SqlSession;
 use crate::model::{Oid, TableName};
 use crate::source::catalog::{TYPES, decode_type};
 use crate::source::column_type::{TypeFacts, TypeKind, is_binary_portable};
+use crate::source::published;
 use crate::target::TargetColumn;
 
 use super::statement::BoundTable;
@@ -81,19 +83,19 @@ struct SideTypes {
 
 /// What the stream carries: no generated columns.
 const PUBLISHED_COLUMNS: &str = "
+WITH RECURSIVE $leaves
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid
-  FROM pg_publication_tables p
-  JOIN pg_namespace n ON n.nspname = p.schemaname
-  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
-  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
- WHERE p.pubname = $1";
+  FROM below
+  JOIN pg_class c ON c.oid = below.oid AND c.relkind = 'r'
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''";
 
 const ALL_COLUMNS: &str = "
 SELECT n.nspname::text, c.relname::text, a.attname::text, a.atttypid
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
- WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND $1 <> ''";
+ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'";
 
 /// Decides from both catalogs: two queries on each side, however many tables there are.
 ///
@@ -104,23 +106,22 @@ pub(super) async fn decide(
     target: &SqlSession,
     publication: &str,
 ) -> Result<Result<PortableTypes, NotBinary>, tokio_postgres::Error> {
-    let published = read(source, PUBLISHED_COLUMNS, publication).await?;
-    let present = read(target, ALL_COLUMNS, publication).await?;
+    let streamed = PUBLISHED_COLUMNS
+        .replace("$leaves", published::BELOW)
+        .replace("$publication", &quote_literal(publication));
+    let published = read(source, &streamed).await?;
+    let present = read(target, ALL_COLUMNS).await?;
     Ok(compare(&published, &present))
 }
 
-async fn read(
-    session: &SqlSession,
-    columns: &str,
-    publication: &str,
-) -> Result<SideTypes, tokio_postgres::Error> {
+async fn read(session: &SqlSession, columns: &str) -> Result<SideTypes, tokio_postgres::Error> {
     let mut side = SideTypes { facts: BTreeMap::new(), names: HashMap::new(), columns: BTreeMap::new() };
     for row in session.query(TYPES, &[]).await? {
         let oid = row.get("oid");
         side.facts.insert(oid, decode_type(&row));
         side.names.insert(oid, row.get("name"));
     }
-    for row in session.query(columns, &[&publication]).await? {
+    for row in session.query(columns, &[]).await? {
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
         side.columns.insert((table, row.get(2)), row.get(3));
     }

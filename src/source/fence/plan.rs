@@ -17,8 +17,8 @@ pub struct FencedTable {
     pub oid: u32,
     /// Its name.
     pub name: TableName,
-    /// Fingerprint of its place in the publication and below its parents: it changes when the table is detached and
-    /// attached again, and then changes may be missing in the stream.
+    /// Fingerprint of its place in the publication and below its parents, and of its columns: it changes when the table is
+    /// detached and attached again or altered, and then the stream may lack something.
     pub membership: String,
     /// `pg_trigger.tgenabled` of the deny trigger, `None` where there is none.
     pub deny_trigger: Option<u8>,
@@ -113,7 +113,9 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
          SELECT c.oid, n.nspname::text, c.relname::text, t.tgenabled,
            concat((SELECT string_agg(r.xmin::text, ',') FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                    WHERE r.prrelid = c.oid AND p.pubname = $1), '/',
-                  (SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = c.oid))
+                  (SELECT string_agg(i.xmin::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = c.oid), '/',
+                  (SELECT md5(string_agg(concat(a.attnum, a.attname, a.xmin), ',' ORDER BY a.attnum))
+                     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0))
          FROM fenced f JOIN pg_class c ON c.oid = f.oid JOIN pg_namespace n ON n.oid = c.relnamespace
          LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = '{DENY_TRIGGER}'
          WHERE c.relkind IN ('r', 'p')
