@@ -1,7 +1,7 @@
 //! pgsluice moves a live PostgreSQL database into another PostgreSQL cluster with a write pause measured in
-//! milliseconds: nothing lost, nothing applied twice, and a way back.
+//! milliseconds: nothing lost, nothing applied twice, and everything undone until the point of no return.
 //!
-//! The modules below are in the order in which the data flows, and read as the product's story.
+//! The groups of modules below are in the order in which a migration needs them.
 
 /// What the operator wants: raw (serde) into a [`config::Config`] that cannot be wrong.
 pub mod config;
@@ -16,7 +16,7 @@ pub mod join;
 pub mod preflight;
 /// The initial copy.
 pub mod snapshot;
-/// The side that is left: catalog, publication, slot, walsender stream, fence.
+/// The side that is left: catalog, publication, slot, fence.
 pub mod source;
 /// Changes as they happen: assemble, apply, acknowledge what is durable.
 pub mod stream;
