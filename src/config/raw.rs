@@ -173,8 +173,8 @@ pub(super) struct RawApply {
 pub(super) struct RawApi {
     /// Address and port where the API listens.
     pub(super) listen: String,
-    /// File with the bearer token that changing requests (cutover, abort, confirm) must present. Without it they are
-    /// only accepted on a loopback address.
+    /// File with the bearer token that changing requests (cutover, abort, confirm, adding tables) must present. Without it
+    /// they are only accepted on a loopback address.
     pub(super) token_file: Option<PathBuf>,
 }
 
