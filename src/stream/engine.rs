@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Problem, StatusBoard};
 use crate::model::{Disposition, Side};
-use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor};
+use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
 use crate::target::records::MigrationRecord;
 use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
 use crate::telemetry::Metrics;
@@ -207,7 +207,13 @@ async fn attempt(
         };
         Ok(watch.run(receipts_taken, confirm).await?)
     });
-    let ended = tasks.next_end().await;
+    let mut ended = tasks.next_end().await;
+    // A task that misses another one may be heard before the one that is missing: that one knows the cause.
+    if is_without_its_cause(ended.as_ref())
+        && let Ok(Some(cause)) = tokio::time::timeout(DRAIN_GRACE, tasks.next_end()).await
+    {
+        ended = Some(cause);
+    }
     let stubborn = tasks.drain(DRAIN_GRACE).await;
     if !stubborn.is_empty() {
         tracing::debug!(tasks = ?stubborn, "stream tasks were cut off");
@@ -217,6 +223,10 @@ async fn attempt(
         Some(Ok(())) if shutdown.is_requested() => Ok(()),
         _ => Err(StreamError::TaskGone("streams")),
     }
+}
+
+fn is_without_its_cause(end: Option<&TaskEnd<StreamError>>) -> bool {
+    end.is_some_and(|end| matches!(end.outcome, Err(Some(StreamError::TaskGone(_)))))
 }
 
 async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSession, StreamError> {
