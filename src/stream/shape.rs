@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use pgsluice_proto::pgoutput::{Relation, TypeInfo};
 use tokio_postgres::types::Type;
 
-use crate::model::{Oid, RecordedColumn, TableName};
+use crate::model::{Oid, RecordedColumn, StoredType, TableName};
 use crate::target::relations::RelationRecord;
 use crate::target::{TargetColumn, TargetTable};
 
@@ -337,37 +337,19 @@ fn type_difference(
         column.type_name == found.base_type && column.modifier == found.type_modifier && !found.is_domain
     };
     let was_exact = was.is_some_and(|was| !same_type(column, was) && is_exactly(was));
+    let stored = |name: &str, modifier| StoredType { name: name.to_owned(), modifier };
+    let takes_all = stored(&found.base_type, found.type_modifier)
+        .takes_every_value_of(&stored(&column.type_name, column.modifier));
     if column.type_name != found.base_type {
-        let loses_nothing = found.type_modifier == -1 && widens(&column.type_name, &found.base_type);
-        return (was_exact || !loses_nothing)
+        return (was_exact || !takes_all)
             .then(|| format!("is {} on the source and {} on the target", column.type_name, found.base_type));
     }
-    let is_as_wide = found.type_modifier == -1
-        || found.type_modifier == column.modifier
-        || (is_longest(&column.type_name) && (0..=found.type_modifier).contains(&column.modifier));
-    (was_exact && !is_exactly(column) || !is_as_wide && !found.is_domain).then(|| {
+    (was_exact && !is_exactly(column) || !takes_all && !found.is_domain).then(|| {
         format!(
             "has type modifier {} on the source and {} on the target",
             column.modifier, found.type_modifier
         )
     })
-}
-
-/// Whether a type's modifier is a longest length, so that a larger one takes every value unchanged.
-fn is_longest(type_name: &str) -> bool {
-    matches!(type_name, "varchar" | "varbit")
-}
-
-/// Whether every text value of one built-in type is the same value of another.
-fn widens(source: &str, target: &str) -> bool {
-    matches!(
-        (source, target),
-        ("int2", "int4" | "int8" | "numeric")
-            | ("int4", "int8" | "numeric")
-            | ("int8", "numeric")
-            | ("varchar" | "name", "text")
-            | ("text", "varchar")
-    )
 }
 
 #[cfg(test)]
