@@ -1,5 +1,8 @@
+use bytes::Bytes;
+use pgsluice_proto::pgoutput::{OldTuple, RelationColumn, Tuple, TupleValue};
+
 use super::*;
-use pgsluice_proto::pgoutput::RelationColumn;
+use crate::stream::assemble::RowChange;
 
 fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> BoundTable {
     let names = ["id", "name", "price"];

@@ -1,0 +1,177 @@
+//! Binds a row change to its table: which columns it writes, with which values, and which values find its row.
+
+use pgsluice_proto::pgoutput::{OldTuple, Tuple, TupleValue};
+
+use crate::model::TableName;
+use crate::stream::assemble::RowChange;
+
+use super::{BindValue, BoundChange, BoundTable, RowMatch, RowOp, StatementKey};
+
+/// Why a change cannot be turned into a statement.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// The source sent a row that does not fit the shape it announced.
+    #[error("the source sent a row of {found} values for table {table}, which has {expected} columns")]
+    WrongWidth {
+        /// The table.
+        table: TableName,
+        /// Columns announced.
+        expected: usize,
+        /// Values sent.
+        found: usize,
+    },
+    /// A value that is needed was not sent.
+    #[error("the source did not send column {column} of table {table}, which is needed to {purpose}")]
+    MissingValue {
+        /// The table.
+        table: TableName,
+        /// The column.
+        column: String,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// No way to find the row.
+    #[error("table {table} has no replica identity on the source, so the row to change cannot be found")]
+    NoIdentity {
+        /// The table.
+        table: TableName,
+    },
+}
+
+impl BoundTable {
+    /// Binds a change.
+    ///
+    /// # Errors
+    /// [`BindError`]: the change cannot be applied, and nothing after it may be (INV-5).
+    pub(in crate::stream) fn bind(&self, change: &RowChange) -> Result<BoundChange, BindError> {
+        match change {
+            RowChange::Insert { new } => self.bind_insert(new),
+            RowChange::Update { old, new } => self.bind_update(old.as_ref(), new),
+            RowChange::Delete { old } => self.bind_delete(old),
+        }
+    }
+
+    fn bind_insert(&self, new: &Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(new)?;
+        let mut written = Vec::with_capacity(self.columns.len());
+        let mut values = Vec::with_capacity(self.columns.len());
+        for (index, value) in positioned(new) {
+            written.push(index);
+            values.push(self.needed(index, value, "insert the row")?);
+        }
+        Ok(self.bound(RowOp::Insert, written, RowMatch::None, values))
+    }
+
+    fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(new)?;
+        let mut written = Vec::with_capacity(self.columns.len());
+        let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
+        for (index, value) in positioned(new) {
+            if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
+                continue;
+            }
+            if let Some(value) = self.bind_value(index, value) {
+                written.push(index);
+                values.push(value);
+            }
+        }
+        self.bind_key(old.map_or(new, old_values), &mut values)?;
+        Ok(self.bound(RowOp::Update, written, self.row_match, values))
+    }
+
+    fn bind_delete(&self, old: &OldTuple) -> Result<BoundChange, BindError> {
+        let old = old_values(old);
+        self.check_width(old)?;
+        let mut values = Vec::with_capacity(self.key.len());
+        self.bind_key(old, &mut values)?;
+        Ok(self.bound(RowOp::Delete, Vec::new(), self.row_match, values))
+    }
+
+    fn bind_key(&self, row: &Tuple, values: &mut Vec<BindValue>) -> Result<(), BindError> {
+        self.check_width(row)?;
+        if self.row_match == RowMatch::None {
+            return Err(BindError::NoIdentity { table: self.name().clone() });
+        }
+        for index in &self.key {
+            let value = row.columns.get(usize::from(*index)).unwrap_or(&TupleValue::UnchangedToast);
+            let value = self.needed(*index, value, "find the row")?;
+            if self.row_match == RowMatch::Key && value == BindValue::Null {
+                return Err(self.missing(*index, "find the row"));
+            }
+            values.push(value);
+        }
+        Ok(())
+    }
+
+    const fn bound(
+        &self,
+        op: RowOp,
+        written: Vec<u16>,
+        row_match: RowMatch,
+        values: Vec<BindValue>,
+    ) -> BoundChange {
+        BoundChange { key: StatementKey { relation: self.relation.id, op, written, row_match }, values }
+    }
+
+    fn check_width(&self, tuple: &Tuple) -> Result<(), BindError> {
+        if tuple.columns.len() == self.columns.len() {
+            return Ok(());
+        }
+        Err(BindError::WrongWidth {
+            table: self.name().clone(),
+            expected: self.columns.len(),
+            found: tuple.columns.len(),
+        })
+    }
+
+    fn needed(&self, index: u16, value: &TupleValue, purpose: &'static str) -> Result<BindValue, BindError> {
+        self.bind_value(index, value).ok_or_else(|| self.missing(index, purpose))
+    }
+
+    /// `None` for a value that was not sent.
+    fn bind_value(&self, index: u16, value: &TupleValue) -> Option<BindValue> {
+        match value {
+            TupleValue::Null => Some(BindValue::Null),
+            TupleValue::UnchangedToast => None,
+            TupleValue::Text(bytes) if self.is_byte(index, bytes) => Some(BindValue::Binary(bytes.clone())),
+            TupleValue::Text(bytes) => Some(BindValue::Text(bytes.clone())),
+            TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes.clone())),
+        }
+    }
+
+    /// Whether the text is a byte beyond ASCII of type `"char"`, as versions before 15 print it: no text in any encoding,
+    /// but already its own binary form.
+    fn is_byte(&self, index: u16, text: &[u8]) -> bool {
+        matches!(text, [0x80..=0xff]) && self.column(index).is_some_and(|column| column.base_type == "char")
+    }
+
+    fn missing(&self, index: u16, purpose: &'static str) -> BindError {
+        BindError::MissingValue {
+            table: self.name().clone(),
+            column: self.column_name(index).to_owned(),
+            purpose,
+        }
+    }
+
+    /// Whether an UPDATE may have changed a column; false only if the source showed that it did not: it always sends the
+    /// old key when that changed, and the whole old row with REPLICA IDENTITY FULL.
+    fn may_have_changed(&self, index: u16, old: Option<&OldTuple>, new: &TupleValue) -> bool {
+        let is_key = self.relation.columns.get(usize::from(index)).is_some_and(|column| column.key);
+        match old {
+            None => !is_key,
+            Some(OldTuple::Key(_)) if !is_key => true,
+            Some(old) => old_values(old).columns.get(usize::from(index)) != Some(new),
+        }
+    }
+}
+
+/// A row's values with their positions.
+fn positioned(tuple: &Tuple) -> impl Iterator<Item = (u16, &TupleValue)> {
+    (0_u16..).zip(&tuple.columns)
+}
+
+const fn old_values(old: &OldTuple) -> &Tuple {
+    match old {
+        OldTuple::Key(tuple) | OldTuple::Full(tuple) => tuple,
+    }
+}

@@ -1,0 +1,197 @@
+//! Turns a row change into a statement and its parameters: what is written, how the row is found, how many rows it
+//! must touch. Pure. A value is never parsed, and an unchanged value out of line can never become NULL, because
+//! [`BindValue`] has no form for it (trap 10).
+
+mod bind;
+mod row_sql;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use pgsluice_proto::pgoutput::{Relation, ReplicaIdentity};
+
+use crate::model::{Oid, TableName};
+use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
+
+pub(super) use bind::BindError;
+
+/// A value as it is bound to a statement: as the source sent it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum BindValue {
+    /// SQL NULL.
+    Null,
+    /// In text format.
+    Text(Bytes),
+    /// In binary format.
+    Binary(Bytes),
+}
+
+/// Prints the kind only: row values never reach a log (INV-10).
+impl std::fmt::Debug for BindValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Null => "Null",
+            Self::Text(_) => "Text(..)",
+            Self::Binary(_) => "Binary(..)",
+        })
+    }
+}
+
+/// The kinds of row change, as counted in `pgsluice_applied_rows_total{op}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RowOp {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A row gone.
+    Delete,
+}
+
+impl RowOp {
+    /// The metric's label.
+    #[must_use]
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What makes two changes of a table use the same statement text: everything the text depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct StatementKey {
+    /// The source's relation.
+    pub relation: Oid,
+    /// What it does.
+    pub op: RowOp,
+    /// Positions (in the relation) of the columns written.
+    pub written: Vec<u16>,
+    /// How the row is found.
+    pub row_match: RowMatch,
+}
+
+/// How the row of an UPDATE or DELETE is found on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum RowMatch {
+    /// Not at all: an INSERT.
+    None,
+    /// By the columns of the replica identity, or the target's primary key; none of them can be NULL.
+    Key,
+    /// By all columns of the old row, NULLs equal; of several equal rows, one (trap 11).
+    WholeRow,
+}
+
+/// A statement to run: its key (for the cache of prepared statements) and its parameters. Must touch one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BoundChange {
+    /// Which statement.
+    pub key: StatementKey,
+    /// Its parameters: the written columns first, then those that find the row.
+    pub values: Vec<BindValue>,
+}
+
+/// A source table bound to its table on the target.
+#[derive(Clone, Debug)]
+pub(super) struct BoundTable {
+    relation: Relation,
+    target: TargetTable,
+    /// Those that take the relation's columns, in the relation's order.
+    columns: Vec<TargetColumn>,
+    key: Vec<u16>,
+    row_match: RowMatch,
+    written: WrittenValues,
+}
+
+/// How the values to write stand in a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WrittenValues {
+    /// Of the type that the column has when the statement is prepared.
+    OfTheColumn,
+    /// Of the type that the column had when the shape was announced. A binary value means nothing else, should the
+    /// column be altered under a running stream.
+    AsAnnounced,
+}
+
+impl BoundTable {
+    /// Binds a relation to the target's table by what [`crate::stream::shape::compare`] found.
+    #[must_use]
+    pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<TargetColumn>) -> Self {
+        let (key, row_match) = identity(&relation, &target, &columns);
+        Self { relation, target, columns, key, row_match, written: WrittenValues::OfTheColumn }
+    }
+
+    /// The same for values in binary form.
+    #[must_use]
+    pub(super) fn for_binary_values(self) -> Self {
+        Self { written: WrittenValues::AsAnnounced, ..self }
+    }
+
+    /// The source's relation.
+    #[must_use]
+    pub(super) const fn relation(&self) -> Oid {
+        self.relation.id
+    }
+
+    /// The table's name on the target.
+    #[must_use]
+    pub(super) const fn name(&self) -> &TableName {
+        &self.target.name
+    }
+
+    /// The table that is written to.
+    #[must_use]
+    pub(super) const fn target(&self) -> &TargetTable {
+        &self.target
+    }
+
+    fn is_identity_always(&self, index: u16) -> bool {
+        self.column(index).is_some_and(|column| column.identity == ColumnIdentity::Always)
+    }
+
+    fn only(&self) -> String {
+        match self.target.kind {
+            TableKind::Ordinary => format!("ONLY {}", self.target.name),
+            TableKind::Partitioned => self.target.name.to_string(),
+        }
+    }
+
+    fn column(&self, index: u16) -> Option<&TargetColumn> {
+        self.columns.get(usize::from(index))
+    }
+
+    fn column_name(&self, index: u16) -> &str {
+        self.column(index).map_or("", |column| column.name.as_str())
+    }
+}
+
+/// The columns that find a row, and how.
+fn identity(relation: &Relation, target: &TargetTable, columns: &[TargetColumn]) -> (Vec<u16>, RowMatch) {
+    let positions = |wanted: &dyn Fn(usize) -> bool| -> Vec<u16> {
+        (0..relation.columns.len())
+            .filter(|index| wanted(*index))
+            .filter_map(|index| index.try_into().ok())
+            .collect()
+    };
+    match relation.replica_identity {
+        ReplicaIdentity::Nothing => (Vec::new(), RowMatch::None),
+        ReplicaIdentity::Default | ReplicaIdentity::Index => {
+            let key = positions(&|index| relation.columns.get(index).is_some_and(|column| column.key));
+            let row_match = if key.is_empty() { RowMatch::None } else { RowMatch::Key };
+            (key, row_match)
+        }
+        ReplicaIdentity::Full => {
+            let in_primary_key = |index: usize| {
+                let name = columns.get(index).map(|column| &column.name);
+                name.is_some_and(|name| target.primary_key.contains(name))
+            };
+            let key = positions(&in_primary_key);
+            if !key.is_empty() && key.len() == target.primary_key.len() {
+                return (key, RowMatch::Key);
+            }
+            (positions(&|_| true), RowMatch::WholeRow)
+        }
+    }
+}
