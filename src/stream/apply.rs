@@ -280,10 +280,10 @@ impl Applier {
             Ready::Waits(reason) => return self.wait_or_roll_back(relation, commit_lsn, reason).await,
         };
         self.count_change();
-        let bound = table.bind(change)?;
+        let bound = table.bind(change.clone())?;
         self.open_batch();
         let op = bound.key.op;
-        let statement = self.statement(&table, bound.key, commit_lsn).await?;
+        let statement = self.statement(&table, &bound.key, commit_lsn).await?;
         let expectation = Expectation::OneRow { table, op, commit_lsn };
         self.pipeline.send_values(&statement, bound.values, expectation);
         self.batch.count(match op {
@@ -392,16 +392,16 @@ impl Applier {
     async fn statement(
         &mut self,
         table: &BoundTable,
-        key: StatementKey,
+        key: &StatementKey,
         commit_lsn: Lsn,
     ) -> Result<Statement, StreamError> {
-        if let Some(known) = self.statements.get(&key) {
+        if let Some(known) = self.statements.get(key) {
             return Ok(known.clone());
         }
         if self.statements.len() >= STATEMENTS_MAX {
             self.statements.clear();
         }
-        let statement = match self.session.prepare(&table.sql(&key)).await {
+        let statement = match self.session.prepare(&table.sql(key)).await {
             Ok(statement) => statement,
             Err(error) => {
                 let table = table.name().clone();
@@ -410,7 +410,7 @@ impl Applier {
                 return Err(self.first_failure(refused).await);
             }
         };
-        self.statements.insert(key, statement.clone());
+        self.statements.insert(key.clone(), statement.clone());
         Ok(statement)
     }
 }

@@ -5,6 +5,8 @@ mod apply;
 mod apply_loop;
 mod assemble;
 mod bind;
+#[allow(dead_code, unused_imports, reason = "the apply loop does not execute sets yet")]
+mod coalesce;
 mod engine;
 mod error;
 mod existing_rows;
@@ -19,6 +21,7 @@ mod resume;
 mod shape;
 mod spool;
 mod spool_directory;
+#[allow(dead_code, unused_imports, reason = "the apply loop does not execute sets yet")]
 mod statement;
 mod unfollowed;
 mod value_format;

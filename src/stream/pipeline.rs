@@ -166,16 +166,6 @@ impl Expectation {
     }
 }
 
-impl BindValue {
-    /// Size in bytes.
-    fn len(&self) -> usize {
-        match self {
-            Self::Null => 0,
-            Self::Text(bytes) | Self::Binary(bytes) => bytes.len(),
-        }
-    }
-}
-
 impl ToSql for BindValue {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {

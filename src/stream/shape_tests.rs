@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::Lsn;
 use crate::target::relations::JoinState;
-use crate::target::{ColumnIdentity, TableKind};
+use crate::target::{ArrayForm, ColumnIdentity, TableKind};
 use pgsluice_proto::pgoutput::{RelationColumn, ReplicaIdentity};
 
 const INT4: u32 = 23;
@@ -61,6 +61,8 @@ fn target(columns: &[&str]) -> TargetTable {
             number: column.number.unwrap_or_default(),
             cast: format!("pg_catalog.{}", column.type_name),
             equality: "=".into(),
+            type_oid: 0,
+            array: ArrayForm::OfType { delimiter: b',' },
             base_type: column.type_name,
             type_modifier: column.modifier,
             is_domain: column.name.starts_with("domain"),
@@ -75,6 +77,7 @@ fn target(columns: &[&str]) -> TargetTable {
         name: TableName::new("public", "t"),
         kind: TableKind::Ordinary,
         primary_key: vec!["id".into()],
+        unique: vec![vec![1]],
         columns: columns.collect(),
     }
 }

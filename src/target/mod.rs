@@ -14,4 +14,6 @@ mod table;
 
 pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
 pub use emptying::emptying_sql;
-pub use table::{ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table, read_by_oid};
+pub use table::{
+    ArrayForm, ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table, read_by_oid,
+};

@@ -24,6 +24,20 @@ pub enum ColumnIdentity {
     Always,
 }
 
+/// How many values of a type go as one array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArrayForm {
+    /// As an array of the type, whose text form has this delimiter (`;` for `box`).
+    OfType {
+        /// `pg_type.typdelim`
+        delimiter: u8,
+    },
+    /// As an array of texts, each of which is cast to the type: it is an array itself, and there are no arrays of arrays.
+    OfText,
+    /// Not at all: the type has no array type, or text casts to it in a way of its own.
+    None,
+}
+
 /// A column of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetColumn {
@@ -33,6 +47,10 @@ pub struct TargetColumn {
     pub number: i16,
     /// Its type, of a domain the type below, as SQL for a cast that cannot cut or round a value (no type modifier).
     pub cast: String,
+    /// `atttypid`: its type as it is, a domain's own.
+    pub type_oid: u32,
+    /// How many values of what [`Self::cast`] names go as one array.
+    pub array: ArrayForm,
     /// The operator that its type's default B-tree class calls equality: `=`, or `OPERATOR(schema.=)` for a type whose
     /// operators are not in `pg_catalog` (citext).
     pub equality: String,
@@ -62,6 +80,9 @@ pub struct TargetTable {
     /// Columns of its primary key, empty if it has none. A deferrable one does not count: until the commit, several rows
     /// may have the same key.
     pub primary_key: Vec<String>,
+    /// For each index that allows no two rows with equal values at any moment: the numbers of its columns. Equality is
+    /// that of [`TargetColumn::equality`].
+    pub unique: Vec<Vec<i16>>,
     /// Its columns, in the target's order.
     pub columns: Vec<TargetColumn>,
 }
@@ -81,7 +102,21 @@ SELECT c.relkind::text, a.attname::text,
                  JOIN pg_namespace opn ON opn.oid = op.oprnamespace AND opn.nspname <> 'pg_catalog'
                  WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '='),
        c.oid, n.nspname::text, c.relname::text, a.attnum,
-       a.atthasdef OR a.attidentity <> '' OR NOT (a.attnotnull OR t.typnotnull) OR t.typdefault IS NOT NULL
+       a.atthasdef OR a.attidentity <> '' OR NOT (a.attnotnull OR t.typnotnull) OR t.typdefault IS NOT NULL,
+       a.atttypid, b.typdelim::text,
+       (SELECT string_agg(array_to_string(i.indkey[0:i.indnkeyatts - 1], ','), ';')
+          FROM pg_index i
+         WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
+           AND i.indpred IS NULL AND i.indexprs IS NULL
+           AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) n
+                             JOIN pg_attribute ia ON ia.attrelid = c.oid AND ia.attnum = i.indkey[n]
+                             JOIN pg_opclass class ON class.oid = i.indclass[n]
+                            WHERE NOT class.opcdefault OR i.indcollation[n] <> ia.attcollation)),
+       CASE WHEN b.typarray <> 0 THEN 'type'
+            WHEN EXISTS (SELECT FROM pg_type element WHERE element.oid = b.typelem AND element.typarray = b.oid)
+                 AND NOT EXISTS (SELECT FROM pg_cast
+                                 WHERE castsource = 'pg_catalog.text'::regtype AND casttarget = b.oid) THEN 'text'
+            ELSE 'none' END
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -131,6 +166,7 @@ fn decode(rows: &[tokio_postgres::Row]) -> Option<TargetTable> {
             _ => TableKind::Ordinary,
         },
         primary_key: Vec::new(),
+        unique: first.get::<_, Option<&str>>(17).map(unique_columns).unwrap_or_default(),
         columns: Vec::new(),
     };
     for row in rows {
@@ -153,7 +189,25 @@ fn decode(rows: &[tokio_postgres::Row]) -> Option<TargetTable> {
                 _ => ColumnIdentity::None,
             },
             fills_itself: row.get(14),
+            type_oid: row.get(15),
+            array: array_form(row.get(18), row.get(16)),
         });
     }
     Some(table)
+}
+
+fn array_form(form: &str, delimiter: &str) -> ArrayForm {
+    match (form, delimiter.as_bytes()) {
+        ("type", [delimiter]) => ArrayForm::OfType { delimiter: *delimiter },
+        ("text", _) => ArrayForm::OfText,
+        _ => ArrayForm::None,
+    }
+}
+
+/// Of `1,2;3`, the numbers of each.
+fn unique_columns(indexes: &str) -> Vec<Vec<i16>> {
+    indexes
+        .split(';')
+        .filter_map(|index| index.split(',').map(|number| number.parse().ok()).collect())
+        .collect()
 }

@@ -1,11 +1,13 @@
 //! Binds a row change to its table: which columns it writes, with which values, and which values find its row.
 
+use std::sync::Arc;
+
 use pgsluice_proto::pgoutput::{OldTuple, Tuple, TupleValue};
 
 use crate::model::TableName;
 use crate::stream::assemble::RowChange;
 
-use super::{BindValue, BoundChange, BoundTable, RowMatch, RowOp, StatementKey};
+use super::{BindValue, BoundChange, BoundTable, RowMatch};
 
 /// Why a change cannot be turned into a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,74 +45,87 @@ impl BoundTable {
     ///
     /// # Errors
     /// [`BindError`]: the change cannot be applied, and nothing after it may be (INV-5).
-    pub(in crate::stream) fn bind(&self, change: &RowChange) -> Result<BoundChange, BindError> {
+    pub(in crate::stream) fn bind(&self, change: RowChange) -> Result<BoundChange, BindError> {
         match change {
             RowChange::Insert { new } => self.bind_insert(new),
-            RowChange::Update { old, new } => self.bind_update(old.as_ref(), new),
-            RowChange::Delete { old } => self.bind_delete(old),
+            RowChange::Update { old: None, new } if self.writes_all(&new) => self.bind_usual_update(new),
+            RowChange::Update { old, new } => self.bind_update(old.as_ref(), &new),
+            RowChange::Delete { old } => self.bind_delete(&old),
         }
     }
 
-    fn bind_insert(&self, new: &Tuple) -> Result<BoundChange, BindError> {
-        self.check_width(new)?;
-        let mut written = Vec::with_capacity(self.columns.len());
+    fn bind_insert(&self, new: Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(&new)?;
         let mut values = Vec::with_capacity(self.columns.len());
-        for (index, value) in positioned(new) {
-            written.push(index);
-            values.push(self.needed(index, value, "insert the row")?);
+        for (index, value) in (0_u16..).zip(new.columns) {
+            let value = self.bind_value(index, value);
+            values.push(value.ok_or_else(|| self.missing(index, "insert the row"))?);
         }
-        Ok(self.bound(RowOp::Insert, written, RowMatch::None, values))
+        Ok(BoundChange { key: Arc::clone(&self.usual.insert), values })
+    }
+
+    /// Whether an update to this row writes every column.
+    fn writes_all(&self, new: &Tuple) -> bool {
+        !self.has_identity_always && !new.columns.contains(&TupleValue::UnchangedToast)
+    }
+
+    /// An update that writes every column and leaves the key as it was.
+    fn bind_usual_update(&self, new: Tuple) -> Result<BoundChange, BindError> {
+        self.check_width(&new)?;
+        let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
+        for (index, value) in (0_u16..).zip(new.columns) {
+            let value = self.bind_value(index, value);
+            values.push(value.ok_or_else(|| self.missing(index, "write the row"))?);
+        }
+        self.check_identity()?;
+        for index in &self.key {
+            let value = values.get(usize::from(*index)).cloned();
+            let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
+            values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
+        }
+        Ok(BoundChange { key: Arc::clone(&self.usual.update), values })
     }
 
     fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
         let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
-        for (index, value) in positioned(new) {
+        for (index, value) in (0_u16..).zip(&new.columns) {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
             }
-            if let Some(value) = self.bind_value(index, value) {
+            if let Some(value) = self.bind_value(index, value.clone()) {
                 written.push(index);
                 values.push(value);
             }
         }
         self.bind_key(old.map_or(new, old_values), &mut values)?;
-        Ok(self.bound(RowOp::Update, written, self.row_match, values))
+        Ok(BoundChange { key: self.update_key(written), values })
     }
 
     fn bind_delete(&self, old: &OldTuple) -> Result<BoundChange, BindError> {
-        let old = old_values(old);
-        self.check_width(old)?;
         let mut values = Vec::with_capacity(self.key.len());
-        self.bind_key(old, &mut values)?;
-        Ok(self.bound(RowOp::Delete, Vec::new(), self.row_match, values))
+        self.bind_key(old_values(old), &mut values)?;
+        Ok(BoundChange { key: Arc::clone(&self.usual.delete), values })
     }
 
     fn bind_key(&self, row: &Tuple, values: &mut Vec<BindValue>) -> Result<(), BindError> {
         self.check_width(row)?;
-        if self.row_match == RowMatch::None {
-            return Err(BindError::NoIdentity { table: self.name().clone() });
-        }
+        self.check_identity()?;
         for index in &self.key {
-            let value = row.columns.get(usize::from(*index)).unwrap_or(&TupleValue::UnchangedToast);
-            let value = self.needed(*index, value, "find the row")?;
-            if self.row_match == RowMatch::Key && value == BindValue::Null {
-                return Err(self.missing(*index, "find the row"));
-            }
-            values.push(value);
+            let value = row.columns.get(usize::from(*index)).cloned();
+            let value = value.and_then(|value| self.bind_value(*index, value));
+            let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
+            values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
         }
         Ok(())
     }
 
-    const fn bound(
-        &self,
-        op: RowOp,
-        written: Vec<u16>,
-        row_match: RowMatch,
-        values: Vec<BindValue>,
-    ) -> BoundChange {
-        BoundChange { key: StatementKey { relation: self.relation.id, op, written, row_match }, values }
+    fn check_identity(&self) -> Result<(), BindError> {
+        if self.row_match == RowMatch::None {
+            return Err(BindError::NoIdentity { table: self.name().clone() });
+        }
+        Ok(())
     }
 
     fn check_width(&self, tuple: &Tuple) -> Result<(), BindError> {
@@ -124,18 +139,14 @@ impl BoundTable {
         })
     }
 
-    fn needed(&self, index: u16, value: &TupleValue, purpose: &'static str) -> Result<BindValue, BindError> {
-        self.bind_value(index, value).ok_or_else(|| self.missing(index, purpose))
-    }
-
     /// `None` for a value that was not sent.
-    fn bind_value(&self, index: u16, value: &TupleValue) -> Option<BindValue> {
+    fn bind_value(&self, index: u16, value: TupleValue) -> Option<BindValue> {
         match value {
             TupleValue::Null => Some(BindValue::Null),
             TupleValue::UnchangedToast => None,
-            TupleValue::Text(bytes) if self.is_byte(index, bytes) => Some(BindValue::Binary(bytes.clone())),
-            TupleValue::Text(bytes) => Some(BindValue::Text(bytes.clone())),
-            TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes.clone())),
+            TupleValue::Text(bytes) if self.is_byte(index, &bytes) => Some(BindValue::Binary(bytes)),
+            TupleValue::Text(bytes) => Some(BindValue::Text(bytes)),
+            TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes)),
         }
     }
 
@@ -163,11 +174,6 @@ impl BoundTable {
             Some(old) => old_values(old).columns.get(usize::from(index)) != Some(new),
         }
     }
-}
-
-/// A row's values with their positions.
-fn positioned(tuple: &Tuple) -> impl Iterator<Item = (u16, &TupleValue)> {
-    (0_u16..).zip(&tuple.columns)
 }
 
 const fn old_values(old: &OldTuple) -> &Tuple {

@@ -2,21 +2,30 @@
 //! must touch. Pure. A value is never parsed, and an unchanged value out of line can never become NULL, because
 //! [`BindValue`] has no form for it (trap 10).
 
+mod array;
 mod bind;
+mod copy_in;
 mod row_sql;
+mod set_sql;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use pgsluice_proto::command::quote_ident;
 use pgsluice_proto::pgoutput::{Relation, ReplicaIdentity};
 
 use crate::model::{Oid, TableName};
 use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 
+pub(super) use array::{ArrayValue, arrays};
 pub(super) use bind::BindError;
+pub(super) use copy_in::{have_form, put_copy_header, put_copy_rows, put_copy_trailer};
+pub(super) use set_sql::SetStatement;
 
 /// A value as it is bound to a statement: as the source sent it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) enum BindValue {
     /// SQL NULL.
     Null,
@@ -24,6 +33,23 @@ pub(super) enum BindValue {
     Text(Bytes),
     /// In binary format.
     Binary(Bytes),
+}
+
+impl BindValue {
+    /// Its bytes; none for NULL.
+    #[must_use]
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Null => &[],
+            Self::Text(bytes) | Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        self.bytes().len()
+    }
 }
 
 /// Prints the kind only: row values never reach a log (INV-10).
@@ -35,6 +61,15 @@ impl std::fmt::Debug for BindValue {
             Self::Binary(_) => "Binary(..)",
         })
     }
+}
+
+/// The form in which values are sent to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ValueForm {
+    /// As their types print them.
+    Text,
+    /// As their types send them.
+    Binary,
 }
 
 /// The kinds of row change, as counted in `pgsluice_applied_rows_total{op}`.
@@ -88,7 +123,7 @@ pub(super) enum RowMatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BoundChange {
     /// Which statement.
-    pub key: StatementKey,
+    pub key: Arc<StatementKey>,
     /// Its parameters: the written columns first, then those that find the row.
     pub values: Vec<BindValue>,
 }
@@ -102,7 +137,19 @@ pub(super) struct BoundTable {
     columns: Vec<TargetColumn>,
     key: Vec<u16>,
     row_match: RowMatch,
+    has_identity_always: bool,
     written: WrittenValues,
+    usual: UsualKeys,
+}
+
+/// The keys of most changes, shared by all of them.
+#[derive(Clone, Debug)]
+struct UsualKeys {
+    /// Every insert writes all columns.
+    insert: Arc<StatementKey>,
+    /// An update that writes all columns.
+    update: Arc<StatementKey>,
+    delete: Arc<StatementKey>,
 }
 
 /// How the values to write stand in a statement.
@@ -115,12 +162,27 @@ enum WrittenValues {
     AsAnnounced,
 }
 
+impl UsualKeys {
+    fn new(relation: Oid, width: usize, row_match: RowMatch) -> Self {
+        let all: Vec<u16> = (0..u16::MAX).take(width).collect();
+        let key = |op, written, row_match| Arc::new(StatementKey { relation, op, written, row_match });
+        Self {
+            insert: key(RowOp::Insert, all.clone(), RowMatch::None),
+            update: key(RowOp::Update, all, row_match),
+            delete: key(RowOp::Delete, Vec::new(), row_match),
+        }
+    }
+}
+
 impl BoundTable {
     /// Binds a relation to the target's table by what [`crate::stream::shape::compare`] found.
     #[must_use]
     pub(super) fn new(relation: Relation, target: TargetTable, columns: Vec<TargetColumn>) -> Self {
         let (key, row_match) = identity(&relation, &target, &columns);
-        Self { relation, target, columns, key, row_match, written: WrittenValues::OfTheColumn }
+        let usual = UsualKeys::new(relation.id, columns.len(), row_match);
+        let has_identity_always = columns.iter().any(|column| column.identity == ColumnIdentity::Always);
+        let written = WrittenValues::OfTheColumn;
+        Self { relation, target, columns, key, row_match, has_identity_always, written, usual }
     }
 
     /// The same for values in binary form.
@@ -141,6 +203,41 @@ impl BoundTable {
         &self.target.name
     }
 
+    /// Positions (in the relation) of the columns that find a row.
+    #[must_use]
+    pub(super) fn key(&self) -> &[u16] {
+        &self.key
+    }
+
+    /// How the row of an UPDATE or DELETE is found.
+    #[must_use]
+    pub(super) const fn row_match(&self) -> RowMatch {
+        self.row_match
+    }
+
+    /// The key of an UPDATE that writes these columns, given by position in ascending order.
+    #[must_use]
+    pub(super) fn update_key(&self, written: Vec<u16>) -> Arc<StatementKey> {
+        if written == self.usual.update.written {
+            return Arc::clone(&self.usual.update);
+        }
+        Arc::new(StatementKey {
+            relation: self.relation.id,
+            op: RowOp::Update,
+            written,
+            row_match: self.row_match,
+        })
+    }
+
+    /// The form in which the stream sends this table's values.
+    #[must_use]
+    pub(super) const fn value_form(&self) -> ValueForm {
+        match self.written {
+            WrittenValues::OfTheColumn => ValueForm::Text,
+            WrittenValues::AsAnnounced => ValueForm::Binary,
+        }
+    }
+
     /// The table that is written to.
     #[must_use]
     pub(super) const fn target(&self) -> &TargetTable {
@@ -149,6 +246,18 @@ impl BoundTable {
 
     fn is_identity_always(&self, index: u16) -> bool {
         self.column(index).is_some_and(|column| column.identity == ColumnIdentity::Always)
+    }
+
+    /// Whether an UPDATE of these columns has to put another row in the place of the one it finds.
+    fn replaces_row(&self, written: &[u16]) -> bool {
+        self.has_identity_always && written.iter().any(|index| self.is_identity_always(*index))
+    }
+
+    /// A column as it is compared: as of the type that has the operators; a domain has none of its own, and over an enum
+    /// not even finds that of any enum.
+    fn compared(&self, column: &TargetColumn) -> String {
+        let name = quote_ident(&column.name);
+        if column.is_domain { format!("{name}::{}", column.cast) } else { name }
     }
 
     fn only(&self) -> String {

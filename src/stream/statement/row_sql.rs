@@ -76,7 +76,7 @@ impl BoundTable {
             // Nothing to write, but the row must be there all the same (INV-6).
             return format!("SELECT 1 FROM {} WHERE {found} FOR UPDATE", self.only());
         }
-        if written.iter().any(|index| self.is_identity_always(*index)) {
+        if self.replaces_row(written) {
             return self.replace_sql(written, &found);
         }
         let assignments: Vec<_> = written
@@ -165,15 +165,11 @@ impl BoundTable {
         if terms.is_empty() { "true".into() } else { terms.join(" AND ") }
     }
 
-    /// The columns that find the row: each with its quoted name and its parameter, both of the type that has the operators;
-    /// a domain has none of its own, and over an enum not even finds that of any enum.
+    /// The columns that find the row: each with its quoted name and its parameter, both of the type that has the operators.
     fn key_terms(&self, first: usize) -> impl Iterator<Item = (&TargetColumn, String, String)> {
         self.key.iter().zip(first..).filter_map(|(index, place)| {
             let column = self.column(*index)?;
-            let mut name = quote_ident(&column.name);
-            if column.is_domain {
-                name = format!("{name}::{}", column.cast);
-            }
+            let name = self.compared(column);
             Some((column, name, format!("${place}::{}", column.cast)))
         })
     }

@@ -3,6 +3,7 @@ use pgsluice_proto::pgoutput::{OldTuple, RelationColumn, Tuple, TupleValue};
 
 use super::*;
 use crate::stream::assemble::RowChange;
+use crate::target::ArrayForm;
 
 fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> BoundTable {
     let names = ["id", "name", "price"];
@@ -21,24 +22,27 @@ fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> Bound
             })
             .collect(),
     };
-    let column = |name: &str, base: &str| TargetColumn {
+    let column = |name: &str, base: &str, number| TargetColumn {
         name: name.into(),
         cast: base.into(),
         equality: "=".into(),
+        type_oid: 0,
+        array: ArrayForm::OfType { delimiter: b',' },
         base_type: base.into(),
         type_modifier: -1,
         is_domain: false,
         generated: false,
         identity: ColumnIdentity::None,
-        number: 1,
+        number,
         fills_itself: true,
     };
-    let columns = vec![column("id", "int4"), column("name", "text"), column("price", "float8")];
+    let columns = vec![column("id", "int4", 1), column("name", "text", 2), column("price", "float8", 3)];
     let target = TargetTable {
         oid: 1,
         name: TableName::new("public", "items"),
         kind: TableKind::Ordinary,
         primary_key: primary_key.iter().map(|name| (*name).into()).collect(),
+        unique: vec![vec![1]],
         columns: columns.clone(),
     };
     BoundTable::new(relation, target, columns)
@@ -62,7 +66,7 @@ fn bound(value: &'static str) -> BindValue {
 fn an_unchanged_toasted_value_stays_out_of_the_update() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
     let new = row([text("1"), UNCHANGED, text("2.5")]);
-    let change = table.bind(&RowChange::Update { old: None, new }).expect("it binds");
+    let change = table.bind(RowChange::Update { old: None, new }).expect("it binds");
     assert_eq!(
         table.sql(&change.key),
         r#"UPDATE ONLY "public"."items" SET "id" = $1, "price" = $2 WHERE "id" = $3::int4"#
@@ -75,7 +79,7 @@ fn a_changed_key_finds_the_row_by_its_old_value_and_keeps_the_toasted_one() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
     let old = Some(OldTuple::Key(row([text("1"), TupleValue::Null, TupleValue::Null])));
     let new = row([text("9"), UNCHANGED, TupleValue::Null]);
-    let change = table.bind(&RowChange::Update { old, new }).expect("it binds");
+    let change = table.bind(RowChange::Update { old, new }).expect("it binds");
     assert_eq!(change.values, [bound("9"), BindValue::Null, bound("1")]);
 }
 
@@ -83,7 +87,7 @@ fn a_changed_key_finds_the_row_by_its_old_value_and_keeps_the_toasted_one() {
 fn a_table_without_a_key_changes_one_of_its_equal_rows() {
     let table = table(ReplicaIdentity::Full, &["id", "name", "price"], &[]);
     let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
-    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    let change = table.bind(RowChange::Delete { old }).expect("it binds");
     assert_eq!(
         table.sql(&change.key),
         "DELETE FROM ONLY \"public\".\"items\" WHERE (ctid) = (SELECT ctid FROM ONLY \"public\".\"items\" \
@@ -97,7 +101,7 @@ fn a_table_without_a_key_changes_one_of_its_equal_rows() {
 fn identity_full_uses_the_targets_primary_key_where_there_is_one() {
     let table = table(ReplicaIdentity::Full, &["id", "name", "price"], &["id"]);
     let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
-    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    let change = table.bind(RowChange::Delete { old }).expect("it binds");
     assert_eq!(table.sql(&change.key), r#"DELETE FROM ONLY "public"."items" WHERE "id" = $1::int4"#);
 }
 
@@ -105,18 +109,19 @@ fn identity_full_uses_the_targets_primary_key_where_there_is_one() {
 fn a_row_that_does_not_fit_its_shape_or_lacks_its_key_is_refused() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
     let narrow = Tuple { columns: vec![text("1")] };
-    assert!(matches!(table.bind(&RowChange::Insert { new: narrow }), Err(BindError::WrongWidth { .. })));
+    assert!(matches!(table.bind(RowChange::Insert { new: narrow }), Err(BindError::WrongWidth { .. })));
     let keyless = OldTuple::Key(row([TupleValue::Null, TupleValue::Null, TupleValue::Null]));
-    assert!(matches!(table.bind(&RowChange::Delete { old: keyless }), Err(BindError::MissingValue { .. })));
+    assert!(matches!(table.bind(RowChange::Delete { old: keyless }), Err(BindError::MissingValue { .. })));
     let unsent = row([text("1"), UNCHANGED, text("2")]);
-    assert!(matches!(table.bind(&RowChange::Insert { new: unsent }), Err(BindError::MissingValue { .. })));
+    assert!(matches!(table.bind(RowChange::Insert { new: unsent }), Err(BindError::MissingValue { .. })));
 }
 
-fn with_identity_always(mut table: BoundTable, name: &str) -> BoundTable {
-    for column in table.columns.iter_mut().filter(|column| column.name == name) {
+fn with_identity_always(table: BoundTable, name: &str) -> BoundTable {
+    let BoundTable { relation, target, mut columns, .. } = table;
+    for column in columns.iter_mut().filter(|column| column.name == name) {
         column.identity = ColumnIdentity::Always;
     }
-    table
+    BoundTable::new(relation, target, columns)
 }
 
 #[test]
@@ -124,12 +129,12 @@ fn a_value_of_a_generated_always_identity_is_inserted_and_never_named_by_an_upda
     let table = with_identity_always(table(ReplicaIdentity::Default, &["id"], &["id"]), "id");
     let new = row([text("1"), UNCHANGED, text("2")]);
     let insert =
-        table.bind(&RowChange::Insert { new: row([text("1"), text("a"), text("2")]) }).expect("it binds");
+        table.bind(RowChange::Insert { new: row([text("1"), text("a"), text("2")]) }).expect("it binds");
     assert!(table.sql(&insert.key).contains("OVERRIDING SYSTEM VALUE"));
-    let update = table.bind(&RowChange::Update { old: None, new: new.clone() }).expect("it binds");
+    let update = table.bind(RowChange::Update { old: None, new: new.clone() }).expect("it binds");
     assert!(!table.sql(&update.key).contains("SET \"id\""), "trap 22");
     let old = Some(OldTuple::Key(row([text("7"), TupleValue::Null, TupleValue::Null])));
-    let moved = table.bind(&RowChange::Update { old, new }).expect("it binds");
+    let moved = table.bind(RowChange::Update { old, new }).expect("it binds");
     assert_eq!(
         table.sql(&moved.key),
         "WITH gone AS (DELETE FROM ONLY \"public\".\"items\" WHERE \"id\" = $3::int4 RETURNING *) \
@@ -143,7 +148,7 @@ fn a_value_of_a_generated_always_identity_is_inserted_and_never_named_by_an_upda
 fn an_identity_that_is_no_key_is_written_because_the_source_does_not_say_whether_it_changed() {
     let table = with_identity_always(table(ReplicaIdentity::Default, &["name"], &["name"]), "id");
     let new = row([text("1"), text("a"), text("2")]);
-    let update = table.bind(&RowChange::Update { old: None, new }).expect("it binds");
+    let update = table.bind(RowChange::Update { old: None, new }).expect("it binds");
     assert!(table.sql(&update.key).starts_with("WITH gone"), "{}", table.sql(&update.key));
 }
 
@@ -152,7 +157,7 @@ fn rows_of_a_partitioned_table_without_a_key_are_found_by_partition_and_place() 
     let mut table = table(ReplicaIdentity::Full, &["id", "name", "price"], &[]);
     table.target.kind = TableKind::Partitioned;
     let old = OldTuple::Full(row([text("1"), TupleValue::Null, text("2")]));
-    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    let change = table.bind(RowChange::Delete { old }).expect("it binds");
     assert!(
         table.sql(&change.key).contains("(tableoid, ctid) = (SELECT tableoid, ctid FROM \"public\""),
         "trap 11"
@@ -166,6 +171,6 @@ fn a_key_is_compared_by_its_types_own_equality() {
         column.equality = "OPERATOR(public.=)".into();
     }
     let old = OldTuple::Key(row([TupleValue::Null, text("a"), TupleValue::Null]));
-    let change = table.bind(&RowChange::Delete { old }).expect("it binds");
+    let change = table.bind(RowChange::Delete { old }).expect("it binds");
     assert!(table.sql(&change.key).ends_with(r#"WHERE "name" OPERATOR(public.=) $1::text"#));
 }

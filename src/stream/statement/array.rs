@@ -1,0 +1,131 @@
+//! A column of a set as one array parameter, made of its values as the source sent them: in text form, an array literal
+//! whose elements the type's own input function reads; in binary form, the array's wire form around them.
+
+use std::error::Error;
+
+use bytes::{BufMut, BytesMut};
+use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
+
+use super::set_sql::{SetParameter, SetStatement};
+use super::{BindValue, ValueForm};
+
+/// An array parameter.
+pub(in crate::stream) struct ArrayValue {
+    form: ValueForm,
+    rows: i32,
+    nulls: i32,
+    /// In text form the whole literal; in binary form what follows the header.
+    body: Vec<u8>,
+}
+
+/// Prints the size only: row values never reach a log (INV-10).
+impl std::fmt::Debug for ArrayValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ArrayValue({} values, {} bytes)", self.rows, self.body.len())
+    }
+}
+
+/// The parameters of a statement for these rows; `None` if a value has another form than the statement's, and the
+/// rows go one by one.
+#[must_use]
+pub(in crate::stream) fn arrays(set: &SetStatement, rows: &[&[BindValue]]) -> Option<Vec<ArrayValue>> {
+    let mut arrays: Vec<_> = set.parameters.iter().map(|_| ArrayValue::begun(set.form)).collect();
+    for row in rows {
+        for (array, parameter) in arrays.iter_mut().zip(&set.parameters) {
+            array.push(row.get(parameter.position)?, parameter)?;
+        }
+    }
+    arrays.iter_mut().for_each(ArrayValue::end);
+    Some(arrays)
+}
+
+impl ArrayValue {
+    /// Its size in bytes, nearly.
+    #[must_use]
+    pub(in crate::stream) const fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    fn begun(form: ValueForm) -> Self {
+        let body = match form {
+            ValueForm::Text => vec![b'{'],
+            ValueForm::Binary => Vec::new(),
+        };
+        Self { form, rows: 0, nulls: 0, body }
+    }
+
+    fn end(&mut self) {
+        if self.form == ValueForm::Text {
+            self.body.push(b'}');
+        }
+    }
+
+    fn push(&mut self, value: &BindValue, parameter: &SetParameter) -> Option<()> {
+        if self.form == ValueForm::Text && self.rows > 0 {
+            self.body.push(parameter.delimiter);
+        }
+        self.rows = self.rows.checked_add(1)?;
+        match (self.form, value) {
+            (form, BindValue::Null) => {
+                self.nulls += 1;
+                match form {
+                    ValueForm::Text => self.body.extend_from_slice(b"NULL"),
+                    ValueForm::Binary => self.body.extend_from_slice(&(-1_i32).to_be_bytes()),
+                }
+            }
+            (ValueForm::Text, BindValue::Text(text)) => put_quoted(&mut self.body, text),
+            (ValueForm::Binary, BindValue::Binary(bytes)) => {
+                self.body.extend_from_slice(&i32::try_from(bytes.len()).ok()?.to_be_bytes());
+                self.body.extend_from_slice(bytes);
+            }
+            (ValueForm::Text, BindValue::Binary(_)) | (ValueForm::Binary, BindValue::Text(_)) => return None,
+        }
+        Some(())
+    }
+}
+
+/// An element of an array literal: quoted, whatever it is, so that no text is taken for NULL or for a delimiter.
+fn put_quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
+        let (before, from) = rest.split_at(at);
+        out.extend_from_slice(before);
+        out.push(b'\\');
+        out.extend(from.first());
+        rest = from.get(1..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+impl ToSql for ArrayValue {
+    fn to_sql(&self, array: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        if self.form == ValueForm::Binary {
+            let Kind::Array(element) = array.kind() else {
+                return Err(format!("{array} is no array type").into());
+            };
+            out.put_i32(1); // dimensions
+            out.put_i32(i32::from(self.nulls > 0));
+            out.put_u32(element.oid());
+            out.put_i32(self.rows);
+            out.put_i32(1); // the first element's number
+        }
+        out.put_slice(&self.body);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        // The statement casts each parameter to the array type that it was made for.
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        match self.form {
+            ValueForm::Text => Format::Text,
+            ValueForm::Binary => Format::Binary,
+        }
+    }
+
+    to_sql_checked!();
+}
