@@ -8,6 +8,8 @@ mod copy_in;
 mod row_sql;
 mod set_sql;
 #[cfg(test)]
+mod set_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
