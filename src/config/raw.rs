@@ -164,8 +164,24 @@ pub(super) struct RawApply {
     /// How long a batch waits for more transactions before it is committed, 0 to 60000 ms. 0 is the least lag; more
     /// means fewer commits on the target.
     pub(super) max_batch_delay_ms: u64,
-    /// Connections that apply at the same time. Only 1 is available in this version.
+    /// Connections that apply at the same time, 1 to 16. Each has tables of its own and commits for itself: between
+    /// cutovers, the tables of one may be some transactions ahead of those of another. More than one helps where the
+    /// target has more cores than one table's changes can keep busy.
     pub(super) connections: u32,
+    /// Whether changes of many rows are written in sets.
+    pub(super) coalesce: RawCoalesce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawCoalesce {
+    /// Where it pays: several changes of a row become one, and many rows one statement. Row by row where the order of
+    /// changes matters.
+    Auto,
+    /// Never: every change by itself, in the source's order. Slower; for finding a fault.
+    Off,
+    /// Also for a single row; for tests.
+    Always,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -286,7 +302,12 @@ impl Default for RawSnapshot {
 
 impl Default for RawApply {
     fn default() -> Self {
-        Self { max_batch_bytes: ByteSize::mib(16), max_batch_delay_ms: 0, connections: 1 }
+        Self {
+            max_batch_bytes: ByteSize::mib(16),
+            max_batch_delay_ms: 0,
+            connections: 1,
+            coalesce: RawCoalesce::Auto,
+        }
     }
 }
 

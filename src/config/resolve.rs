@@ -11,21 +11,22 @@ use pgsluice_proto::command::SlotName;
 use super::byte_size::ByteSize;
 use super::error::{ConfigError, Origins};
 use super::raw::{
-    RawApi, RawApply, RawBinary, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema,
+    RawApi, RawApply, RawBinary, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema,
     RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
 use super::secret_file::read_secret;
 use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Coalescing, Config, CutoverConfig, Durability,
+    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
+    StreamInProgress, TableFilter, TargetConfig,
 };
 use crate::connection::ConnectionSettings;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
 const JOBS_MAX: u32 = 64;
+const CONNECTIONS_MAX: u32 = 16;
 /// Connections used for the copy unless configured: as many as cores, within these.
 const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
 const CHUNK_BYTES_MIN: ByteSize = ByteSize::mib(1);
@@ -238,19 +239,20 @@ fn apply(raw: &RawApply) -> Result<ApplyConfig, ConfigError> {
         let remedy = format!("Use 0 to {BATCH_DELAY_MS_MAX}.");
         return Err(invalid("apply.max_batch_delay_ms", "it is out of range", &remedy));
     }
-    match raw.connections {
-        0 => return Err(invalid("apply.connections", "it is 0", "Use 1.")),
-        1 => {}
+    let connections = match raw.connections {
+        1..=CONNECTIONS_MAX => raw.connections as usize,
         _ => {
-            return Err(ConfigError::NotAvailable {
-                key: "apply.connections".to_owned(),
-                what: "applying on several connections".to_owned(),
-                remedy: "Use 1, or remove the key.".to_owned(),
-            });
+            let remedy = format!("Use 1 to {CONNECTIONS_MAX}.");
+            return Err(invalid("apply.connections", "it is out of range", &remedy));
         }
-    }
+    };
+    let coalesce = match raw.coalesce {
+        RawCoalesce::Auto => Coalescing::Auto,
+        RawCoalesce::Off => Coalescing::Off,
+        RawCoalesce::Always => Coalescing::Always,
+    };
     let max_batch_delay = Duration::from_millis(raw.max_batch_delay_ms);
-    Ok(ApplyConfig { max_batch_bytes, max_batch_delay, connections: 1 })
+    Ok(ApplyConfig { max_batch_bytes, max_batch_delay, connections, coalesce })
 }
 
 pub(super) fn resolve_api(raw: RawApi) -> Result<ApiConfig, ConfigError> {

@@ -182,6 +182,19 @@ pub struct ApplyConfig {
     pub max_batch_delay: Duration,
     /// Connections that apply at the same time.
     pub connections: usize,
+    /// Whether changes are written in sets.
+    pub coalesce: Coalescing,
+}
+
+/// Whether changes of many rows are written in sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalescing {
+    /// Where it pays.
+    Auto,
+    /// Never: each by itself, in the source's order.
+    Off,
+    /// Wherever it is possible, for a single row too.
+    Always,
 }
 
 /// `[api]`

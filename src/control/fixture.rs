@@ -95,7 +95,12 @@ fn config() -> Config {
         preflight: PreflightConfig::default(),
         schema: SchemaConfig { mode: SchemaMode::Existing, postgres_bin_dir: None },
         snapshot: SnapshotConfig { jobs: 1, chunk_bytes: 1 << 30, max_wal_retained_bytes: None },
-        apply: ApplyConfig { max_batch_bytes: 1 << 20, max_batch_delay: Duration::ZERO, connections: 1 },
+        apply: ApplyConfig {
+            max_batch_bytes: 1 << 20,
+            max_batch_delay: Duration::ZERO,
+            connections: 1,
+            coalesce: crate::config::Coalescing::Auto,
+        },
         api: ApiConfig {
             listen: "127.0.0.1:0".parse().expect("address"),
             token: Some(BearerToken::new(TOKEN)),

@@ -17,7 +17,7 @@ use crate::model::{Lsn, Side};
 use crate::runtime::Backoff;
 use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
-use crate::target::progress::MAIN_STREAM;
+use crate::target::progress::APPLIED_BY_ALL;
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
@@ -284,8 +284,10 @@ impl Operation {
         let Some(marker_lsn) = self.marker_lsn else { return Ok(target) };
         let row = target
             .query_typed_opt(
-                "SELECT commit_lsn >= $2::text::pg_lsn, commit_lsn::text FROM pgsluice.progress WHERE stream = $1",
-                &[(&MAIN_STREAM, Type::TEXT), (&marker_lsn.to_string(), Type::TEXT)],
+                &format!(
+                    "SELECT min >= $1::text::pg_lsn, min::text FROM ({APPLIED_BY_ALL}) AS applied WHERE min IS NOT NULL"
+                ),
+                &[(&marker_lsn.to_string(), Type::TEXT)],
             )
             .await
             .map_err(SqlFailure::of(Side::Target, "read the progress record"))?;

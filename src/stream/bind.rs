@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use pgsluice_proto::pgoutput::Relation;
 
-use crate::model::{Lsn, Oid, TableName};
+use crate::model::{Lsn, Oid, RecordedColumn, TableName};
 use crate::source::definition::{self, TableDefinition};
 use crate::target::relations::{self, JoinState, RelationRecord};
 use crate::target::{self, TargetTable};
 
-use super::apply::Applier;
 use super::assemble::TransactionStart;
+use super::batch::Bound;
 use super::error::StreamError;
 use super::existing_rows::column_in_doubt;
+use super::gather::Gatherer;
 use super::hold::{Cause, HoldBefore, REFUSED_INTERVAL, Reason};
+use super::lanes::lane_of;
 use super::remedy::{Told, explain_refusal};
 use super::shape::{Announced, Change, Demand, Matched, announced, compare};
 use super::statement::BoundTable;
@@ -36,9 +38,9 @@ enum Binding {
     /// Not found out yet.
     None,
     /// This table.
-    Table(Arc<BoundTable>),
+    Table(Bound),
     /// This table for the rest of one transaction, which has dropped a column that it wrote before.
-    TableUntilCommit(Arc<BoundTable>, Lsn),
+    TableUntilCommit(Bound, Lsn),
     /// Nothing, for transactions committed before this position: the table's copy has them.
     CopyHasThem(Lsn),
 }
@@ -51,9 +53,9 @@ impl Known {
 
     fn ready(&self, commit_lsn: Lsn) -> Option<Ready> {
         match &self.binding {
-            Binding::Table(table) => Some(Ready::Table(Arc::clone(table))),
-            Binding::TableUntilCommit(table, until) if *until == commit_lsn => {
-                Some(Ready::Table(Arc::clone(table)))
+            Binding::Table(bound) => Some(Ready::Table(bound.clone())),
+            Binding::TableUntilCommit(bound, until) if *until == commit_lsn => {
+                Some(Ready::Table(bound.clone()))
             }
             Binding::CopyHasThem(until) if commit_lsn < *until => Some(Ready::Passes),
             _ => None,
@@ -65,11 +67,20 @@ impl Known {
 #[derive(Debug)]
 pub(super) enum Ready {
     /// It goes to this table.
-    Table(Arc<BoundTable>),
+    Table(Bound),
     /// Nothing: the copy has it.
     Passes,
     /// It waits.
     Waits(Reason),
+}
+
+/// A shape that a batch on its way accepts.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    name: TableName,
+    columns: Vec<RecordedColumn>,
+    target_oid: u32,
+    batch: u64,
 }
 
 /// The table for a relation, what goes where in it, and what is recorded of the relation.
@@ -93,7 +104,7 @@ pub(super) struct RefusedSince {
     target: Option<TableDefinition>,
 }
 
-impl Applier {
+impl Gatherer {
     /// Where a change of the transaction under way goes.
     pub(super) async fn ready(&mut self, relation: Oid, commit_lsn: Lsn) -> Result<Ready, StreamError> {
         let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
@@ -104,11 +115,10 @@ impl Applier {
         let has_written = known.written_by == Some(commit_lsn);
         let demand = if has_written { Demand::DroppedMayStay } else { Demand::Everything };
         let announced = known.relation.clone();
-        let (binding, ready) = match self.resolve(&announced, commit_lsn, demand).await {
-            Err(error) => return Err(self.first_failure(error).await),
-            Ok(Resolved::Waits(reason)) => return Ok(Ready::Waits(reason)),
-            Ok(Resolved::CopyHasThem(until)) => (Binding::CopyHasThem(until), Ready::Passes),
-            Ok(Resolved::Table(found)) => {
+        let (binding, ready) = match self.resolve(&announced, commit_lsn, demand).await? {
+            Resolved::Waits(reason) => return Ok(Ready::Waits(reason)),
+            Resolved::CopyHasThem(until) => (Binding::CopyHasThem(until), Ready::Passes),
+            Resolved::Table(found) => {
                 let Found { target, matched, record } = *found;
                 self.format.check(&announced, &matched.columns)?;
                 let stays_open = matched.has_leftovers;
@@ -116,17 +126,17 @@ impl Applier {
                     self.accept(&announced, &target, &matched, &record);
                 }
                 let table = self.format.bind(BoundTable::new(announced, target, matched.columns));
-                let table = Arc::new(table);
-                let ready = Ready::Table(Arc::clone(&table));
+                self.bindings += 1;
+                let bound = Bound { table: Arc::new(table), number: self.bindings };
+                let ready = Ready::Table(bound.clone());
                 let binding = if stays_open {
-                    Binding::TableUntilCommit(table, commit_lsn)
+                    Binding::TableUntilCommit(bound, commit_lsn)
                 } else {
-                    Binding::Table(table)
+                    Binding::Table(bound)
                 };
                 (binding, ready)
             }
         };
-        self.statements.retain(|key, _| key.relation != relation);
         if let Some(known) = self.known.get_mut(&relation) {
             known.binding = binding;
             known.written_by = Some(commit_lsn);
@@ -167,26 +177,38 @@ impl Applier {
                 let own = std::mem::replace(&mut self.types, types.clone());
                 let resolved = self.resolve(relation, start.commit_lsn, *demand).await;
                 self.types = own;
-                let resolved = match resolved {
-                    Ok(resolved) => resolved,
-                    Err(error) => return Err(self.first_failure(error).await),
-                };
-                match resolved {
+                match resolved? {
                     Resolved::Waits(reason) => Some(reason),
                     Resolved::Table(_) | Resolved::CopyHasThem(_) => None,
                 }
             }
             Cause::Refused { relation, table, message } => {
-                match self.still_refused(*relation, table, message).await {
-                    Ok(reason) => reason,
-                    Err(error) => return Err(self.first_failure(error).await),
-                }
+                self.still_refused(*relation, table, message).await?
             }
         };
         if reason.is_some() {
             self.hold_before = Some(hold);
         }
         Ok(reason)
+    }
+
+    /// What is recorded of a relation, or will be when what is on its way is committed.
+    async fn record_of(&mut self, relation: Oid) -> Result<Option<RelationRecord>, StreamError> {
+        let record = self.prefetch.record(&self.catalog, relation).await?;
+        let lane = self.lanes.get(lane_of(relation, self.lanes.len()));
+        let Some(accepted) = self.accepted.get(&relation) else { return Ok(record) };
+        if lane.is_none_or(|lane| lane.has_done(accepted.batch)) {
+            self.accepted.remove(&relation);
+            // It may have been committed after the record was read.
+            return Ok(relations::read_one(&self.catalog, relation).await?);
+        }
+        let overlay = |record: RelationRecord| RelationRecord {
+            name: accepted.name.clone(),
+            columns: accepted.columns.clone(),
+            target_oid: Some(accepted.target_oid),
+            ..record
+        };
+        Ok(record.map(overlay))
     }
 
     async fn resolve(
@@ -196,7 +218,7 @@ impl Applier {
         demand: Demand,
     ) -> Result<Resolved, StreamError> {
         let name = TableName::new(&relation.schema, &relation.name);
-        let Some(record) = relations::read_one(&self.session, relation.id).await? else {
+        let Some(record) = self.record_of(relation.id).await? else {
             return Ok(Resolved::Waits(self.unknown(relation.id, &name).await?));
         };
         match (record.state, record.join_lsn) {
@@ -204,11 +226,7 @@ impl Applier {
             (JoinState::Copying, _) => return Ok(Resolved::Waits(Reason::copying(&name))),
             (JoinState::Joined, _) => {}
         }
-        // The catalog is read by the apply session itself: it sees what its own transaction will write to.
-        let found = match record.target_oid {
-            Some(oid) => target::read_by_oid(&self.session, oid).await?,
-            None => target::read_table(&self.session, &record.name).await?,
-        };
+        let found = self.prefetch.table(&self.catalog, &record).await?;
         let mut now = announced(relation, &self.types);
         if !now.is_as_recorded(&record)
             && let Some(definition) = self.source.definition(relation.id).await
@@ -247,13 +265,13 @@ impl Applier {
             let gone = self.source.answers();
             return Ok((!gone).then(|| Reason::source_silent(&record.name)));
         };
-        let Some(on_target) = definition::read(&self.session, target.oid).await? else { return Ok(None) };
+        let Some(on_target) = definition::read(&self.catalog, target.oid).await? else { return Ok(None) };
         let Some(column) = column_in_doubt(&matched.accepted, record, &source, &on_target) else {
             return Ok(None);
         };
-        if !self.has_open_batch() {
+        if self.is_settled() {
             tracing::warn!(table = %record.name, column, "a schema change gave existing rows values that are not in the stream: the table is copied again");
-            self.session.batch_execute(&relations::copy_again_sql(record.source_oid)).await?;
+            self.catalog.batch_execute(&relations::copy_again_sql(record.source_oid)).await?;
         }
         Ok(Some(Reason::copying(&record.name)))
     }
@@ -277,8 +295,12 @@ impl Applier {
         {
             tracing::info!(table = %name, "a changed table is accepted");
         }
-        self.open_batch();
-        self.pipeline.send_simple(&relations::accept_sql(relation.id, &name, accepted, Some(target.oid)));
+        let lane = lane_of(relation.id, self.lanes.len());
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        lane.building.record(relations::accept_sql(relation.id, &name, accepted, Some(target.oid)));
+        let accepted =
+            Accepted { name, columns: accepted.clone(), target_oid: target.oid, batch: lane.next_number() };
+        self.accepted.insert(relation.id, accepted);
     }
 
     async fn tell(
@@ -289,7 +311,7 @@ impl Applier {
         changes: &[Change],
     ) -> Result<Reason, StreamError> {
         let name_is_taken = changes.contains(&Change::TableRenamed)
-            && target::read_table(&self.session, &now.name).await?.is_some();
+            && target::read_table(&self.catalog, &now.name).await?.is_some();
         let definition = self.source.definition(relation).await;
         let told = Told {
             source: &now.name,
@@ -303,7 +325,7 @@ impl Applier {
     async fn unknown(&mut self, relation: Oid, name: &TableName) -> Result<Reason, StreamError> {
         // It may be gone already: whoever watches the tables lets its changes pass then.
         self.publisher.met_unknown(relation, name.clone());
-        if target::read_table(&self.session, name).await?.is_some() {
+        if target::read_table(&self.catalog, name).await?.is_some() {
             return Ok(Reason::unknown(None, name));
         }
         let definition = self.source.definition(relation).await;
@@ -318,8 +340,8 @@ impl Applier {
         table: &TableName,
         message: &str,
     ) -> Result<Option<Reason>, StreamError> {
-        let target = match target::read_table(&self.session, table).await? {
-            Some(found) => definition::read(&self.session, found.oid).await?,
+        let target = match target::read_table(&self.catalog, table).await? {
+            Some(found) => definition::read(&self.catalog, found.oid).await?,
             None => None,
         };
         let since = self

@@ -11,18 +11,23 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Problem, StatusBoard};
-use crate::model::{Disposition, Side};
+use crate::model::{Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
+use crate::target::lock::{self, LockError};
+use crate::target::progress::{self, Progress};
 use crate::target::records::MigrationRecord;
-use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn, lock, progress};
+use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn};
 use crate::telemetry::Metrics;
 
-use super::apply::Applier;
-use super::apply_loop::ApplyLoop;
+use super::batch::Way;
 use super::error::StreamError;
+use super::executor::{Executor, ExecutorSetup};
+use super::gather::{Gatherer, GathererSetup};
+use super::gather_loop::GatherLoop;
 use super::handle::StreamPublisher;
 use super::hold::{HoldBefore, Holding, SourceView};
 use super::intake::Intake;
+use super::lanes::{BATCHES_QUEUED_MAX, Lane, Positions, Stage};
 use super::options::{Lesson, Withdrawn};
 use super::reader::Reader;
 use super::walsender;
@@ -38,6 +43,8 @@ const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
+/// Bytes read ahead of what is gathered.
+const READ_AHEAD_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
 /// How long the tasks of an attempt get to end.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -139,24 +146,22 @@ async fn attempt(
     hold_before: Option<HoldBefore>,
 ) -> Result<(), StreamError> {
     let config = &context.config;
-    let apply_session = connect_target(config, "apply").await?;
-    apply_session
-        .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
-        .await?;
-    // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
-    // the one replicator.
-    apply_session.batch_execute(NOTICE_LOST_CLIENT).await?;
+    let first = connect_applier(config).await?;
     tokio::select! {
         () = shutdown.requested() => return Ok(()),
-        locked = lock::become_replicator(&apply_session) => locked?,
+        locked = become_replicator(&first) => locked?,
     }
     let watch_session = connect_target(config, "durability").await?;
-    let recorded = progress::read(&apply_session).await?;
-    let asked = withdrawn.choose(config, &context.record.identity.publication, &apply_session).await?;
+    let catalog = connect_target(config, "catalog").await?;
+    let recorded = progress::read(&first).await?;
+    let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
     let started = walsender::start(config, &context.record, recorded.as_ref(), &asked).await?;
     let start = started.start;
+    // Without records nothing was started.
+    let recorded = recorded.ok_or(StreamError::MalformedLsn)?;
+    let lanes_recorded = divide(config, &first, &recorded).await?;
     let (values, in_progress) = (asked.format_name(), asked.spool.is_some());
-    tracing::info!(start_lsn = %start, values, in_progress, "streaming");
+    tracing::info!(start_lsn = %start, values, in_progress, connections = lanes_recorded.len(), "streaming");
     // What was waited for before may have been applied since.
     let hold_before = hold_before.filter(|hold| hold.commit_lsn >= start);
     if hold_before.is_none() {
@@ -172,25 +177,57 @@ async fn attempt(
         session: started.session,
         durable,
         queue,
-        budget: ByteBudget::new(config.apply.max_batch_bytes),
+        budget: ByteBudget::new(config.apply.max_batch_bytes.min(READ_AHEAD_BYTES_MAX)),
         publisher: context.publisher.clone(),
         metrics: Arc::clone(&context.metrics),
         epoch: Instant::now(),
     };
     let intake = Intake::new(asked.protocol(), asked.spool);
-    let (publisher, metrics) = (context.publisher.clone(), Arc::clone(&context.metrics));
-    let source = SourceView::new(Arc::clone(config));
-    let holding = Holding::new(context.board.clone(), Arc::clone(&metrics), hold_before.as_ref());
-    let applier =
-        Applier::new(apply_session, start, asked.format, source, hold_before, publisher, metrics).await?;
-    if let Some(recorded) = recorded {
-        let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
+    let metrics = Arc::clone(&context.metrics);
+    let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
+    let positions = Positions::new(lanes_recorded.clone(), recorded.target_wal_end);
+    let mut lanes = Vec::with_capacity(lanes_recorded.len());
+    let mut sessions = vec![first];
+    while sessions.len() < lanes_recorded.len() {
+        let session = connect_applier(config).await?;
+        lock::join_appliers(&session).await?;
+        sessions.push(session);
     }
-    let work = ApplyLoop {
-        applier,
+    for (lane, (session, recorded)) in sessions.into_iter().zip(lanes_recorded).enumerate() {
+        let (stage, stage_seen) = watch::channel(Stage::default());
+        let setup = ExecutorSetup {
+            session,
+            lane,
+            recorded,
+            positions: Arc::clone(&positions),
+            receipts: receipts.clone(),
+            stage,
+            publisher: context.publisher.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let (batches, batches_taken) = mpsc::channel(BATCHES_QUEUED_MAX);
+        let executor = Executor::new(setup).await?;
+        lanes.push(Lane::new(recorded, batches, stage_seen));
+        tasks.spawn("apply", executor.run(batches_taken));
+    }
+    drop(receipts);
+    let holding = Holding::new(context.board.clone(), metrics, hold_before.as_ref());
+    let setup = GathererSetup {
+        catalog,
+        way: Way { coalescing: config.apply.coalesce, form: asked.format.form() },
+        format: asked.format,
+        source: SourceView::new(Arc::clone(config)),
+        hold_before,
+        publisher: context.publisher.clone(),
+        lanes,
+        positions,
+        bytes_max: usize::try_from(config.apply.max_batch_bytes).unwrap_or(usize::MAX),
+        batch_delay: config.apply.max_batch_delay,
+        start,
+    };
+    let work = GatherLoop {
+        gatherer: Gatherer::new(setup),
         intake,
-        receipts,
-        max_batch_bytes: u64::from(config.apply.max_batch_bytes),
         max_batch_delay: config.apply.max_batch_delay,
         last_record: Instant::now(),
         holding,
@@ -199,7 +236,7 @@ async fn attempt(
     let watch = DurabilityWatch::new(watch_session, config.target.durability);
     let publisher = context.publisher.clone();
     tasks.spawn("reader", reader.run(tasks.shutdown().clone()));
-    tasks.spawn("apply", work.run(chunks));
+    tasks.spawn("gather", work.run(chunks));
     tasks.spawn("durability", async move {
         let confirm = |durable: DurableLsn| {
             publisher.durable(durable);
@@ -227,6 +264,42 @@ async fn attempt(
 
 fn is_without_its_cause(end: Option<&TaskEnd<StreamError>>) -> bool {
     end.is_some_and(|end| matches!(end.outcome, Err(Some(StreamError::TaskGone(_)))))
+}
+
+/// A session that applies, in the role for replicated changes.
+async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
+    let session = connect_target(config, "apply").await?;
+    session.batch_execute("SET session_replication_role = replica; SET synchronous_commit = off").await?;
+    // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
+    // the one replicator.
+    session.batch_execute(NOTICE_LOST_CLIENT).await?;
+    Ok(session)
+}
+
+async fn become_replicator(session: &SqlSession) -> Result<(), LockError> {
+    lock::become_replicator(session).await?;
+    lock::wait_for_appliers(session).await
+}
+
+/// Where each connection begins, after the records were made to fit their number.
+async fn divide(config: &Config, session: &SqlSession, recorded: &Progress) -> Result<Vec<Lsn>, StreamError> {
+    let wanted = config.apply.connections;
+    let connections = recorded.connections(wanted);
+    if connections != wanted {
+        tracing::info!(
+            connections,
+            wanted,
+            "the connections of the last run are at different positions: their number is kept until they are not"
+        );
+    }
+    if connections == recorded.lanes.len() {
+        return Ok(recorded.lanes.clone());
+    }
+    // Not in the session's own way of committing: what is begun here must not be lost while one of them is moved.
+    session.batch_execute("SET synchronous_commit = on").await?;
+    progress::divide(session, connections).await?;
+    session.batch_execute("SET synchronous_commit = off").await?;
+    Ok(vec![recorded.commit_lsn; connections])
 }
 
 async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSession, StreamError> {

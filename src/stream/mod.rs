@@ -1,28 +1,32 @@
 //! Changes as they happen: the walsender's messages are assembled into transactions, applied to the target in
 //! commit order together with their progress record, and acknowledged once durable.
 
-mod apply;
-mod apply_loop;
 mod assemble;
+mod batch;
 mod bind;
-#[allow(dead_code, unused_imports, reason = "the apply loop does not execute sets yet")]
 mod coalesce;
 mod engine;
 mod error;
+mod execution;
+mod executor;
 mod existing_rows;
+mod gather;
+mod gather_loop;
 mod handle;
 mod hold;
 mod intake;
+mod lanes;
 mod options;
 mod pipeline;
+mod prefetch;
 mod reader;
 mod remedy;
 mod resume;
 mod shape;
 mod spool;
 mod spool_directory;
-#[allow(dead_code, unused_imports, reason = "the apply loop does not execute sets yet")]
 mod statement;
+mod statement_cache;
 mod unfollowed;
 mod value_format;
 mod walsender;

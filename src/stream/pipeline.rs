@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::SinkExt as _;
 use tokio_postgres::Statement;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
@@ -16,24 +17,29 @@ use crate::connection::SqlSession;
 use crate::model::Lsn;
 
 use super::error::StreamError;
-use super::statement::{BindValue, BoundTable, RowOp};
+use super::statement::{ArrayValue, BindValue, BoundTable, RowOp};
 
 /// Statements under way at once (INV-11).
 const IN_FLIGHT_MAX: usize = 1_024;
 /// Bytes of parameters under way at once (INV-11, INV-12).
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 
+/// Bytes of a COPY handed over at once.
+const COPY_PIECE_BYTES: usize = 64 * 1_024;
+
 /// What an answer must say.
 #[derive(Clone, Debug)]
 pub(super) enum Expectation {
     /// Nothing but success.
     Success,
-    /// Exactly one row (INV-6).
-    OneRow {
+    /// Exactly so many rows (INV-6).
+    Rows {
         /// The table, for the report.
         table: Arc<BoundTable>,
         /// What was done.
         op: RowOp,
+        /// How many.
+        rows: u64,
         /// The source transaction's commit position, for the report.
         commit_lsn: Lsn,
     },
@@ -41,17 +47,34 @@ pub(super) enum Expectation {
     ProgressRecord,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + Send>>;
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, tokio_postgres::Error>> + Send>>;
 
 struct InFlight {
-    answer: Sent,
+    answer: Sent<u64>,
     expectation: Expectation,
     bytes: usize,
 }
 
-enum Sent {
-    Waiting(Answer),
-    Answered(Result<u64, tokio_postgres::Error>),
+/// A request that has been written, and its answer if that was known at once.
+enum Sent<T> {
+    Waiting(Answer<T>),
+    Answered(Result<T, tokio_postgres::Error>),
+}
+
+impl<T> Sent<T> {
+    fn new(mut answer: Answer<T>) -> Self {
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Self::Waiting(answer),
+            Poll::Ready(result) => Self::Answered(result),
+        }
+    }
+
+    async fn answer(self) -> Result<T, tokio_postgres::Error> {
+        match self {
+            Self::Waiting(answer) => answer.await,
+            Self::Answered(result) => result,
+        }
+    }
 }
 
 /// The pipeline of one session. Not answered statements are dropped with it.
@@ -93,6 +116,47 @@ impl Pipeline {
         self.send(Box::pin(async move { session.execute_raw(&statement, values).await }), expectation, bytes);
     }
 
+    /// Sends a prepared statement with whole columns.
+    pub(super) fn send_arrays(
+        &mut self,
+        statement: &Statement,
+        arrays: Vec<ArrayValue>,
+        expectation: Expectation,
+    ) {
+        let bytes = arrays.iter().map(ArrayValue::len).sum();
+        let (session, statement) = (Arc::clone(&self.session), statement.clone());
+        self.send(Box::pin(async move { session.execute_raw(&statement, arrays).await }), expectation, bytes);
+    }
+
+    /// Sends rows to a prepared COPY. The server has to be ready for it first: everything before it is answered then.
+    ///
+    /// # Errors
+    /// What the target answered before the rows were sent, or while they were.
+    pub(super) async fn send_copy(
+        &mut self,
+        statement: &Statement,
+        mut data: Bytes,
+        expectation: Expectation,
+    ) -> Result<(), StreamError> {
+        self.drain().await?;
+        let bytes = data.len();
+        let copying = async {
+            let mut sink = Box::pin(self.session.copy_in::<_, Bytes>(statement).await?);
+            while !data.is_empty() {
+                sink.feed(data.split_to(data.len().min(COPY_PIECE_BYTES))).await?;
+            }
+            sink.flush().await?;
+            Ok(sink)
+        };
+        match copying.await {
+            Ok(mut sink) => {
+                self.send(Box::pin(async move { sink.as_mut().finish().await }), expectation, bytes);
+                Ok(())
+            }
+            Err(error) => expectation.check(Err(error)),
+        }
+    }
+
     /// Sends a statement without parameters.
     pub(super) fn send_simple(&mut self, sql: &str) {
         let (session, sql) = (Arc::clone(&self.session), sql.to_owned());
@@ -115,6 +179,12 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Gives up waiting for answers: what they are does not matter any more.
+    pub(super) fn forget(&mut self) {
+        self.in_flight.clear();
+        self.bytes = 0;
+    }
+
     /// Waits for all answers.
     ///
     /// # Errors
@@ -126,43 +196,64 @@ impl Pipeline {
         Ok(())
     }
 
-    fn send(&mut self, mut answer: Answer, expectation: Expectation, bytes: usize) {
-        let answer = match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => Sent::Waiting(answer),
-            Poll::Ready(result) => Sent::Answered(result),
-        };
+    fn send(&mut self, answer: Answer<u64>, expectation: Expectation, bytes: usize) {
         self.bytes += bytes;
-        self.in_flight.push_back(InFlight { answer, expectation, bytes });
+        self.in_flight.push_back(InFlight { answer: Sent::new(answer), expectation, bytes });
     }
 
     async fn take_answer(&mut self) -> Result<(), StreamError> {
         let Some(next) = self.in_flight.pop_front() else { return Ok(()) };
         self.bytes -= next.bytes;
-        let rows = match next.answer {
-            Sent::Waiting(answer) => answer.await,
-            Sent::Answered(result) => result,
-        };
-        next.expectation.check(rows)
+        next.expectation.check(next.answer.answer().await)
     }
 }
 
 impl Expectation {
     fn check(self, answer: Result<u64, tokio_postgres::Error>) -> Result<(), StreamError> {
         match (self, answer) {
-            (Self::Success, Ok(_)) | (Self::OneRow { .. } | Self::ProgressRecord, Ok(1)) => Ok(()),
-            (Self::OneRow { table, op, commit_lsn }, Ok(rows)) => Err(StreamError::Divergence {
+            (Self::Success, Ok(_)) | (Self::ProgressRecord, Ok(1)) => Ok(()),
+            (Self::Rows { rows, .. }, Ok(found)) if found == rows => Ok(()),
+            (Self::Rows { table, op, commit_lsn, .. }, Ok(rows)) => Err(StreamError::Divergence {
                 table: table.name().clone(),
                 op: op.as_str(),
                 rows,
                 commit_lsn,
             }),
             (Self::ProgressRecord, Ok(_)) => Err(StreamError::ProgressMoved),
-            (Self::OneRow { table, op, commit_lsn }, Err(error)) => {
+            (Self::Rows { table, op, commit_lsn, .. }, Err(error)) => {
                 let (relation, table, op) = (table.relation(), table.name().clone(), op.as_str());
                 Err(StreamError::Apply { relation, table, op, commit_lsn, error })
             }
             (Self::Success | Self::ProgressRecord, Err(error)) => Err(StreamError::Target(error)),
         }
+    }
+}
+
+/// COMMIT on its way, and behind it the question where the target's WAL ends.
+pub(super) struct Committing(Sent<String>);
+
+impl Committing {
+    /// Sends both.
+    pub(super) fn send(session: &Arc<SqlSession>, wal_end: &Statement) -> Self {
+        let (session, wal_end) = (Arc::clone(session), wal_end.clone());
+        Self(Sent::new(Box::pin(async move {
+            let (committed, wal_end) = tokio::join!(
+                biased;
+                session.batch_execute("COMMIT"),
+                session.query_one(&wal_end, &[]),
+            );
+            committed?;
+            Ok(wal_end?.get::<_, String>(0))
+        })))
+    }
+
+    /// A position of the target's WAL behind the commit record.
+    ///
+    /// # Errors
+    /// The target refused to commit, or its answer did not arrive.
+    pub(super) async fn answer(self) -> Result<Lsn, StreamError> {
+        let text = self.0.answer().await?;
+        text.parse().map_err(|_| StreamError::MalformedLsn)
     }
 }
 

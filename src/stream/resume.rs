@@ -195,6 +195,7 @@ mod tests {
             source_system_id: "7001".into(),
             slot: "pgsluice".into(),
             commit_lsn: Lsn::new(500),
+            lanes: vec![Lsn::new(500)],
             target_wal_end: Lsn::new(9),
         };
         let source = SourceFacts {

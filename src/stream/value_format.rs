@@ -17,7 +17,7 @@ use crate::source::column_type::{TypeFacts, TypeKind, is_binary_portable};
 use crate::source::published;
 use crate::target::TargetColumn;
 
-use super::statement::BoundTable;
+use super::statement::{BoundTable, ValueForm};
 
 /// How values are sent.
 #[derive(Clone, Debug)]
@@ -44,6 +44,15 @@ pub struct NotBinary {
 }
 
 impl ValueFormat {
+    /// The form of all of them.
+    #[must_use]
+    pub(super) const fn form(&self) -> ValueForm {
+        match self {
+            Self::Text => ValueForm::Text,
+            Self::Binary(_) => ValueForm::Binary,
+        }
+    }
+
     /// A table as the stream's values are bound to it.
     #[must_use]
     pub(super) fn bind(&self, table: BoundTable) -> BoundTable {

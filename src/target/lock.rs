@@ -12,6 +12,8 @@ const LOCK_SPACE: i32 = 0x7067_736c;
 const REPLICATOR_LOCK: i32 = 1;
 /// Held, shared, by every other session that writes rows.
 const WRITERS_LOCK: i32 = 2;
+/// Held, shared, by every session that applies changes beside the replicator's own.
+const APPLIERS_LOCK: i32 = 3;
 
 /// How often the lock is asked for while another session has it.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -71,6 +73,26 @@ pub async fn become_replicator(session: &SqlSession) -> Result<(), LockError> {
 pub async fn wait_for_predecessors(session: &SqlSession) -> Result<(), LockError> {
     take(session, WRITERS_LOCK).await?;
     session.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_SPACE, &WRITERS_LOCK]).await?;
+    Ok(())
+}
+
+/// Waits until no session that applied changes for a predecessor, or for an earlier attempt, can still commit. Only the
+/// replicator may ask.
+///
+/// # Errors
+/// [`LockError::Taken`] when they do not end in time.
+pub async fn wait_for_appliers(session: &SqlSession) -> Result<(), LockError> {
+    take(session, APPLIERS_LOCK).await?;
+    session.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_SPACE, &APPLIERS_LOCK]).await?;
+    Ok(())
+}
+
+/// Marks `session` as one that applies changes beside the replicator's own.
+///
+/// # Errors
+/// What the target answered.
+pub async fn join_appliers(session: &SqlSession) -> Result<(), tokio_postgres::Error> {
+    session.execute("SELECT pg_advisory_lock_shared($1, $2)", &[&LOCK_SPACE, &APPLIERS_LOCK]).await?;
     Ok(())
 }
 

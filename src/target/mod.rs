@@ -16,4 +16,5 @@ pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
 pub use emptying::emptying_sql;
 pub use table::{
     ArrayForm, ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table, read_by_oid,
+    read_tables,
 };

@@ -156,6 +156,35 @@ pub async fn read_by_oid(
     Ok(decode(&target.query(&sql, &[&oid]).await?))
 }
 
+/// Reads the tables with these OIDs, and those of these names, in two queries at most.
+///
+/// # Errors
+/// What the target answered.
+pub async fn read_tables(
+    target: &SqlSession,
+    oids: &[u32],
+    names: &[&TableName],
+) -> Result<Vec<TargetTable>, tokio_postgres::Error> {
+    let mut rows = Vec::new();
+    if !oids.is_empty() {
+        let sql = format!("{COLUMNS_SQL} c.oid = ANY ($1) ORDER BY c.oid, a.attnum");
+        rows = target.query(&sql, &[&oids]).await?;
+    }
+    if !names.is_empty() {
+        let sql = format!(
+            "{COLUMNS_SQL} (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[])) \
+             ORDER BY c.oid, a.attnum"
+        );
+        let (schemas, tables): (Vec<&str>, Vec<&str>) =
+            names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
+        rows.extend(target.query(&sql, &[&schemas, &tables]).await?);
+    }
+    let same_table = |one: &tokio_postgres::Row, other: &tokio_postgres::Row| {
+        one.get::<_, u32>(10) == other.get::<_, u32>(10)
+    };
+    Ok(rows.chunk_by(same_table).filter_map(decode).collect())
+}
+
 fn decode(rows: &[tokio_postgres::Row]) -> Option<TargetTable> {
     let first = rows.first()?;
     let mut table = TargetTable {

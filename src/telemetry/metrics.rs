@@ -103,6 +103,14 @@ impl Metrics {
         }
     }
 
+    /// Rows were written, in a batch that is committed: by COPY, in a set, or one by one. Fewer than the row changes applied,
+    /// where several of one row became one.
+    pub fn rows_written(&self, copy: u64, set: u64, row: u64) {
+        for (way, rows) in [("copy", copy), ("set", set), ("row", row)] {
+            self.apply.written.with_label_values(&[way]).inc_by(rows);
+        }
+    }
+
     /// A batch, or a table's part of one, went row by row instead of in sets. `reason` is one of a closed set of
     /// lower-case words.
     pub fn apply_fell_back(&self, reason: &'static str) {
@@ -261,6 +269,7 @@ struct ApplyMetrics {
     rows: RowCounters,
     batch_rows: Histogram,
     batch_seconds: Histogram,
+    written: IntCounterVec,
     fallbacks: IntCounterVec,
 }
 
@@ -286,6 +295,11 @@ impl ApplyMetrics {
                 "pgsluice_apply_batch_seconds",
                 "Seconds from the first statement of a batch to its commit on the target.",
                 prometheus::exponential_buckets(0.0005, 2.5, 12)?,
+            )?,
+            written: registrar.labelled_counter(
+                "pgsluice_apply_written_rows_total",
+                "Rows written to the target by what is applied, by the way they were written: copy, set or row.",
+                &["way"],
             )?,
             fallbacks: registrar.labelled_counter(
                 "pgsluice_apply_fallbacks_total",

@@ -10,6 +10,7 @@ mod tests;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::config::Coalescing;
 use crate::model::Lsn;
 
 use super::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey};
@@ -28,17 +29,6 @@ pub(super) struct Logged {
     pub change: BoundChange,
     /// Its transaction's commit position.
     pub commit_lsn: Lsn,
-}
-
-/// When changes become sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coalescing {
-    /// Where it is worth it.
-    Auto,
-    /// Never.
-    Off,
-    /// Wherever it is possible, even for one row.
-    Always,
 }
 
 /// What is executed next.

@@ -24,7 +24,6 @@ use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 pub(super) use array::{ArrayValue, arrays};
 pub(super) use bind::BindError;
 pub(super) use copy_in::{have_form, put_copy_header, put_copy_rows, put_copy_trailer};
-pub(super) use set_sql::SetStatement;
 
 /// A value as it is bound to a statement: as the source sent it.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -209,12 +208,6 @@ impl BoundTable {
     #[must_use]
     pub(super) fn key(&self) -> &[u16] {
         &self.key
-    }
-
-    /// How the row of an UPDATE or DELETE is found.
-    #[must_use]
-    pub(super) const fn row_match(&self) -> RowMatch {
-        self.row_match
     }
 
     /// The key of an UPDATE that writes these columns, given by position in ascending order.

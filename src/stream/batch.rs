@@ -1,0 +1,317 @@
+//! What goes to the target as one piece: the changes of whole source transactions, or a slice of a large one, kept in
+//! a log for each table. Before a batch is handed over, each log is turned into what is sent: sets where they are
+//! worth it, rows in their order where not. Pure. The log stays with the batch, so that it can be applied row by row.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::config::Coalescing;
+use crate::model::{Lsn, Oid};
+use crate::target::TargetTable;
+use crate::telemetry::RowOperation;
+
+use super::coalesce::{Logged, NetRow, Pace, Segment, SetWork, coalesce};
+use super::statement::{
+    ArrayValue, BindValue, BoundChange, BoundTable, RowOp, StatementKey, ValueForm, arrays, have_form,
+    put_copy_header, put_copy_rows, put_copy_trailer,
+};
+
+/// Rows from which on new rows come by COPY: it costs a round trip, and saves much for each row.
+const COPY_ROWS_MIN: usize = 128;
+/// What a change takes in memory beside its values' bytes.
+const CHANGE_BYTES: usize = 96;
+
+/// A table that changes are bound to. Another shape of the same relation has another number.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub(super) table: Arc<BoundTable>,
+    pub(super) number: u64,
+}
+
+/// Changes counted by kind, as the source made them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) transactions: u64,
+    inserts: u64,
+    updates: u64,
+    deletes: u64,
+    truncates: u64,
+}
+
+impl Counts {
+    pub(super) const fn add(&mut self, other: Self) {
+        self.transactions += other.transactions;
+        self.inserts += other.inserts;
+        self.updates += other.updates;
+        self.deletes += other.deletes;
+        self.truncates += other.truncates;
+    }
+
+    pub(super) const fn rows(&self) -> u64 {
+        self.inserts + self.updates + self.deletes + self.truncates
+    }
+
+    pub(super) const fn by_operation(&self) -> [(RowOperation, u64); 4] {
+        [
+            (RowOperation::Insert, self.inserts),
+            (RowOperation::Update, self.updates),
+            (RowOperation::Delete, self.deletes),
+            (RowOperation::Truncate, self.truncates),
+        ]
+    }
+}
+
+/// A batch in the making.
+#[derive(Debug, Default)]
+pub(super) struct Building {
+    /// What is recorded with it.
+    records: Vec<String>,
+    rounds: Vec<Gathered>,
+    /// Where the logs of the last round are, by relation.
+    places: HashMap<Oid, usize>,
+    bytes: usize,
+    counts: Counts,
+    begun_at: Option<Instant>,
+}
+
+/// Tables have no order among one another; what has one begins a new round.
+#[derive(Debug)]
+enum Gathered {
+    Changes(Vec<TableLog>),
+    Truncate(Vec<Bound>),
+}
+
+/// The changes of a table, in their order.
+#[derive(Debug)]
+struct TableLog {
+    bound: Bound,
+    log: Vec<Logged>,
+}
+
+impl Building {
+    /// Adds a change of a transaction that commits at `commit_lsn`; `bytes` is the size of its message.
+    pub(super) fn change(&mut self, bound: &Bound, change: BoundChange, commit_lsn: Lsn, bytes: usize) {
+        self.begin();
+        match change.key.op {
+            RowOp::Insert => self.counts.inserts += 1,
+            RowOp::Update => self.counts.updates += 1,
+            RowOp::Delete => self.counts.deletes += 1,
+        }
+        self.bytes += CHANGE_BYTES + bytes + change.values.len() * size_of::<BindValue>();
+        self.log_of(bound).push(Logged { change, commit_lsn });
+    }
+
+    /// Adds the emptying of tables.
+    pub(super) fn truncate(&mut self, tables: Vec<Bound>) {
+        self.begin();
+        self.counts.truncates += 1;
+        self.bytes += CHANGE_BYTES;
+        self.places.clear();
+        self.rounds.push(Gathered::Truncate(tables));
+    }
+
+    /// Adds a statement for our own records.
+    pub(super) fn record(&mut self, sql: String) {
+        self.begin();
+        self.bytes += sql.len();
+        self.records.push(sql);
+    }
+
+    /// A source transaction has ended in it.
+    pub(super) const fn transaction_ended(&mut self) {
+        self.counts.transactions += 1;
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.begun_at.is_none()
+    }
+
+    /// What it takes in memory, about.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) const fn begun_at(&self) -> Option<Instant> {
+        self.begun_at
+    }
+
+    fn begin(&mut self) {
+        self.begun_at.get_or_insert_with(Instant::now);
+    }
+
+    fn log_of(&mut self, bound: &Bound) -> &mut Vec<Logged> {
+        let relation = bound.table.relation();
+        let known = self.places.get(&relation).copied();
+        let is_the_same = |round: &Gathered, place: usize| match round {
+            Gathered::Changes(logs) => logs.get(place).is_some_and(|log| log.bound.number == bound.number),
+            Gathered::Truncate(_) => false,
+        };
+        let fits =
+            known.is_some_and(|place| self.rounds.last().is_some_and(|round| is_the_same(round, place)));
+        let begins_a_round = match self.rounds.last() {
+            None | Some(Gathered::Truncate(_)) => true,
+            Some(Gathered::Changes(_)) => known.is_some() && !fits,
+        };
+        if begins_a_round {
+            self.places.clear();
+            self.rounds.push(Gathered::Changes(Vec::new()));
+        }
+        let place = self.places.get(&relation).copied();
+        let Some(Gathered::Changes(logs)) = self.rounds.last_mut() else {
+            unreachable!("a round of changes has just been begun")
+        };
+        let place = place.unwrap_or_else(|| {
+            logs.push(TableLog { bound: bound.clone(), log: Vec::new() });
+            self.places.insert(relation, logs.len() - 1);
+            logs.len() - 1
+        });
+        &mut logs[place].log
+    }
+
+    /// What is handed over; nothing is left.
+    pub(super) fn take(&mut self, way: Way) -> PreparedBatch {
+        let Self { records, rounds, counts, begun_at, .. } = std::mem::take(self);
+        let rounds = rounds
+            .into_iter()
+            .map(|round| match round {
+                Gathered::Changes(logs) => {
+                    Round::Changes(logs.into_iter().map(|log| PreparedTable::new(log, way)).collect())
+                }
+                Gathered::Truncate(tables) => Round::Truncate(tables),
+            })
+            .collect();
+        PreparedBatch {
+            number: 0,
+            records,
+            rounds,
+            counts,
+            begun_at: begun_at.unwrap_or_else(Instant::now),
+            end: End::Open,
+        }
+    }
+}
+
+/// How logs become statements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) coalescing: Coalescing,
+    pub(super) form: ValueForm,
+}
+
+/// Where a batch leaves the target's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Open: the source's transaction goes on in the next batch.
+    Open,
+    /// Committed, with progress up to here.
+    Commit(Lsn),
+}
+
+/// A batch on its way to the target.
+#[derive(Debug)]
+pub(super) struct PreparedBatch {
+    /// Its place in the order of its connection.
+    pub(super) number: u64,
+    pub(super) records: Vec<String>,
+    pub(super) rounds: Vec<Round>,
+    pub(super) counts: Counts,
+    pub(super) begun_at: Instant,
+    pub(super) end: End,
+}
+
+/// A part of a batch that is done before the next begins.
+#[derive(Debug)]
+pub(super) enum Round {
+    /// In any order of the tables.
+    Changes(Vec<PreparedTable>),
+    /// All of them at once.
+    Truncate(Vec<Bound>),
+}
+
+/// A table's changes, and what they come to.
+#[derive(Debug)]
+pub(super) struct PreparedTable {
+    pub(super) bound: Bound,
+    pub(super) log: Vec<Logged>,
+    pub(super) work: Vec<Work>,
+}
+
+/// What is sent for a table, in this order.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// These changes of the log, one by one.
+    Logged(Range<usize>),
+    /// Rows as they are in the end, one by one.
+    Net { key: Arc<StatementKey>, rows: Vec<NetRow> },
+    /// Many rows in one statement: an array for each column.
+    Set { key: Arc<StatementKey>, arrays: Vec<ArrayValue>, rows: u64 },
+    /// Many new rows.
+    Copy { key: Arc<StatementKey>, data: Bytes, rows: u64 },
+}
+
+impl PreparedBatch {
+    /// Whether something in it may fail because of the order of rows, and would not row by row.
+    pub(super) fn uses_sets(&self) -> bool {
+        self.rounds.iter().any(|round| match round {
+            Round::Changes(tables) => {
+                tables.iter().flat_map(|table| &table.work).any(|work| !matches!(work, Work::Logged(_)))
+            }
+            Round::Truncate(_) => false,
+        })
+    }
+}
+
+impl PreparedTable {
+    fn new(TableLog { bound, log }: TableLog, way: Way) -> Self {
+        let mut work = Vec::new();
+        for segment in coalesce(&bound.table, &log, way.coalescing) {
+            match segment {
+                Segment::Ordered(range) => work.push(Work::Logged(range)),
+                Segment::Set(set) => add_set(&mut work, &bound.table, &log, set, way.form),
+            }
+        }
+        Self { bound, log, work }
+    }
+
+    /// Where the first change with this key commits: for messages about its statement.
+    pub(super) fn first_with(&self, key: &StatementKey) -> Lsn {
+        let first = self.log.iter().find(|logged| *logged.change.key == *key).or(self.log.first());
+        first.map_or(Lsn::new(0), |logged| logged.commit_lsn)
+    }
+
+    /// The last change's commit position: for messages about a set.
+    pub(super) fn last_commit_lsn(&self) -> Lsn {
+        self.log.last().map_or(Lsn::new(0), |logged| logged.commit_lsn)
+    }
+
+    pub(super) fn target(&self) -> &TargetTable {
+        self.bound.table.target()
+    }
+}
+
+fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWork, form: ValueForm) {
+    let values: Vec<&[BindValue]> = set.values(log).collect();
+    let rows = values.len() as u64;
+    let key = Arc::clone(&set.key);
+    if set.key.op == RowOp::Insert
+        && values.len() >= COPY_ROWS_MIN
+        && have_form(form, &values)
+        && table.copy_statement(&set.key, form).is_some()
+    {
+        let mut data = BytesMut::new();
+        put_copy_header(form, &mut data);
+        put_copy_rows(form, &values, &mut data);
+        put_copy_trailer(form, &mut data);
+        work.push(Work::Copy { key, data: data.freeze(), rows });
+        return;
+    }
+    let statement = (set.pace == Pace::Together).then(|| table.set_statement(&set.key, form)).flatten();
+    match statement.and_then(|statement| arrays(&statement, &values)) {
+        Some(arrays) => work.push(Work::Set { key, arrays, rows }),
+        None => work.push(Work::Net { key, rows: set.rows }),
+    }
+}

@@ -1,0 +1,134 @@
+//! Takes chunks from the reader and has their events gathered. What is gathered is handed over as soon as a connection
+//! is free for it: one transaction when idle, more the further the stream is behind. An event that has to wait is
+//! given again until it is taken; meanwhile nothing is open on the target.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::runtime::Shutdown;
+
+use super::assemble::StreamEvent;
+use super::error::StreamError;
+use super::gather::{Gatherer, Step};
+use super::hold::{Holding, LOOK_INTERVAL, Reason};
+use super::intake::Intake;
+use super::reader::{Chunk, Incoming};
+
+/// How long a stream may move on before the progress records, and with them the slot, follow.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The gathering end of one connection.
+pub(super) struct GatherLoop {
+    pub(super) gatherer: Gatherer,
+    pub(super) intake: Intake,
+    pub(super) max_batch_delay: Duration,
+    pub(super) last_record: Instant,
+    pub(super) holding: Holding,
+    pub(super) shutdown: Shutdown,
+}
+
+impl GatherLoop {
+    /// Gathers until the reader ends.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing that is not recorded as progress is on the target then.
+    pub(super) async fn run(mut self, mut chunks: mpsc::UnboundedReceiver<Chunk>) -> Result<(), StreamError> {
+        loop {
+            let chunk = match chunks.try_recv() {
+                Ok(chunk) => chunk,
+                Err(mpsc::error::TryRecvError::Empty) => match self.idle(&mut chunks).await? {
+                    Some(chunk) => chunk,
+                    None if chunks.is_closed() && chunks.is_empty() => return Ok(()),
+                    None => continue,
+                },
+                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
+            };
+            self.gather(chunk).await?;
+            if self.last_record.elapsed() >= PROGRESS_INTERVAL && self.gatherer.has_unrecorded_position() {
+                self.record_position().await?;
+            }
+        }
+    }
+
+    async fn gather(&mut self, chunk: Chunk) -> Result<(), StreamError> {
+        for incoming in &chunk.messages {
+            match incoming {
+                Incoming::Keepalive(wal_end) => {
+                    if let Some(event) = self.intake.keepalive(*wal_end) {
+                        self.take(event, 0).await?;
+                    }
+                }
+                Incoming::Data(data) => {
+                    let mut next = self.intake.message(&data.payload).await?;
+                    while let Some((event, bytes)) = next {
+                        self.take(event, bytes).await?;
+                        next = self.intake.more().await?;
+                    }
+                }
+            }
+        }
+        // The chunk is dropped here: its room in the queue is given back once its changes are gathered.
+        Ok(())
+    }
+
+    /// Has an event gathered, however long it has to wait.
+    async fn take(&mut self, mut event: StreamEvent, bytes: usize) -> Result<(), StreamError> {
+        loop {
+            match self.gatherer.event(event, bytes).await? {
+                Step::Waits(reason, again) => {
+                    event = again;
+                    self.hold(reason).await?;
+                }
+                Step::Taken => {
+                    if !self.gatherer.has_to_wait_later() {
+                        self.holding.over();
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Holds the stream for a moment. What came before is committed first: it need not wait as well, and its locks must
+    /// not keep the operator from what he has to do.
+    async fn hold(&mut self, reason: Reason) -> Result<(), StreamError> {
+        self.gatherer.settle().await?;
+        self.holding.by(reason);
+        tokio::select! {
+            () = self.shutdown.requested() => Err(StreamError::TaskGone("applies changes")),
+            () = tokio::time::sleep(LOOK_INTERVAL) => Ok(()),
+        }
+    }
+
+    /// Nothing is queued: hand over what is gathered, or wait for more; `None` after having done something.
+    async fn idle(
+        &mut self,
+        chunks: &mut mpsc::UnboundedReceiver<Chunk>,
+    ) -> Result<Option<Chunk>, StreamError> {
+        if self.gatherer.has_whole_transactions() {
+            let waited = self.gatherer.gathering_since().map_or(Duration::ZERO, |since| since.elapsed());
+            let rest = self.max_batch_delay.saturating_sub(waited);
+            if !rest.is_zero() {
+                return Ok(tokio::time::timeout(rest, chunks.recv()).await.unwrap_or(None));
+            }
+            self.gatherer.hand_over_to_the_ready().await?;
+        }
+        let until_record = PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
+        let record_due = self.gatherer.has_unrecorded_position();
+        let busy = self.gatherer.is_busy();
+        tokio::select! {
+            chunk = chunks.recv() => Ok(chunk),
+            progressed = self.gatherer.progressed(), if busy => progressed.map(|()| None),
+            () = tokio::time::sleep(until_record), if record_due => {
+                self.record_position().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn record_position(&mut self) -> Result<(), StreamError> {
+        self.last_record = Instant::now();
+        self.gatherer.record_position().await
+    }
+}
