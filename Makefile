@@ -67,9 +67,13 @@ mutants: postgres ## Proves that the traps' tests can fail: breaks the program i
 large: postgres ## One transaction of five million rows, one of a gibibyte: rows, memory, seconds (many minutes)
 	scripts/large-transactions.sh
 
-.PHONY: bench-backlog
-bench-backlog: postgres ## Time for a backlog of 40,000 transactions, beside another build: BASELINE=path/to/pgsluice
-	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench backlog
+.PHONY: bench
+bench: postgres ## Beside native logical replication, every case (many minutes): PGSLUICE_BENCH_CASES=a,c BASELINE=path/to/pgsluice
+	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench side_by_side
+
+.PHONY: bench-table
+bench-table: ## Puts the figures of target/bench/*.json into docs/performance.md
+	cargo bench --quiet --bench side_by_side -- table
 
 .PHONY: postgres
 postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres

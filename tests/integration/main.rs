@@ -6,6 +6,7 @@ mod version_pairs;
 
 mod aborted_cutover;
 mod bad_input;
+mod bench_figures;
 mod binary;
 mod connection;
 mod dashboards;
