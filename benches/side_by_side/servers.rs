@@ -89,8 +89,10 @@ impl Servers {
     pub(crate) fn subscription_connection(&self, database: &str) -> String {
         let port = port(self.link_to_source.as_ref(), &self.source);
         let sslmode = self.sslmode();
+        // No client certificate: the server's user may not even look into the home folder of whoever runs this.
         format!(
-            "host=127.0.0.1 port={port} user={SUPERUSER} password={PASSWORD} dbname={database} sslmode={sslmode}"
+            "host=127.0.0.1 port={port} user={SUPERUSER} password={PASSWORD} dbname={database} sslmode={sslmode} \
+             sslcert=/nonexistent"
         )
     }
 
