@@ -102,7 +102,9 @@ pub(super) struct RawTarget {
     pub(super) password_file: Option<PathBuf>,
     /// When a change counts as kept, so that the source may forget it.
     pub(super) durability: RawDurability,
-    /// With `durability = "standbys"`: how many standbys of the target must have flushed a change, at least 1.
+    /// With `durability = "standbys"`: how many standbys of the target must have flushed a change, at least 1. Fewer than
+    /// there are is safe where the furthest is promoted, as CloudNativePG and Patroni do; as many as there are is safe
+    /// always. Should a change be lost all the same, that is noticed, and nothing goes on.
     pub(super) standbys: Option<u32>,
 }
 
@@ -111,7 +113,8 @@ pub(super) struct RawTarget {
 pub(super) enum RawDurability {
     /// Flushed by the target's primary.
     Local,
-    /// Flushed by `standbys` standbys of the target too: no failover of the target can lose it.
+    /// Flushed by `standbys` standbys of the target too: a failover to one of them loses nothing. The user needs
+    /// `pg_read_all_stats`.
     Standbys,
 }
 

@@ -18,7 +18,7 @@ use crate::runtime::Backoff;
 use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
 use crate::target::progress::APPLIED_BY_ALL;
-use crate::target::{gate, sequences};
+use crate::target::{gate, lock, sequences, standbys};
 use crate::traffic::Step;
 
 /// How long the source may take to answer COMMIT before the answer is looked up instead.
@@ -164,6 +164,7 @@ impl Operation {
             secured = try_join3(durable, intent, standbys) => secured?,
             () = armed.fence.lost() => return Err(fence_lost()),
         };
+        where_changes_are_applied(target).await?;
         match TargetDurable::covering(caught_up, durable) {
             Some(durable) => Ok(Event::TargetDurable(durable)),
             None => Err(CutoverError::refuted(
@@ -371,18 +372,42 @@ async fn wait_for_standbys(target: &SqlSession, durability: Durability) -> Resul
     let failed = SqlFailure::of(Side::Target, "look at the target's standbys");
     let row =
         target.query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.map_err(&failed)?;
-    let position: String = row.get(0);
+    let position: Lsn = row.get::<_, &str>(0).parse().map_err(|error| {
+        CutoverError::refuted(
+            format!("the target answered with something that is no WAL position ({error})"),
+            "Check that the target is PostgreSQL itself and not a proxy.",
+        )
+    })?;
     loop {
-        let row = target
-            .query_typed_one(
-                "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= $1::text::pg_lsn",
-                &[(&position, Type::TEXT)],
-            )
-            .await
-            .map_err(&failed)?;
-        if row.get::<_, i64>(0) >= i64::from(wanted.get()) {
+        let standbys = standbys::look(target).await.map_err(&failed)?;
+        if standbys.flushed_by(wanted).is_some_and(|flushed| flushed >= position) {
             return Ok(());
         }
         tokio::time::sleep(STANDBY_POLL).await;
     }
+}
+
+/// Before writers are asked to wait: a standby that is away would only be noticed when the pause is over.
+pub(super) async fn enough_standbys(target: &SqlSession, durability: Durability) -> Result<(), CutoverError> {
+    let Durability::Standbys(wanted) = durability else { return Ok(()) };
+    let failed = SqlFailure::of(Side::Target, "look at the target's standbys");
+    let standbys = standbys::look(target).await.map_err(&failed)?;
+    if standbys.flushed_by(wanted).is_some() {
+        return Ok(());
+    }
+    let shortage = standbys.shortage(wanted);
+    Err(CutoverError::refuted(format!("the target cannot be made durable: {shortage}"), shortage.remedy()))
+}
+
+/// The stream and this operation speak to the same target: sequences set on a server that is the target no more would be
+/// lost (INV-8). Its address may have moved while our session stayed with the old one.
+async fn where_changes_are_applied(target: &SqlSession) -> Result<(), CutoverError> {
+    let failed = SqlFailure::of(Side::Target, "look for the session that applies changes");
+    if lock::is_replicator_here(target).await.map_err(&failed)? {
+        return Ok(());
+    }
+    Err(CutoverError::refuted(
+        "changes are applied to another server than the one whose sequences were set, as after a failover of the target",
+        "Wait until the target's failover is over, then start the cutover again.",
+    ))
 }

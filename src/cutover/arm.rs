@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
 
+use super::actions::enough_standbys;
 use super::driver::{lag_is_small, stream_waits};
 use super::operation::{Armed, Operation};
 use super::state::Event;
@@ -42,6 +43,7 @@ impl Operation {
         let target = self.target.as_ref().ok_or_else(|| {
             CutoverError::refuted("the target's session is gone", "Start the operation again.")
         })?;
+        enough_standbys(target, config.target.durability).await?;
         let missing = sequences::missing(target, &plan.sequence_names()).await?;
         if let Some(first) = missing.first() {
             return Err(CutoverError::refuted(

@@ -13,6 +13,7 @@ use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
 use super::{CutoverError, Nonce};
+use crate::config::Durability;
 use crate::connection::SqlSession;
 use crate::migration::CutoverMode;
 use crate::model::Lsn;
@@ -246,6 +247,11 @@ impl Operation {
                     Action::TakeFence => "the fence was waiting for writers",
                     Action::AwaitMarker => "the target was catching up with the marker",
                     Action::AlignSequences => "sequences were being carried over",
+                    Action::SecureTarget
+                        if matches!(self.ctx.config.target.durability, Durability::Standbys(_)) =>
+                    {
+                        "the target's standbys were flushing what it has"
+                    }
                     Action::SecureTarget => "the target was being made durable",
                     _ => "the operation was running",
                 };

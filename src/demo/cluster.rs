@@ -164,30 +164,38 @@ impl LocalCluster {
     /// # Errors
     /// When the files cannot be made or the server does not come up.
     pub async fn start(installation: &Installation, options: &ClusterOptions) -> Result<Self, ClusterError> {
-        let directory = make_directory()?;
-        let mut cluster = Self {
+        let mut cluster = Self::without_files(installation)?;
+        template::copy_to(installation, &cluster.data_dir()).await?;
+        cluster.write_configuration(options)?;
+        cluster.start_on_a_free_port().await?;
+        Ok(cluster)
+    }
+
+    /// A cluster whose data folder is still to be made.
+    pub(super) fn without_files(installation: &Installation) -> Result<Self, ClusterError> {
+        Ok(Self {
             installation: installation.clone(),
-            directory,
+            directory: make_directory()?,
             port: 0,
             process: None,
             log_seen_bytes: 0,
             on_drop: OnDrop::Remove,
-        };
-        template::copy_to(installation, &cluster.data_dir()).await?;
-        cluster.write_configuration(options)?;
+        })
+    }
+
+    pub(super) async fn start_on_a_free_port(&mut self) -> Result<(), ClusterError> {
         for attempt in 1.. {
-            cluster.port = free_port()?;
-            match cluster.start_again().await {
+            self.port = free_port()?;
+            match self.start_again().await {
                 Err(ClusterError::Server { log, .. })
                     if attempt < PORT_ATTEMPTS && log.contains("could not bind") =>
                 {
-                    cluster.process = None;
+                    self.process = None;
                 }
-                Err(error) => return Err(error),
-                Ok(()) => break,
+                outcome => return outcome,
             }
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Starts a stopped cluster on its port; returns when it accepts connections.
@@ -324,7 +332,7 @@ impl LocalCluster {
         }
     }
 
-    fn write_configuration(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
+    pub(super) fn write_configuration(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
         let data_dir = self.data_dir();
         let mut settings = default_settings(&self.directory);
         if let Some(tls) = &options.tls {
@@ -413,7 +421,7 @@ fn make_directory() -> Result<PathBuf, ClusterError> {
     Ok(directory)
 }
 
-fn write_owned(path: &Path, content: &str) -> Result<(), ClusterError> {
+pub(super) fn write_owned(path: &Path, content: &str) -> Result<(), ClusterError> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = fs::OpenOptions::new()
         .create(true)

@@ -6,6 +6,7 @@ pub mod binaries;
 /// Throwaway servers.
 pub mod cluster;
 mod leash;
+mod standby;
 mod template;
 
 mod actions;

@@ -69,7 +69,8 @@ fn make_private(folder: &Path) -> Result<(), ClusterError> {
     }
 }
 
-async fn run(command: Command) -> Result<(), ClusterError> {
+/// Runs a PostgreSQL program to its end.
+pub(super) async fn run(command: Command) -> Result<(), ClusterError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = tokio::process::Command::from(command)
         .output()

@@ -29,6 +29,7 @@ mod target_extensions;
 mod target_locale;
 mod target_privileges;
 mod target_schema;
+mod target_standbys;
 mod target_tools;
 mod uncopied_tables;
 mod unlogged_tables;
@@ -103,6 +104,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(wal_sender_timeout::check(context).await?);
     findings.extend(target_privileges::check(context).await?);
     findings.extend(target_locale::check(context).await?);
+    findings.extend(target_standbys::check(context).await?);
     Ok(findings)
 }
 

@@ -16,7 +16,8 @@ use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
 use crate::target::lock::{self, LockError};
 use crate::target::progress::{self, Progress};
 use crate::target::records::MigrationRecord;
-use crate::target::{CommitReceipt, DurabilityWatch, DurableLsn};
+use crate::target::same_server::same_server;
+use crate::target::{CommitReceipt, DurabilityNews, DurabilityWatch};
 use crate::telemetry::Metrics;
 
 use super::batch::Way;
@@ -30,6 +31,7 @@ use super::intake::Intake;
 use super::lanes::{BATCHES_QUEUED_MAX, Lane, Positions, Stage};
 use super::options::{Lesson, Withdrawn};
 use super::reader::Reader;
+use super::standby_wait::StandbyWait;
 use super::walsender;
 
 /// Delays between attempts.
@@ -151,8 +153,8 @@ async fn attempt(
         () = shutdown.requested() => return Ok(()),
         locked = become_replicator(&first) => locked?,
     }
-    let watch_session = connect_target(config, "durability").await?;
-    let catalog = connect_target(config, "catalog").await?;
+    let watch_session = beside(&first, connect_target(config, "durability").await?).await?;
+    let catalog = beside(&first, connect_target(config, "catalog").await?).await?;
     let recorded = progress::read(&first).await?;
     let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
     let started = walsender::start(config, &context.record, recorded.as_ref(), &asked).await?;
@@ -187,13 +189,14 @@ async fn attempt(
     let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
     let positions = Positions::new(lanes_recorded.clone(), recorded.target_wal_end);
     let mut lanes = Vec::with_capacity(lanes_recorded.len());
-    let mut sessions = vec![first];
-    while sessions.len() < lanes_recorded.len() {
-        let session = connect_applier(config).await?;
+    let mut more = Vec::new();
+    while more.len() + 1 < lanes_recorded.len() {
+        let session = beside(&first, connect_applier(config).await?).await?;
         lock::join_appliers(&session).await?;
-        sessions.push(session);
+        more.push(session);
     }
-    for (lane, (session, recorded)) in sessions.into_iter().zip(lanes_recorded).enumerate() {
+    let sessions = std::iter::once(first).chain(more);
+    for (lane, (session, recorded)) in sessions.zip(lanes_recorded).enumerate() {
         let (stage, stage_seen) = watch::channel(Stage::default());
         let setup = ExecutorSetup {
             session,
@@ -234,15 +237,20 @@ async fn attempt(
         shutdown: tasks.shutdown().clone(),
     };
     let watch = DurabilityWatch::new(watch_session, config.target.durability);
-    let publisher = context.publisher.clone();
+    let (publisher, stopping) = (context.publisher.clone(), tasks.shutdown().clone());
+    let mut standby_wait = StandbyWait::new(context.board.clone());
     tasks.spawn("reader", reader.run(tasks.shutdown().clone()));
     tasks.spawn("gather", work.run(chunks));
     tasks.spawn("durability", async move {
-        let confirm = |durable: DurableLsn| {
-            publisher.durable(durable);
-            confirmed.send_replace(Some(durable));
+        let tell = |news| match news {
+            DurabilityNews::Durable(durable) => {
+                publisher.durable(durable);
+                confirmed.send_replace(Some(durable));
+                standby_wait.over();
+            }
+            DurabilityNews::Waits(shortage) => standby_wait.for_want_of(shortage),
         };
-        Ok(watch.run(receipts_taken, confirm).await?)
+        Ok(watch.run(receipts_taken, stopping, tell).await?)
     });
     let mut ended = tasks.next_end().await;
     // A task that misses another one may be heard before the one that is missing: that one knows the cause.
@@ -300,6 +308,12 @@ async fn divide(config: &Config, session: &SqlSession, recorded: &Progress) -> R
     progress::divide(session, connections).await?;
     session.batch_execute("SET synchronous_commit = off").await?;
     Ok(vec![recorded.commit_lsn; connections])
+}
+
+/// `session`, if it reached the server that `first` is on. While the target fails over its address may lead to one server and
+/// then to another: what one has flushed says nothing of the other (INV-3).
+async fn beside(first: &SqlSession, session: SqlSession) -> Result<SqlSession, StreamError> {
+    if same_server(first, &session).await? { Ok(session) } else { Err(StreamError::TargetMoves) }
 }
 
 async fn connect_target(config: &Config, purpose: &'static str) -> Result<SqlSession, StreamError> {

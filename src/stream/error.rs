@@ -125,6 +125,9 @@ pub enum StreamError {
     /// The progress record is not where this process left it.
     #[error("the progress record on the target was moved by somebody else; the batch was not committed")]
     ProgressMoved,
+    /// Its address leads to one server and then to another.
+    #[error("two connections to the target reached two different servers, as while it fails over")]
+    TargetMoves,
     /// Anything else the target answered.
     #[error("the target answered: {}", describe(.0))]
     Target(#[from] tokio_postgres::Error),
@@ -165,6 +168,7 @@ impl StreamError {
             Self::Replication(error) => error.disposition(),
             Self::EndedBySource
             | Self::ProgressMoved
+            | Self::TargetMoves
             | Self::TaskGone(_)
             | Self::NotBinary(_)
             | Self::Spool(_) => Disposition::Retry,

@@ -68,10 +68,12 @@ impl StreamPublisher {
     }
 
     /// The stream goes on from `lsn`: what the target has now. Less than before when the target lost commits that were
-    /// not durable yet; a marker among them has to be applied again (INV-3).
+    /// not durable yet, or, with `durability = "local"`, in a failover; a marker among them has to be applied again, and
+    /// what was durable on the lost server has to become so on this one (INV-3).
     pub fn resumed(&self, lsn: Lsn) {
         self.0.send_modify(|progress| {
             progress.applied = Some(lsn);
+            progress.durable = progress.durable.filter(|durable| durable.lsn() <= lsn);
             progress.markers.retain(|marker| marker.receipt.source_lsn() <= lsn);
         });
     }

@@ -25,6 +25,7 @@ mod resume;
 mod shape;
 mod spool;
 mod spool_directory;
+mod standby_wait;
 mod statement;
 mod statement_cache;
 mod unfollowed;

@@ -3,13 +3,16 @@
 //! accepts nothing else, so acknowledging before it is durable does not compile (INV-3).
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::standbys::{self, StandbyShortage, Standbys};
 use crate::config::Durability;
 use crate::connection::SqlSession;
 use crate::model::Lsn;
+use crate::runtime::Shutdown;
 
 /// A target transaction has committed, and with it everything the source committed up to `source_lsn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +71,10 @@ pub const WAL_END: &str = "SELECT CASE
 
 /// How often the target is asked how far it has flushed, while something waits for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// The same, once it is told that standbys are missing.
+const SLOW_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long nothing may become durable, although something waits, before it is told.
+const STALL_TOLD_AFTER: Duration = Duration::from_secs(10);
 /// Receipts remembered at once (INV-11). More are thinned out: a later one covers the earlier ones.
 const RECEIPTS_MAX: usize = 256;
 
@@ -100,29 +107,49 @@ impl Outstanding {
     }
 }
 
+/// What the watch has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DurabilityNews {
+    /// Everything up to here is durable now.
+    Durable(DurableLsn),
+    /// Nothing has become durable for a while, for want of standbys. Said again and again as long as it is so.
+    Waits(StandbyShortage),
+}
+
 /// Watches, on a connection of its own, how far the target has flushed, and turns receipts into durable positions.
 #[derive(Debug)]
 pub struct DurabilityWatch {
     session: SqlSession,
     durability: Durability,
     outstanding: Outstanding,
+    /// Since when something waits and nothing became durable.
+    waits_since: Instant,
+}
+
+/// How far the target is safe, as it said when it was asked.
+enum Sight {
+    Primary(Option<Lsn>),
+    WithStandbys(Standbys, NonZeroU32),
 }
 
 impl DurabilityWatch {
-    /// A watch that asks over `session`.
+    /// A watch that asks over `session`, which must be on the server that gives the receipts
+    /// ([`same_server`](super::same_server::same_server)): a position in the WAL of another one means nothing.
     #[must_use]
     pub fn new(session: SqlSession, durability: Durability) -> Self {
-        Self { session, durability, outstanding: Outstanding::default() }
+        Self { session, durability, outstanding: Outstanding::default(), waits_since: Instant::now() }
     }
 
-    /// Takes receipts as they come and hands durable positions to `confirm`, until the sender is gone.
+    /// Takes receipts as they come and hands what becomes of them to `tell`, until the sender is gone or shutdown is
+    /// requested.
     ///
     /// # Errors
     /// What the target answered; receipts not confirmed until then stay unconfirmed.
     pub async fn run(
         mut self,
         mut receipts: mpsc::Receiver<CommitReceipt>,
-        confirm: impl Fn(DurableLsn) + Send,
+        shutdown: Shutdown,
+        mut tell: impl FnMut(DurabilityNews) + Send,
     ) -> Result<(), tokio_postgres::Error> {
         loop {
             if self.outstanding.0.is_empty() {
@@ -130,46 +157,57 @@ impl DurabilityWatch {
                     Some(receipt) => self.outstanding.add(receipt),
                     None => return Ok(()),
                 }
+                self.waits_since = Instant::now();
             }
             while let Ok(receipt) = receipts.try_recv() {
                 self.outstanding.add(receipt);
             }
-            if let Some(flushed) = self.flushed_lsn().await?
-                && let Some(durable) = self.outstanding.confirm(flushed)
-            {
-                confirm(durable);
+            let sight = self.look().await?;
+            if let Some(durable) = sight.flushed().and_then(|lsn| self.outstanding.confirm(lsn)) {
+                self.waits_since = Instant::now();
+                tell(DurabilityNews::Durable(durable));
             }
-            if !self.outstanding.0.is_empty() {
-                tokio::time::sleep(POLL_INTERVAL).await;
+            if self.outstanding.0.is_empty() {
+                continue;
+            }
+            let stalled = self.waits_since.elapsed() >= STALL_TOLD_AFTER;
+            if stalled && let Some(shortage) = sight.shortage() {
+                tell(DurabilityNews::Waits(shortage));
+            }
+            tokio::select! {
+                () = shutdown.requested() => return Ok(()),
+                () = tokio::time::sleep(if stalled { SLOW_POLL_INTERVAL } else { POLL_INTERVAL }) => {}
             }
         }
     }
 
-    /// How far the target's WAL is safe: flushed here and, if asked for, on enough standbys. `None` when fewer
-    /// standbys than asked for are connected.
-    async fn flushed_lsn(&self) -> Result<Option<Lsn>, tokio_postgres::Error> {
-        let row = match self.durability {
+    async fn look(&self) -> Result<Sight, tokio_postgres::Error> {
+        match self.durability {
             Durability::Local => {
-                self.session.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?
+                let row = self.session.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+                Ok(Sight::Primary(row.get::<_, &str>(0).parse().ok()))
             }
-            Durability::Standbys(count) => {
-                let standbys = i64::from(count.get());
-                self.session
-                    .query_one(
-                        "SELECT least(pg_current_wal_flush_lsn(), (
-                             SELECT flush_lsn FROM pg_stat_replication
-                             WHERE state = 'streaming' AND flush_lsn IS NOT NULL
-                             ORDER BY flush_lsn DESC OFFSET $1 - 1 LIMIT 1))::text
-                         WHERE (SELECT count(*) FROM pg_stat_replication
-                                WHERE state = 'streaming' AND flush_lsn IS NOT NULL) >= $1
-                         UNION ALL SELECT NULL LIMIT 1",
-                        &[&standbys],
-                    )
-                    .await?
+            Durability::Standbys(wanted) => {
+                Ok(Sight::WithStandbys(standbys::look(&self.session).await?, wanted))
             }
-        };
-        let text: Option<String> = row.get(0);
-        Ok(text.and_then(|text| text.parse().ok()))
+        }
+    }
+}
+
+impl Sight {
+    /// Flushed here and, if asked for, on enough standbys. `None` when fewer are connected.
+    fn flushed(&self) -> Option<Lsn> {
+        match self {
+            Self::Primary(flushed) => *flushed,
+            Self::WithStandbys(standbys, wanted) => standbys.flushed_by(*wanted),
+        }
+    }
+
+    fn shortage(&self) -> Option<StandbyShortage> {
+        match self {
+            Self::Primary(_) => None,
+            Self::WithStandbys(standbys, wanted) => Some(standbys.shortage(*wanted)),
+        }
     }
 }
 

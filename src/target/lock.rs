@@ -66,6 +66,14 @@ pub async fn become_replicator(session: &SqlSession) -> Result<(), LockError> {
     take(session, REPLICATOR_LOCK).await
 }
 
+/// Whether the server of `session` is the one on which a replicator of this database is at work.
+///
+/// # Errors
+/// What the target answered.
+pub async fn is_replicator_here(session: &SqlSession) -> Result<bool, tokio_postgres::Error> {
+    Ok(holder(session, REPLICATOR_LOCK).await?.is_some())
+}
+
 /// Waits until no session of a predecessor can still write. Only the replicator may ask.
 ///
 /// # Errors

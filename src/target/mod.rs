@@ -8,11 +8,13 @@ pub mod lock;
 pub mod progress;
 pub mod records;
 pub mod relations;
+pub mod same_server;
 pub mod schema;
 pub mod sequences;
+pub mod standbys;
 mod table;
 
-pub use durability::{CommitReceipt, DurabilityWatch, DurableLsn, WAL_END};
+pub use durability::{CommitReceipt, DurabilityNews, DurabilityWatch, DurableLsn, WAL_END};
 pub use emptying::emptying_sql;
 pub use table::{
     ArrayForm, ColumnIdentity, TableKind, TargetColumn, TargetTable, read as read_table, read_by_oid,

@@ -29,6 +29,7 @@ mod stream_faults;
 mod stream_traps;
 mod streaming_in_progress;
 mod sudden_death;
+mod target_failover;
 mod transactions;
 mod traps_document;
 mod whole_migration;

@@ -159,6 +159,14 @@ async fn a_role_without_rights_is_told_which_and_one_with_exactly_those_passes()
         .expect("grants");
     let findings = check(&sides).await;
     assert_eq!(blockers(&findings), BTreeSet::new(), "{findings:#?}");
+
+    sides.set("TARGET__DURABILITY", "standbys");
+    sides.set("TARGET__STANDBYS", "1");
+    assert_eq!(blockers(&check(&sides).await), BTreeSet::from(["target.standbys"]), "it may not see them");
+    target.batch_execute("GRANT pg_read_all_stats TO mover").await.expect("grant");
+    let findings = check(&sides).await;
+    assert_eq!(blockers(&findings), BTreeSet::new(), "{findings:#?}");
+    assert!(warnings(&findings).contains("target.standbys"), "there are none: {findings:#?}");
 }
 
 #[tokio::test]

@@ -12,15 +12,16 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 use crate::config::Config;
+use crate::connection::{SqlSession, connect_sql};
 use crate::cutover::{CutoverContext, CutoverReport, RunningCutover, start};
 use crate::demo::binaries::{Installation, discover};
 use crate::demo::cluster::{ClusterOptions, LocalCluster};
 use crate::migration::{CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
-use crate::model::Lsn;
+use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::source::publication::OWNER_COMMENT;
 use crate::stream::{AppliedMarker, MARKER_PREFIX, StreamPublisher};
-use crate::target::{CommitReceipt, DurableLsn};
+use crate::target::{CommitReceipt, DurableLsn, lock};
 
 const PUBLICATION: &str = "pgsluice";
 
@@ -133,9 +134,18 @@ impl Rig {
 
     pub(super) fn let_the_stream_run(&mut self) {
         let (url, publisher) = (self.old_url(), self.publisher.clone());
+        let config = Arc::clone(&self.ctx.config);
         self.stand_in.spawn(async move {
             let session = client(&url).await;
+            // A stream has its place on the target for itself.
+            let mut place: Option<SqlSession> = None;
             loop {
+                if place.as_ref().is_none_or(|session| session.is_closed()) {
+                    place = connect_sql(&config.target.connection, Side::Target, "apply").await.ok();
+                    if let Some(session) = &place {
+                        let _ = lock::become_replicator(session).await;
+                    }
+                }
                 for marker in markers(&session).await {
                     publisher.applied(marker.receipt.source_lsn());
                     let flushed = Lsn::new(u64::MAX);

@@ -1,6 +1,7 @@
 //! What the tests stand on: clusters, the program as a child process, faults, the judges.
 
 pub(crate) mod clusters;
+pub(crate) mod fleet;
 pub(crate) mod memory;
 pub(crate) mod proxy;
 pub(crate) mod seed;
