@@ -80,28 +80,38 @@ const RECEIPTS_MAX: usize = 256;
 
 /// Receipts whose durability is not known yet, in commit order.
 #[derive(Debug, Default)]
-struct Outstanding(VecDeque<CommitReceipt>);
+struct Outstanding {
+    receipts: VecDeque<CommitReceipt>,
+    /// The furthest position a receipt was taken for.
+    reached: Option<Lsn>,
+}
 
 impl Outstanding {
+    /// Connections that commit at the same time may hand their receipts over in another order than they made them: one that
+    /// says no more than an earlier one is passed over, so that what is confirmed never goes back.
     fn add(&mut self, receipt: CommitReceipt) {
-        if self.0.len() >= RECEIPTS_MAX {
+        if self.reached.is_some_and(|reached| receipt.source_lsn <= reached) {
+            return;
+        }
+        self.reached = Some(receipt.source_lsn);
+        if self.receipts.len() >= RECEIPTS_MAX {
             let mut index = 0_usize;
-            self.0.retain(|_| {
+            self.receipts.retain(|_| {
                 index += 1;
                 index.is_multiple_of(2)
             });
         }
-        self.0.push_back(receipt);
+        self.receipts.push_back(receipt);
     }
 
     /// The newest receipt that is durable, if any became so.
     fn confirm(&mut self, target_flushed: Lsn) -> Option<DurableLsn> {
         let mut newest = None;
         while let Some(durable) =
-            self.0.front().and_then(|first| DurableLsn::confirmed_by(*first, target_flushed))
+            self.receipts.front().and_then(|first| DurableLsn::confirmed_by(*first, target_flushed))
         {
             newest = Some(durable);
-            self.0.pop_front();
+            self.receipts.pop_front();
         }
         newest
     }
@@ -152,7 +162,7 @@ impl DurabilityWatch {
         mut tell: impl FnMut(DurabilityNews) + Send,
     ) -> Result<(), tokio_postgres::Error> {
         loop {
-            if self.outstanding.0.is_empty() {
+            if self.outstanding.receipts.is_empty() {
                 match receipts.recv().await {
                     Some(receipt) => self.outstanding.add(receipt),
                     None => return Ok(()),
@@ -167,7 +177,7 @@ impl DurabilityWatch {
                 self.waits_since = Instant::now();
                 tell(DurabilityNews::Durable(durable));
             }
-            if self.outstanding.0.is_empty() {
+            if self.outstanding.receipts.is_empty() {
                 continue;
             }
             let stalled = self.waits_since.elapsed() >= STALL_TOLD_AFTER;
@@ -233,12 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn receipts_that_overtook_each_other_confirm_nothing_backwards() {
+        let mut outstanding = Outstanding::default();
+        for (source, target) in [(20, 200), (10, 100), (20, 300), (30, 300)] {
+            outstanding.add(receipt(source, target));
+        }
+        assert_eq!(outstanding.confirm(Lsn::new(250)).map(DurableLsn::lsn), Some(Lsn::new(20)));
+        outstanding.add(receipt(15, 150));
+        assert_eq!(outstanding.confirm(Lsn::new(299)), None);
+        assert_eq!(outstanding.confirm(Lsn::new(300)).map(DurableLsn::lsn), Some(Lsn::new(30)));
+    }
+
+    #[test]
     fn thinning_out_receipts_keeps_the_newest_and_never_confirms_too_much() {
         let mut outstanding = Outstanding::default();
         for at in 1..=10_000_u64 {
             outstanding.add(receipt(at, at * 10));
         }
-        assert!(outstanding.0.len() <= RECEIPTS_MAX);
+        assert!(outstanding.receipts.len() <= RECEIPTS_MAX);
         let confirmed = outstanding.confirm(Lsn::new(50_000)).map(DurableLsn::lsn);
         assert!(confirmed.is_none_or(|lsn| lsn <= Lsn::new(5_000)));
         assert_eq!(outstanding.confirm(Lsn::new(100_000)).map(DurableLsn::lsn), Some(Lsn::new(10_000)));

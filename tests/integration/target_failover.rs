@@ -27,7 +27,7 @@ use crate::harness::wait::until;
 
 const PAIR: Pair = Pair { source: 14, target: 17 };
 const STANDBYS: &str = "target.durability = \"standbys\"\ntarget.standbys = 1\n";
-const PROGRESS: &str = "SELECT commit_lsn::text FROM pgsluice.progress";
+const PROGRESS: &str = "SELECT min(commit_lsn)::text FROM pgsluice.progress";
 /// Of the source's WAL, that the standby lacks when it is promoted.
 const LEFT_BEHIND_BYTES: u32 = 200_000;
 const SCALE: Scale = Scale::times(0.02);
@@ -103,13 +103,14 @@ async fn waits_for_a_standby(replicator: &mut Replicator) {
     assert!(refused.contains("0 are connected"), "{refused}");
 }
 
-/// The same, with a connection string that lists both servers.
+/// The same, with a connection string that lists both servers, and several connections that apply.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_string_with_both_servers_follows_a_failover() {
     let (_, seed) = seed::random("failover with both hosts");
     let mut fleet = Fleet::new(Pair { source: 15, target: 18 }).await;
     store::create(&fleet.stage.source_url(), SCALE).await.expect("store");
-    let mut replicator = fleet.command_with_both_hosts(STANDBYS).start().expect("the program");
+    let configuration = format!("{STANDBYS}apply.connections = 3\n");
+    let mut replicator = fleet.command_with_both_hosts(&configuration).start().expect("the program");
     streaming(&mut replicator).await;
     let workload = workload(&fleet, seed);
     let kept = fleet.leave_the_standby_behind().await;

@@ -11,7 +11,7 @@ use super::proxy::{Network, Proxy};
 use super::stage::{Pair, Stage, streaming, text};
 use super::wait::until;
 
-const PROGRESS: &str = "SELECT commit_lsn::text FROM pgsluice.progress";
+const PROGRESS: &str = "SELECT min(commit_lsn)::text FROM pgsluice.progress";
 /// A standby that has received nothing for so long is cut off.
 const STILL: Duration = Duration::from_millis(300);
 
@@ -92,7 +92,7 @@ impl Fleet {
     /// Waits until the primary has transactions beyond `position` of the source.
     pub(crate) async fn primary_gets_beyond(&self, position: &str, bytes: u32) {
         let primary = self.stage.target_client().await;
-        let query = format!("SELECT (commit_lsn - '{position}' > {bytes})::text FROM pgsluice.progress");
+        let query = format!("SELECT (min(commit_lsn) - '{position}' > {bytes})::text FROM pgsluice.progress");
         until("the primary to be ahead", || async { text(&primary, &query).await == "true" }).await;
     }
 
