@@ -202,6 +202,17 @@ pub(super) struct Way {
     pub(super) form: ValueForm,
 }
 
+impl Way {
+    /// Rows from which on new rows come by COPY.
+    const fn copy_rows_min(self) -> usize {
+        match self.coalescing {
+            // A single row has to take the other way.
+            Coalescing::Always => 2,
+            Coalescing::Auto | Coalescing::Off => COPY_ROWS_MIN,
+        }
+    }
+}
+
 /// Where a batch leaves the target's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -271,7 +282,7 @@ impl PreparedTable {
         for segment in coalesce(&bound.table, &log, way.coalescing) {
             match segment {
                 Segment::Ordered(range) => work.push(Work::Logged(range)),
-                Segment::Set(set) => add_set(&mut work, &bound.table, &log, set, way.form),
+                Segment::Set(set) => add_set(&mut work, &bound.table, &log, set, way),
             }
         }
         Self { bound, log, work }
@@ -293,12 +304,13 @@ impl PreparedTable {
     }
 }
 
-fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWork, form: ValueForm) {
+fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWork, way: Way) {
+    let form = way.form;
     let values: Vec<&[BindValue]> = set.values(log).collect();
     let rows = values.len() as u64;
     let key = Arc::clone(&set.key);
     if set.key.op == RowOp::Insert
-        && values.len() >= COPY_ROWS_MIN
+        && values.len() >= way.copy_rows_min()
         && have_form(form, &values)
         && table.copy_statement(&set.key, form).is_some()
     {

@@ -77,6 +77,7 @@ version_pairs::version_pairs! {
     }
     pair_14_18 { 14 => 18:
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
+        matrix::every_type_arrives_unchanged_in_sets,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         transactions::every_kind_of_transaction_arrives,
@@ -97,6 +98,7 @@ version_pairs::version_pairs! {
         binary::every_portable_type_arrives_in_binary,
     }
     pair_15_17 { 15 => 17:
+        matrix::every_type_arrives_unchanged_in_sets,
         matrix::every_type_arrives_unchanged_on_every_way,
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         transactions::every_kind_of_transaction_arrives,

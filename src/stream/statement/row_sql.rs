@@ -126,7 +126,13 @@ impl BoundTable {
             RowMatch::Key => {
                 let terms: Vec<_> = self
                     .key_terms(first)
-                    .map(|(column, name, value)| format!("{name} {} {value}", column.equality))
+                    .map(|(column, name, value)| {
+                        if is_equal_to_others(column) {
+                            format!("ROW({name})::text = ROW({value})::text")
+                        } else {
+                            format!("{name} {} {value}", column.equality)
+                        }
+                    })
                     .collect();
                 terms.join(" AND ")
             }
@@ -173,6 +179,12 @@ impl BoundTable {
             Some((column, name, format!("${place}::{}", column.cast)))
         })
     }
+}
+
+/// Whether a type's equality holds between values that are not the same, so that not even its own index finds a value
+/// reliably: a `cube` with NaN is equal to every cube.
+pub(super) fn is_equal_to_others(column: &TargetColumn) -> bool {
+    column.base_type.rsplit('.').next() == Some("cube")
 }
 
 /// Whether values of a built-in type, or the elements of its array, have one image each.

@@ -8,6 +8,7 @@ use pgsluice_proto::command::quote_ident;
 
 use crate::target::{ArrayForm, TargetColumn};
 
+use super::row_sql::is_equal_to_others;
 use super::{BoundChange, BoundTable, RowMatch, RowOp, StatementKey, ValueForm};
 
 /// A statement over a set of rows: it must touch as many rows as it is given.
@@ -54,7 +55,8 @@ impl BoundTable {
     #[must_use]
     pub(in crate::stream) fn finds_one_row(&self) -> bool {
         let is_in_key = |number: &i16| {
-            self.key.iter().any(|index| self.column(*index).is_some_and(|column| column.number == *number))
+            let mut key = self.key.iter().filter_map(|index| self.column(*index));
+            key.any(|column| column.number == *number && !is_equal_to_others(column))
         };
         self.row_match == RowMatch::Key && self.target.unique.iter().any(|index| index.iter().all(is_in_key))
     }

@@ -158,6 +158,19 @@ fn rows_are_found_in_sets_only_where_an_index_allows_no_two_of_one_key() {
     }
 }
 
+/// A cube with NaN is equal to every cube, and an index of cubes is in no order then.
+#[test]
+fn a_key_whose_equality_means_nothing_is_found_by_what_it_prints() {
+    let BoundTable { relation, target, mut columns, .. } = usual();
+    columns[2].base_type = "ext.cube".into();
+    let table = BoundTable::new(relation, target, columns);
+    assert!(!table.finds_one_row());
+    assert_eq!(
+        table.sql(&table.usual_delete()),
+        "DELETE FROM ONLY \"public\".\"items\" WHERE \"id\" = $1::integer AND ROW(\"k\")::text = ROW($2::text)::text"
+    );
+}
+
 fn text(value: &'static str) -> BindValue {
     BindValue::Text(Bytes::from_static(value.as_bytes()))
 }

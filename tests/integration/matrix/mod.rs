@@ -37,12 +37,30 @@ enum Mode {
     Binary,
 }
 
+/// How changes are written to the target (`apply.coalesce`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    /// As the program would by itself: few rows at once, so mostly one by one.
+    Usual,
+    /// In sets of however few rows.
+    Sets,
+}
+
 /// Traps 10, 11, 15, 16, 31.
 pub(crate) async fn every_type_arrives_unchanged_on_every_way(pair: Pair) {
+    every_type_arrives(pair, Writing::Usual).await;
+}
+
+/// The same where every change that can be is one of a set: in an array parameter or a COPY.
+pub(crate) async fn every_type_arrives_unchanged_in_sets(pair: Pair) {
+    every_type_arrives(pair, Writing::Sets).await;
+}
+
+async fn every_type_arrives(pair: Pair, writing: Writing) {
     let stage = settings::odd_stage(pair).await;
     let (text, binary) = tokio::join!(
-        Box::pin(Matrix::run(&stage, pair, Mode::Text)),
-        Box::pin(Matrix::run(&stage, pair, Mode::Binary)),
+        Box::pin(Matrix::run(&stage, pair, Mode::Text, writing)),
+        Box::pin(Matrix::run(&stage, pair, Mode::Binary, writing)),
     );
     coverage::assert_both_formats_of_copy_were_used(&stage.source);
     let cases = text.rows + binary.rows;
@@ -51,7 +69,10 @@ pub(crate) async fn every_type_arrives_unchanged_on_every_way(pair: Pair) {
     {
         // Past the test runner's capture: the summary of a run reads it.
         let mut said = std::io::stderr().lock();
-        let head = format!("matrix {source} -> {target}:");
+        let head = match writing {
+            Writing::Usual => format!("matrix {source} -> {target}:"),
+            Writing::Sets => format!("matrix in sets {source} -> {target}:"),
+        };
         let _ = writeln!(said, "{head} {} types, {cases} cases, {differences} differences", text.types);
         let (of_text, of_binary, types) = (text.rows, binary.rows, binary.types);
         let _ = writeln!(
@@ -124,7 +145,7 @@ struct TypeTable {
 
 impl Matrix {
     /// All of it with one kind of stream, in the database of that name.
-    async fn run(stage: &Stage, pair: Pair, mode: Mode) -> Self {
+    async fn run(stage: &Stage, pair: Pair, mode: Mode, writing: Writing) -> Self {
         let (source_url, target_url) = (stage.source.url(mode.database()), stage.target.url(mode.database()));
         let source = settings::plain_session(&source_url).await;
         source.batch_execute(OBJECTS).await.expect("objects");
@@ -135,7 +156,7 @@ impl Matrix {
         matrix.fill(&source).await;
 
         let folder = tempfile::tempdir().expect("folder");
-        let mut command = stage.command(mode.configuration());
+        let mut command = stage.command(&(mode.configuration().to_owned() + writing.configuration()));
         (command.directory, command.source_url, command.target_url) =
             (folder.path().to_owned(), source_url.clone(), target_url.clone());
         let mut replicator = command.start().expect("the program");
@@ -150,6 +171,7 @@ impl Matrix {
         let log = replicator.log();
         let starts: Vec<_> = log.lines().filter(|line| line.contains("start_lsn")).collect();
         assert!(starts.iter().all(|line| line.contains(mode.name())), "not {}: {starts:?}", mode.name());
+        writing.assert_seen(&replicator, mode).await;
 
         let (source_side, target_side) = (ComparedSide::now(source_url), ComparedSide::now(target_url));
         matrix.comparison = compare_rows(&source_side, &target_side).await.expect("comparison");
@@ -231,6 +253,42 @@ impl Mode {
         }
     }
 }
+
+impl Writing {
+    const fn configuration(self) -> &'static str {
+        match self {
+            Self::Usual => "",
+            Self::Sets => "apply.coalesce = \"always\"\n",
+        }
+    }
+
+    /// Fails unless the rows were written as they were to be.
+    async fn assert_seen(self, replicator: &Replicator, mode: Mode) {
+        let metrics = METRICS.map(|name| async move { (name, replicator.api().metric(name).await) });
+        let mut seen = Vec::new();
+        for metric in metrics {
+            let (name, value) = metric.await;
+            seen.push((name, value.expect("a metric").unwrap_or_default()));
+        }
+        eprintln!("{} {seen:?}", mode.name());
+        if self == Self::Sets {
+            let [set, copy, _, refused, miscounted, ..] = seen.as_slice() else { panic!("{seen:?}") };
+            // What is found by all it holds goes one by one, and in binary form what has an array among its columns.
+            assert!(set.1 > 2_000.0 && copy.1 > 5_000.0, "{seen:?}");
+            assert!(refused.1 + miscounted.1 < 1.0, "{seen:?}");
+        }
+    }
+}
+
+const METRICS: [&str; 7] = [
+    "pgsluice_apply_written_rows_total{way=\"set\"}",
+    "pgsluice_apply_written_rows_total{way=\"copy\"}",
+    "pgsluice_apply_written_rows_total{way=\"row\"}",
+    "pgsluice_apply_fallbacks_total{reason=\"refused\"}",
+    "pgsluice_apply_fallbacks_total{reason=\"row_count\"}",
+    "pgsluice_apply_fallbacks_total{reason=\"unique_violation\"}",
+    "pgsluice_apply_fallbacks_total{reason=\"exclusion_violation\"}",
+];
 
 impl TypeTable {
     async fn make(cases: &'static TypeCases, mode: Mode, number: usize, source: &Client) -> Self {
