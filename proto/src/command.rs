@@ -27,6 +27,9 @@ impl ServerVersion {
 pub struct SlotName(String);
 
 impl SlotName {
+    /// The longest name there is, in bytes.
+    pub const BYTES_MAX: usize = MAX_NAME_BYTES;
+
     /// Checks a name against the server's rule.
     pub fn new(name: impl Into<String>) -> Result<Self, CommandError> {
         let name = name.into();

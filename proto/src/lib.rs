@@ -10,6 +10,7 @@
 //! - [`frame`]: version 3 framing of backend messages, CopyBoth included, and the frontend messages a replication
 //!   client sends. "Need more bytes" is not an error.
 //! - [`command`]: the walsender's command language with correct quoting.
+//! - [`copy_out`]: [`copy_out::CopyOutSession`], the state machine of one `COPY … TO STDOUT (FORMAT binary)` of one column.
 //! - [`copy_both`]: the payloads inside a walsender's CopyData: WAL data, keepalives, status updates.
 //! - [`session`]: [`session::ReplicationSession`], the state machine of one `START_REPLICATION`: `handle_*` inputs,
 //!   `poll_*` outputs.
@@ -35,6 +36,7 @@
 
 pub mod command;
 pub mod copy_both;
+pub mod copy_out;
 mod cursor;
 pub mod frame;
 mod lsn;

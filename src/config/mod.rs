@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use load::{load, load_api};
 pub use reference::configuration_reference;
 pub use valid::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Coalescing, Config, CutoverConfig, Durability,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
     OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
     StreamInProgress, TableFilter, TargetConfig, TrafficConfig,
 };

@@ -51,6 +51,10 @@ pub(super) struct RawSource {
     pub(super) tables: RawTables,
     /// Whether the source sends values in binary form, which costs both servers less.
     pub(super) binary: RawBinary,
+    /// Whether a backlog, as after the initial copy or an outage, is read in bulk: decoded in large pieces and sent by COPY
+    /// instead of message by message, which costs both sides a fraction. It needs one more free replication slot on the
+    /// source, for a temporary copy of the slot; where it is not possible the backlog is streamed.
+    pub(super) bulk: RawBulk,
     /// Whether a large transaction is sent while it still runs.
     pub(super) stream_in_progress: RawStreamInProgress,
     /// With `stream_in_progress = "on"`: directory for the transactions that have not ended yet. Without it: the
@@ -70,6 +74,17 @@ pub(super) enum RawBinary {
     Auto,
     /// Never: always text.
     Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawBulk {
+    /// If more than 16 MiB of WAL have not been read; otherwise, and from there on, changes are streamed.
+    Auto,
+    /// Never.
+    Off,
+    /// However short the backlog is, in small pieces at first. For tests.
+    Always,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -278,6 +293,7 @@ impl Default for RawSource {
             slot: DEFAULT_NAME.to_owned(),
             tables: RawTables::default(),
             binary: RawBinary::Auto,
+            bulk: RawBulk::Auto,
             stream_in_progress: RawStreamInProgress::Off,
             spool_dir: None,
             max_spool_bytes: ByteSize::mib(10 << 10),

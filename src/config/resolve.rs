@@ -11,13 +11,13 @@ use pgsluice_proto::command::SlotName;
 use super::byte_size::ByteSize;
 use super::error::{ConfigError, Origins};
 use super::raw::{
-    RawApi, RawApply, RawBinary, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters, RawSchema,
-    RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
+    RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters,
+    RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
 use super::secret_file::read_secret;
 use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Coalescing, Config, CutoverConfig, Durability,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
     OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
     StreamInProgress, TableFilter, TargetConfig,
 };
@@ -101,6 +101,11 @@ fn source(raw: RawSource, origins: &Origins) -> Result<SourceConfig, ConfigError
         binary: match raw.binary {
             RawBinary::Auto => BinaryMode::Auto,
             RawBinary::Off => BinaryMode::Off,
+        },
+        bulk: match raw.bulk {
+            RawBulk::Auto => BulkMode::Auto,
+            RawBulk::Off => BulkMode::Off,
+            RawBulk::Always => BulkMode::Always,
         },
         stream_in_progress,
     })

@@ -44,6 +44,8 @@ pub struct SourceConfig {
     pub tables: TableFilter,
     /// Whether values come in binary form.
     pub binary: BinaryMode,
+    /// Whether backlogs are read in bulk.
+    pub bulk: BulkMode,
     /// Whether large transactions come while they still run.
     pub stream_in_progress: StreamInProgress,
 }
@@ -55,6 +57,17 @@ pub enum BinaryMode {
     Auto,
     /// Never.
     Off,
+}
+
+/// Whether a backlog is read in bulk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkMode {
+    /// If it is large.
+    Auto,
+    /// Never.
+    Off,
+    /// However small it is, in small pieces.
+    Always,
 }
 
 /// Whether the source sends large transactions before they have ended.

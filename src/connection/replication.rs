@@ -24,6 +24,8 @@ use crate::model::Side;
 
 /// Bytes asked of the socket at once. Messages are slices of such a piece, and keep it alive while they live.
 const READ_BYTES: usize = 128 * 1024;
+/// With less space than this a new piece is begun.
+const READ_BYTES_MIN: usize = 16 * 1024;
 /// The longest message accepted: PostgreSQL builds none above its `MaxAllocSize`, 1 GiB.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// The longest message accepted before the server has authenticated itself.
@@ -38,13 +40,13 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ReplicationConnection {
     socket: ReplicationSocket,
     reader: FrameReader,
-    facts: SessionFacts,
 }
 
 /// The bytes of a replication connection, for whoever frames them.
 #[derive(Debug)]
 pub struct ReplicationSocket {
     transport: Transport,
+    facts: SessionFacts,
 }
 
 /// One row of a simple query's result; values are text.
@@ -91,7 +93,8 @@ impl ReplicationConnection {
         let password = settings.password.as_deref();
         let mut authentication =
             Authentication::new(&settings.user, password, settings.channel_binding, binding.as_deref());
-        let mut socket = ReplicationSocket { transport };
+        let unknown = SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
+        let mut socket = ReplicationSocket { transport, facts: unknown };
         let mut reader = FrameReader::new(STARTUP_FRAME_BYTES_MAX);
         socket.send(startup).await.map_err(during_startup)?;
         loop {
@@ -110,24 +113,24 @@ impl ReplicationConnection {
         authentication.check_finished()?;
         let mut rest = FrameReader::new(FRAME_BYTES_MAX);
         *rest.buffer_mut() = reader.into_buffer();
-        let unknown = SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
-        let mut connection = Self { socket, reader: rest, facts: unknown };
+        let mut connection = Self { socket, reader: rest };
         let rows = connection.simple_query(FIRST_QUERY).await.map_err(during_startup)?;
-        connection.facts = SessionFacts::from_columns(|name| rows.first().and_then(|row| row.get(name)))?;
-        connection.facts.check_role(settings.role)?;
+        let facts = SessionFacts::from_columns(|name| rows.first().and_then(|row| row.get(name)))?;
+        facts.check_role(settings.role)?;
+        connection.socket.facts = facts;
         Ok(connection)
     }
 
     /// The walsender's process, as in `pg_stat_replication.pid`.
     #[must_use]
     pub const fn backend_pid(&self) -> i32 {
-        self.facts.backend_pid
+        self.socket.facts.backend_pid
     }
 
     /// The server's version.
     #[must_use]
     pub const fn server_version(&self) -> ServerVersion {
-        self.facts.server_version
+        self.socket.facts.server_version
     }
 
     /// Whether what is sent is encrypted.
@@ -173,7 +176,7 @@ impl ReplicationConnection {
     }
 
     /// Sends a command and hands over the bytes that follow: the socket, and what was already read from it. For a
-    /// driver of [`pgsluice_proto::session::ReplicationSession`].
+    /// driver of [`pgsluice_proto::session::ReplicationSession`] or [`pgsluice_proto::copy_out::CopyOutSession`].
     ///
     /// # Errors
     /// The command could not be sent.
@@ -198,12 +201,23 @@ impl ReplicationConnection {
 }
 
 impl ReplicationSocket {
+    /// The connection again, once what a driver did with its socket is over and the server is ready for a command.
+    /// `rest` is what was read beyond it.
+    #[must_use]
+    pub fn into_connection(self, rest: BytesMut) -> ReplicationConnection {
+        let mut reader = FrameReader::new(FRAME_BYTES_MAX);
+        *reader.buffer_mut() = rest;
+        ReplicationConnection { socket: self, reader }
+    }
+
     /// Waits for bytes and appends them to `buffer`: whatever is there, up to 128 KiB. Cancel safe.
     ///
     /// # Errors
     /// [`ReplicationError::Lost`], also when the server has closed the connection.
     pub async fn read_into(&mut self, buffer: &mut BytesMut) -> Result<(), ReplicationError> {
-        buffer.reserve(READ_BYTES);
+        if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
+            buffer.reserve(READ_BYTES);
+        }
         match self.transport.read_buf(buffer).await {
             Ok(0) => Err(ReplicationError::Lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Access, ApiState};
 use crate::config::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, Config, CutoverConfig, Durability, OnWriters,
+    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Config, CutoverConfig, Durability, OnWriters,
     PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress, TableFilter,
     TargetConfig,
 };
@@ -89,6 +89,7 @@ fn config() -> Config {
             slot: "pgsluice".into(),
             tables: TableFilter::default(),
             binary: BinaryMode::Off,
+            bulk: BulkMode::Auto,
             stream_in_progress: StreamInProgress::Off,
         },
         target: TargetConfig { connection: settings("new"), durability: Durability::Local },

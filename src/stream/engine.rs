@@ -30,7 +30,7 @@ use super::hold::{HoldBefore, Holding, SourceView};
 use super::intake::Intake;
 use super::lanes::{BATCHES_QUEUED_MAX, Lane, Positions, Stage};
 use super::options::{Lesson, Withdrawn};
-use super::reader::Reader;
+use super::reader::{Feed, Outlet, Withheld};
 use super::standby_wait::StandbyWait;
 use super::walsender;
 
@@ -83,16 +83,23 @@ pub struct StreamHalted {
 pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), StreamHalted> {
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
     let mut withdrawn = Withdrawn::default();
+    let withheld = Withheld::default();
     let mut hold_before: Option<HoldBefore> = None;
     loop {
         let begun_at = Instant::now();
-        let outcome = attempt(&context, &shutdown, &mut withdrawn, hold_before.clone()).await;
+        let outcome = attempt(&context, &shutdown, &mut withdrawn, &withheld, hold_before.clone()).await;
         let Err(error) = outcome else { return Ok(()) };
         if shutdown.is_requested() {
             return Ok(());
         }
         context.metrics.reconnecting(error.side());
         if withdrawn.learn(&error) == Lesson::AskForLess {
+            continue;
+        }
+        if let StreamError::Bulk(problem) = &error {
+            tracing::warn!(%problem, "the backlog is streamed from here on, which takes longer; nothing is lost");
+            context.metrics.bulk_ended(problem.end());
+            withheld.for_a_while();
             continue;
         }
         if begun_at.elapsed() >= GOOD_ATTEMPT {
@@ -145,6 +152,7 @@ async fn attempt(
     context: &StreamContext,
     shutdown: &Shutdown,
     withdrawn: &mut Withdrawn,
+    withheld: &Withheld,
     hold_before: Option<HoldBefore>,
 ) -> Result<(), StreamError> {
     let config = &context.config;
@@ -157,13 +165,13 @@ async fn attempt(
     let catalog = beside(&first, connect_target(config, "catalog").await?).await?;
     let recorded = progress::read(&first).await?;
     let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
-    let started = walsender::start(config, &context.record, recorded.as_ref(), &asked).await?;
-    let start = started.start;
+    let source = walsender::connect(config, &context.record, recorded.as_ref()).await?;
+    let start = source.place.position;
     // Without records nothing was started.
     let recorded = recorded.ok_or(StreamError::MalformedLsn)?;
     let lanes_recorded = divide(config, &first, &recorded).await?;
     let (values, in_progress) = (asked.format_name(), asked.spool.is_some());
-    tracing::info!(start_lsn = %start, values, in_progress, connections = lanes_recorded.len(), "streaming");
+    tracing::info!(start_lsn = %start, values, in_progress, connections = lanes_recorded.len(), "reading changes");
     // What was waited for before may have been applied since.
     let hold_before = hold_before.filter(|hold| hold.commit_lsn >= start);
     if hold_before.is_none() {
@@ -174,14 +182,16 @@ async fn attempt(
     let (queue, chunks) = mpsc::unbounded_channel();
     let (receipts, receipts_taken) = mpsc::channel(RECEIPTS_QUEUED_MAX);
     let (confirmed, durable) = watch::channel(None);
-    let reader = Reader {
-        socket: started.socket,
-        session: started.session,
+    let (publisher, metrics) = (context.publisher.clone(), Arc::clone(&context.metrics));
+    let budget = ByteBudget::new(config.apply.max_batch_bytes.min(READ_AHEAD_BYTES_MAX));
+    let feed = Feed {
+        slot: source.slot,
+        options: asked.plugin_options(&context.record.identity.publication),
+        bulk: config.source.bulk,
+        withheld: withheld.clone(),
+        settings: config.source.connection.clone(),
         durable,
-        queue,
-        budget: ByteBudget::new(config.apply.max_batch_bytes.min(READ_AHEAD_BYTES_MAX)),
-        publisher: context.publisher.clone(),
-        metrics: Arc::clone(&context.metrics),
+        outlet: Outlet::new(queue, budget, publisher, metrics),
         epoch: Instant::now(),
     };
     let intake = Intake::new(asked.protocol(), asked.spool);
@@ -239,7 +249,7 @@ async fn attempt(
     let watch = DurabilityWatch::new(watch_session, config.target.durability);
     let (publisher, stopping) = (context.publisher.clone(), tasks.shutdown().clone());
     let mut standby_wait = StandbyWait::new(context.board.clone());
-    tasks.spawn("reader", reader.run(tasks.shutdown().clone()));
+    tasks.spawn("reader", feed.run(source.place, source.source_end, tasks.shutdown().clone()));
     tasks.spawn("gather", work.run(chunks));
     tasks.spawn("durability", async move {
         let tell = |news| match news {

@@ -10,6 +10,7 @@ use crate::target::records::RecordError;
 
 use super::assemble::AssembleError;
 use super::hold::{HoldBefore, Reason, is_about_the_definition};
+use super::reader::BulkError;
 use super::resume::ResumeRefused;
 use super::spool::SpoolError;
 use super::statement::BindError;
@@ -69,6 +70,9 @@ pub enum StreamError {
     /// A transaction that has not ended cannot be kept; the next attempt asks for whole ones.
     #[error("{0}; the stream begins again with whole transactions")]
     Spool(#[from] SpoolError),
+    /// The backlog could not be read in bulk to its end; the next attempt streams.
+    #[error("{0}; the backlog is streamed instead")]
+    Bulk(#[from] BulkError),
     /// A change that has no statement.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -171,7 +175,8 @@ impl StreamError {
             | Self::TargetMoves
             | Self::TaskGone(_)
             | Self::NotBinary(_)
-            | Self::Spool(_) => Disposition::Retry,
+            | Self::Spool(_)
+            | Self::Bulk(_) => Disposition::Retry,
             Self::Lock(LockError::Sql(error)) | Self::Record(RecordError::Sql(error)) => error.disposition(),
             Self::Target(error) => disposition_of(error),
             Self::Lock(error @ LockError::Taken { .. }) => {
@@ -206,6 +211,7 @@ impl StreamError {
             Self::Walsender(_)
             | Self::Replication(_)
             | Self::EndedBySource
+            | Self::Bulk(_)
             | Self::Decode(_)
             | Self::Assemble(_) => Side::Source,
             _ => Side::Target,

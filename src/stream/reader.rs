@@ -1,23 +1,33 @@
-//! Owns the walsender's socket: reads what comes, puts it into a queue bounded in bytes, and sends feedback by the
-//! clock, whatever apply is doing (INV-7). Looks into no message.
+//! The feed: reads the source's changes into a queue bounded in bytes, looking into none of them. It owns the one
+//! replication connection and has two ways to use it: far behind, pieces of the backlog are read in bulk ([`bulk`]); near the
+//! end of the WAL the walsender streams ([`following`]). It changes from one to the other at ends of transactions, so
+//! that the applying end sees one stream: every transaction once, in commit order (INV-1). The slot is only ever
+//! moved to what is durable on the target (INV-3).
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+mod bulk;
+mod following;
+mod outlet;
+mod pieces;
+mod withheld;
 
-use bytes::BytesMut;
-use pgsluice_proto::copy_both::XLogData;
-use pgsluice_proto::session::{Now, ReplicationSession, SessionEvent, StreamEnd};
-use tokio::sync::{mpsc, watch};
+use std::time::{Duration, Instant};
 
-use crate::connection::ReplicationSocket;
-use crate::model::{Lsn, PgTimestamp};
-use crate::runtime::{ByteBudget, BytePermit, Shutdown};
+use pgsluice_proto::command::{PgoutputOptions, SlotName};
+use tokio::sync::watch;
+
+use crate::config::BulkMode;
+use crate::connection::{ConnectionSettings, ReplicationConnection};
+use crate::model::Lsn;
+use crate::runtime::Shutdown;
 use crate::target::DurableLsn;
 
-use crate::telemetry::Metrics;
-
 use super::error::StreamError;
-use super::handle::StreamPublisher;
+use super::options;
+use pieces::Pieces;
+
+pub(super) use bulk::BulkError;
+pub(super) use outlet::{Chunk, Incoming, Outlet};
+pub(super) use withheld::Withheld;
 
 /// How often the source hears from us at least; CloudNativePG's `wal_sender_timeout` is 5 s.
 pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,154 +36,66 @@ pub(super) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// The longest message accepted; PostgreSQL never makes one of more than 1 GiB.
 pub(super) const FRAME_BYTES_MAX: usize = 1_100 * 1_024 * 1_024;
-/// Messages handed over at once, in bytes, unless a single one is larger.
-const CHUNK_BYTES: usize = 64 * 1_024;
 
-/// What the walsender sent, in order.
+/// A connection that waits for a command, and up to where the source has been read.
 #[derive(Debug)]
-pub(super) enum Incoming {
-    /// A message of the output plugin.
-    Data(XLogData),
-    /// Everything before this position has been sent.
-    Keepalive(Lsn),
+pub(super) struct Place {
+    /// To the source's walsender.
+    pub connection: ReplicationConnection,
+    /// Every transaction committed before it has been read, and none after it.
+    pub position: Lsn,
 }
 
-/// Some messages, and the room they take in the queue: dropping the chunk gives it back.
+/// What both ways of reading need.
 #[derive(Debug)]
-pub(super) struct Chunk {
-    /// The messages.
-    pub messages: Vec<Incoming>,
-    _permit: BytePermit,
-}
-
-/// The reading end of one connection.
-#[derive(Debug)]
-pub(super) struct Reader {
-    /// The socket, on which `START_REPLICATION` has been sent.
-    pub socket: ReplicationSocket,
-    /// The state machine of that command.
-    pub session: ReplicationSession,
+pub(super) struct Feed {
+    /// The migration's slot.
+    pub slot: SlotName,
+    /// What the plugin is told.
+    pub options: PgoutputOptions,
+    /// When the backlog is read in bulk.
+    pub bulk: BulkMode,
+    /// Whether that is not to be tried for now.
+    pub withheld: Withheld,
+    /// How the source is reached, to be asked where it is.
+    pub settings: ConnectionSettings,
     /// What is durable on the target, to be confirmed.
     pub durable: watch::Receiver<Option<DurableLsn>>,
-    /// Where chunks go.
-    pub queue: mpsc::UnboundedSender<Chunk>,
-    /// What bounds that queue.
-    pub budget: ByteBudget,
-    /// Where the received position is published.
-    pub publisher: StreamPublisher,
-    /// Where the queue's size is shown.
-    pub(super) metrics: Arc<Metrics>,
+    /// Where it goes.
+    pub outlet: Outlet,
     /// When the monotonic clock began.
     pub epoch: Instant,
 }
 
-/// Messages read and not yet in the queue.
-#[derive(Debug, Default)]
-struct Pending {
-    messages: Vec<Incoming>,
-    bytes: usize,
-}
-
-impl Reader {
-    /// Reads until shutdown is requested.
+impl Feed {
+    /// Reads until shutdown is requested, from `place` on; `source_end` is the end of the source's WAL.
     ///
     /// # Errors
     /// [`StreamError`] when the connection is of no more use.
-    pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<(), StreamError> {
-        let mut out = BytesMut::new();
-        let mut pending = Pending::default();
+    pub(super) async fn run(
+        mut self,
+        mut place: Place,
+        source_end: Lsn,
+        shutdown: Shutdown,
+    ) -> Result<(), StreamError> {
+        let mut is_behind = !self.withheld.is_on() && Pieces::begins(self.bulk, place.position, source_end);
         loop {
-            self.collect(&mut pending)?;
-            self.transmit(&mut out).await?;
-            let wake_at = self
-                .session
-                .poll_timeout()
-                .map_or(STATUS_INTERVAL, |at| at.saturating_sub(self.epoch.elapsed()));
-            tokio::select! {
-                biased;
-                () = shutdown.requested() => return self.say_goodbye(&mut out).await,
-                changed = self.durable.changed() => {
-                    changed.map_err(|_| StreamError::TaskGone("watches what is durable"))?;
-                    self.note_durable()?;
-                }
-                permit = self.budget.take(pending.bytes), if !pending.messages.is_empty() => {
-                    let permit = permit.ok_or(StreamError::TaskGone("applies changes"))?;
-                    let chunk = Chunk { messages: std::mem::take(&mut pending.messages), _permit: permit };
-                    pending.bytes = 0;
-                    self.queue.send(chunk).map_err(|_| StreamError::TaskGone("applies changes"))?;
-                    self.metrics.set_queue_bytes(self.budget.bytes_in_use());
-                }
-                read = self.socket.read_into(self.session.read_buffer()), if pending.messages.is_empty() => {
-                    read?;
-                    self.session.handle_read(self.epoch.elapsed());
-                }
-                () = tokio::time::sleep(wake_at) => self.note_time(&pending)?,
+            if is_behind {
+                let Some(read) = bulk::read(&mut self, place, &shutdown).await? else { return Ok(()) };
+                place = read;
             }
+            tracing::info!(position = %place.position, "streaming");
+            let Some(left) = following::follow(&mut self, place, &shutdown).await? else { return Ok(()) };
+            place = left;
+            is_behind = true;
         }
     }
 
-    fn collect(&mut self, pending: &mut Pending) -> Result<(), StreamError> {
-        while pending.bytes < CHUNK_BYTES {
-            let Some(event) = self.session.poll_event().map_err(Box::new)? else { break };
-            match event {
-                SessionEvent::Data(data) => {
-                    pending.bytes += data.payload.len() + size_of::<Incoming>();
-                    pending.messages.push(Incoming::Data(data));
-                }
-                SessionEvent::Keepalive(keepalive) => {
-                    pending.bytes += size_of::<Incoming>();
-                    pending.messages.push(Incoming::Keepalive(keepalive.wal_end));
-                }
-                SessionEvent::Ended(StreamEnd::ByServer | StreamEnd::Requested) => {
-                    return Err(StreamError::EndedBySource);
-                }
-                SessionEvent::Notice(fields) => tracing::debug!(notice = %fields, "the source remarked"),
-                SessionEvent::Started | SessionEvent::ParameterStatus { .. } => {}
-            }
-        }
-        if let Some(received) = self.session.received() {
-            self.publisher.received(received);
-        }
-        Ok(())
+    /// Whether a backlog that comes up now may be read in bulk. Not if transactions come while they run: parts of them
+    /// have come then, and would come again.
+    fn may_read_in_bulk(&self) -> bool {
+        self.bulk != BulkMode::Off
+            && !self.withheld.is_on()
+            && options::sends_whole_transactions(&self.options)
     }
-
-    async fn transmit(&mut self, out: &mut BytesMut) -> Result<(), StreamError> {
-        let now = Now { monotonic: self.epoch.elapsed(), wall: wall_clock() };
-        self.session.poll_transmit(now, out).map_err(Box::new)?;
-        if out.is_empty() {
-            return Ok(());
-        }
-        self.socket.send(out).await?;
-        out.clear();
-        Ok(())
-    }
-
-    fn note_durable(&mut self) -> Result<(), StreamError> {
-        let durable = *self.durable.borrow_and_update();
-        if let Some(durable) = durable {
-            self.session.handle_durable(durable.lsn()).map_err(Box::new)?;
-        }
-        Ok(())
-    }
-
-    fn note_time(&mut self, pending: &Pending) -> Result<(), StreamError> {
-        if !pending.messages.is_empty() {
-            // The silence is ours: nothing is read while the queue is full.
-            self.session.handle_read(self.epoch.elapsed());
-        }
-        self.metrics.set_queue_bytes(self.budget.bytes_in_use());
-        Ok(self.session.handle_timeout(self.epoch.elapsed()).map_err(Box::new)?)
-    }
-
-    /// Tells the source where we are a last time, and leaves without waiting for what it was about to send.
-    async fn say_goodbye(&mut self, out: &mut BytesMut) -> Result<(), StreamError> {
-        self.note_durable()?;
-        self.session.finish();
-        self.transmit(out).await
-    }
-}
-
-fn wall_clock() -> PgTimestamp {
-    let since_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    PgTimestamp::from_unix_micros(i64::try_from(since_unix.as_micros()).unwrap_or(i64::MAX))
 }

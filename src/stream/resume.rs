@@ -12,6 +12,8 @@ pub(super) struct SourceFacts {
     pub system_id: String,
     /// `IDENTIFY_SYSTEM.timeline`.
     pub timeline: i32,
+    /// `IDENTIFY_SYSTEM.xlogpos`: the end of its WAL.
+    pub wal_end: Lsn,
     /// The slot, `None` if it is not there.
     pub slot: Option<SlotFacts>,
 }
@@ -201,6 +203,7 @@ mod tests {
         let source = SourceFacts {
             system_id: "7001".into(),
             timeline: 1,
+            wal_end: Lsn::new(900),
             slot: Some(SlotFacts {
                 plugin: "pgoutput".into(),
                 database: "shop".into(),

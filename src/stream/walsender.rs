@@ -1,62 +1,46 @@
-//! Brings a replication connection from nothing to a running stream: IDENTIFY_SYSTEM, slot check and
-//! START_REPLICATION on one connection, so that all three speak of the same server (INV-4).
+//! Makes the replication connection and finds out whether the stream may go on there: IDENTIFY_SYSTEM and the check of the
+//! slot are on the very connection that reads, so that all of it speaks of the same server (INV-4).
 
-use std::time::Duration;
-
-use pgsluice_proto::command::{SlotName, identify_system, quote_literal, start_replication};
-use pgsluice_proto::session::{ReplicationSession, SessionConfig};
+use pgsluice_proto::command::{SlotName, identify_system, quote_literal};
 
 use crate::config::Config;
-use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow, ReplicationSocket};
+use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow};
 use crate::model::{Lsn, Side};
 use crate::target::progress::Progress;
 use crate::target::records::MigrationRecord;
 
 use super::error::StreamError;
-use super::options::Asked;
-use super::reader::{FRAME_BYTES_MAX, SILENCE_LIMIT, STATUS_INTERVAL};
+use super::reader::Place;
 use super::resume::{SlotFacts, SourceFacts, start_position};
 
-/// A stream that has been asked for: its socket, its state machine, and where it begins.
+/// A source that was found to be the right one, and where its changes are to be read from.
 #[derive(Debug)]
-pub(super) struct StartedStream {
-    /// The socket on which `START_REPLICATION` was sent.
-    pub socket: ReplicationSocket,
-    /// The state machine of that command; its clock starts at zero.
-    pub session: ReplicationSession,
-    /// The position asked for.
-    pub start: Lsn,
+pub(super) struct ReadySource {
+    /// The connection on which the checks were made, and where the target is.
+    pub place: Place,
+    /// The slot.
+    pub slot: SlotName,
+    /// The end of the source's WAL.
+    pub source_end: Lsn,
 }
 
-/// Connects, checks, and asks for the stream from where the target is.
+/// Connects and checks.
 ///
 /// # Errors
 /// [`StreamError::Resume`] if going on would lose changes; connection errors otherwise.
-pub(super) async fn start(
+pub(super) async fn connect(
     config: &Config,
     record: &MigrationRecord,
     progress: Option<&Progress>,
-    asked: &Asked,
-) -> Result<StartedStream, StreamError> {
+) -> Result<ReadySource, StreamError> {
     let slot = SlotName::new(&record.identity.slot)?;
     let mut connection =
         ReplicationConnection::connect(&config.source.connection, Side::Source, "stream", &[])
             .await
             .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
     let facts = read_facts(&mut connection, &slot).await?;
-    let start = start_position(record, progress, &facts)?;
-    let options = asked.plugin_options(&record.identity.publication);
-    let command = start_replication(&slot, Some(start), &options)?;
-    let (socket, rest) = connection.into_socket(&command).await?;
-    let config = SessionConfig {
-        start: Some(start),
-        status_interval: STATUS_INTERVAL,
-        silence_limit: Some(SILENCE_LIMIT),
-        frame_bytes_max: FRAME_BYTES_MAX,
-    };
-    let mut session = ReplicationSession::new(config, Duration::ZERO);
-    session.handle_bytes(&rest, Duration::ZERO);
-    Ok(StartedStream { socket, session, start })
+    let position = start_position(record, progress, &facts)?;
+    Ok(ReadySource { place: Place { connection, position }, slot, source_end: facts.wal_end })
 }
 
 async fn read_facts(
@@ -86,6 +70,7 @@ async fn read_facts(
     Ok(SourceFacts {
         system_id: text(&system, "systemid"),
         timeline: text(&system, "timeline").parse().unwrap_or_default(),
+        wal_end: text(&system, "xlogpos").parse().map_err(|_| StreamError::MalformedLsn)?,
         slot,
     })
 }

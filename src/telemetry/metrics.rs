@@ -46,6 +46,64 @@ impl RowOperation {
     }
 }
 
+/// How the source's changes are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadingWay {
+    /// From the walsender, as they are committed.
+    Streaming,
+    /// Pieces of a backlog.
+    Bulk,
+}
+
+impl ReadingWay {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Streaming, Self::Bulk];
+
+    /// The value of the label `way`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Why reading in bulk ended, and streaming began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkEnd {
+    /// As it should: the backlog is read.
+    NearTheEnd,
+    /// The source has no replication slot left for the copy, or no room for the piece.
+    NoFreeSlot,
+    /// The source's role may not do it.
+    NotAllowed,
+    /// The source refused for another reason.
+    Refused,
+    /// The source takes too long to decode a piece.
+    TooSlow,
+    /// The target took nothing for too long.
+    Blocked,
+    /// The source stopped in the middle of a piece.
+    Interrupted,
+}
+
+impl BulkEnd {
+    /// The value of the label `reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NearTheEnd => "near_the_end",
+            Self::NoFreeSlot => "no_free_slot",
+            Self::NotAllowed => "not_allowed",
+            Self::Refused => "refused",
+            Self::TooSlow => "too_slow",
+            Self::Blocked => "blocked",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// Every metric. Shared by reference; all methods are cheap and none waits for IO.
 pub struct Metrics {
     stream: StreamMetrics,
@@ -115,6 +173,24 @@ impl Metrics {
     /// lower-case words.
     pub fn apply_fell_back(&self, reason: &'static str) {
         self.apply.fallbacks.with_label_values(&[reason]).inc();
+    }
+
+    /// From now on the source's changes are read in this way.
+    pub fn reads(&self, now: ReadingWay) {
+        for way in ReadingWay::ALL {
+            self.stream.reading.with_label_values(&[way.as_str()]).set(i64::from(way == now));
+        }
+    }
+
+    /// A piece of a backlog with so many changes was read.
+    pub fn bulk_piece(&self, changes: u64) {
+        self.stream.bulk_pieces.inc();
+        self.stream.bulk_changes.inc_by(changes);
+    }
+
+    /// Reading in bulk ended.
+    pub fn bulk_ended(&self, end: BulkEnd) {
+        self.stream.bulk_ends.with_label_values(&[end.as_str()]).inc();
     }
 
     /// Rows and bytes of COPY data arrived on the target. Rows of a copy that is later started over are counted
@@ -206,7 +282,7 @@ fn register_build_info(registrar: &mut Registrar) -> Result<(), prometheus::Erro
     Ok(())
 }
 
-/// Where the stream is. All but `queue_bytes` and `held` are copied from the published status.
+/// Where the stream is. The positions, the lag and the phase are copied from the published status.
 struct StreamMetrics {
     lag_bytes: OptionalGauge<AtomicI64>,
     lag_seconds: OptionalGauge<AtomicF64>,
@@ -217,6 +293,10 @@ struct StreamMetrics {
     queue_bytes: IntGauge,
     held: IntGauge,
     phase: IntGaugeVec,
+    reading: IntGaugeVec,
+    bulk_pieces: IntCounter,
+    bulk_changes: IntCounter,
+    bulk_ends: IntCounterVec,
 }
 
 impl StreamMetrics {
@@ -258,6 +338,24 @@ impl StreamMetrics {
                 "pgsluice_phase",
                 "1 for the phase the migration is in, 0 for the others.",
                 &["phase"],
+            )?,
+            reading: registrar.labelled_gauge(
+                "pgsluice_reading",
+                "1 for the way in which changes are read from the source (streaming, or bulk for a backlog), 0 for the other.",
+                &["way"],
+            )?,
+            bulk_pieces: registrar.counter(
+                "pgsluice_bulk_pieces_total",
+                "Pieces of backlogs read in bulk.",
+            )?,
+            bulk_changes: registrar.counter(
+                "pgsluice_bulk_changes_total",
+                "Messages read in bulk.",
+            )?,
+            bulk_ends: registrar.labelled_counter(
+                "pgsluice_bulk_ends_total",
+                "Times reading in bulk ended and streaming began, by reason.",
+                &["reason"],
             )?,
         })
     }

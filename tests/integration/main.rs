@@ -8,6 +8,7 @@ mod aborted_cutover;
 mod bad_input;
 mod bench_figures;
 mod binary;
+mod bulk;
 mod connection;
 mod dashboards;
 mod demo;
@@ -61,6 +62,9 @@ version_pairs::version_pairs! {
         whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
         whole_migration::sigterm_stops_within_five_seconds_and_the_next_start_resumes,
         sudden_death::killed_at_50_random_moments_the_rows_are_identical_in_the_end,
+        bulk::transactions_of_a_backlog_arrive_once_and_in_order,
+        bulk::a_backlog_under_load_is_read_in_bulk_and_the_rest_streamed,
+        bulk::killed_at_30_random_moments_of_bulk_and_streaming_the_rows_are_identical,
         stream_exactness::rows_that_are_hard_to_find_are_found,
         stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,
         stream_exactness::odd_settings_of_servers_roles_and_databases_change_no_value,
@@ -94,6 +98,7 @@ version_pairs::version_pairs! {
     }
     pair_15_16 { 15 => 16:
         whole_migration::every_kind_of_row_and_change_arrives,
+        bulk::transactions_of_a_backlog_arrive_once_and_in_order,
         streaming_in_progress::transactions_sent_in_parts_arrive_whole_or_not_at_all,
         binary::every_portable_type_arrives_in_binary,
     }
@@ -103,6 +108,9 @@ version_pairs::version_pairs! {
         shapes::every_shape_of_table_arrives_by_copy_and_by_stream,
         transactions::every_kind_of_transaction_arrives,
         transactions::a_large_transaction_arrives_and_needs_no_memory,
+    }
+    pair_16_18 { 16 => 18:
+        bulk::transactions_of_a_backlog_arrive_once_and_in_order,
     }
     pair_17_18 { 17 => 18:
         joining::a_table_that_is_written_to_joins_the_running_migration,
@@ -116,6 +124,9 @@ version_pairs::version_pairs! {
         whole_migration::sequences_end_exactly_as_they_were,
         whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
         whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
+        bulk::transactions_of_a_backlog_arrive_once_and_in_order,
+        bulk::a_backlog_under_load_is_read_in_bulk_and_the_rest_streamed,
+        bulk::killed_at_8_random_moments_of_bulk_and_streaming_the_rows_are_identical,
         sudden_death::killed_at_6_random_moments_the_rows_are_identical_in_the_end,
         stream_exactness::rows_that_are_hard_to_find_are_found,
         stream_exactness::changes_that_wait_for_the_target_are_applied_in_order,

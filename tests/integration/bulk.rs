@@ -1,0 +1,347 @@
+//! A backlog read in bulk, and the change to streaming and back: every transaction arrives once, whole and in order,
+//! whatever happens meanwhile. Each test proves that pieces were read at all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use pgsluice::demo::ledger;
+use pgsluice::demo::replicator::Replicator;
+use pgsluice::demo::store::{self, Scale};
+use pgsluice::demo::workload::{Workload, WorkloadOptions};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio_postgres::Client;
+
+use crate::harness::clusters::options;
+use crate::harness::memory::peak_resident_kib;
+use crate::harness::seed;
+use crate::harness::sessions::{Session, schema};
+use crate::harness::stage::{COPY_WAIT, Pair, Stage, streaming, text};
+use crate::harness::two_tables::{PAIR, SCHEMA, kill, stage};
+use crate::harness::wait::until;
+
+/// However short the backlog is, in small pieces.
+const ALWAYS: &str = "source.bulk = \"always\"\n";
+/// Sessions with a transaction under way at once.
+const SESSIONS: u64 = 5;
+
+async fn metric(replicator: &Replicator, series: &str) -> f64 {
+    let Ok((_, text)) = replicator.api().get("/metrics").await else { return 0.0 };
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    value.unwrap_or_default()
+}
+
+async fn was_read_in_bulk(replicator: &Replicator, pieces_min: f64) {
+    let begun_at = Instant::now();
+    while metric(replicator, "pgsluice_bulk_ends_total{reason=\"near_the_end\"}").await < 0.5 {
+        assert!(begun_at.elapsed() < COPY_WAIT, "not read in bulk:\n{}", replicator.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let pieces = metric(replicator, "pgsluice_bulk_pieces_total").await;
+    assert!(pieces >= pieces_min, "{pieces} pieces\n{}", replicator.log());
+}
+
+/// Nothing of the copied slot is left once changes are streamed.
+async fn has_one_slot(source: &Client) {
+    until("the copy to be gone", || async {
+        text(source, "SELECT count(*)::text FROM pg_replication_slots").await == "1"
+    })
+    .await;
+}
+
+async fn steps(sessions: &mut [Session], random: &mut StdRng, count: u32) {
+    for _ in 0..count {
+        let chosen = random.random_range(0..sessions.len());
+        sessions[chosen].step(random).await;
+    }
+}
+
+/// Traps 1 and 32, INV-1: transactions that began before the program stopped, while it was away, and before the change to
+/// streaming, commit after each of them.
+pub(crate) async fn transactions_of_a_backlog_arrive_once_and_in_order(pair: Pair) {
+    let (mut random, _) = seed::random("transactions of a backlog");
+    let stage = Stage::new(pair).await;
+    let source = stage.source_client().await;
+    source.batch_execute(&schema(SESSIONS)).await.expect("schema");
+    let more = format!("{ALWAYS}source.tables.exclude = [\"public.unpublished\"]\n");
+    let mut replicator = stage.streaming_with(&more).await;
+    let mut sessions = Vec::new();
+    for number in 0..SESSIONS {
+        sessions.push(Session::new(stage.source_client().await, number));
+    }
+    for _ in 0..3 {
+        steps(&mut sessions, &mut random, 20).await;
+        kill(&mut replicator).await;
+        steps(&mut sessions, &mut random, 40).await;
+        replicator = stage.command(&more).start().expect("the program");
+        steps(&mut sessions, &mut random, 20).await;
+        streaming(&mut replicator).await;
+        was_read_in_bulk(&replicator, 2.0).await;
+    }
+    for session in &mut sessions {
+        session.finish(&mut random).await;
+    }
+    stage.caught_up().await;
+    has_one_slot(&source).await;
+    source.batch_execute("DROP TABLE unpublished").await.expect("out of the comparison");
+    stage.assert_same_rows().await;
+}
+
+/// Writers never stop: what is committed while the last piece is read, and in the moment of the change, is streamed.
+pub(crate) async fn a_backlog_under_load_is_read_in_bulk_and_the_rest_streamed(pair: Pair) {
+    let (_, seed) = seed::random("a backlog under load");
+    let stage = Stage::new(pair).await;
+    let scale = Scale::times(0.02);
+    store::create(&stage.source_url(), scale).await.expect("store");
+    let mut replicator = stage.streaming_with(ALWAYS).await;
+    let options = WorkloadOptions { writers: 4, seed, scale, transactions_per_second_max: Some(300.0) };
+    let workload = Workload::start(stage.source_url(), options);
+    for _ in 0..3 {
+        kill(&mut replicator).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        replicator = stage.command(ALWAYS).start().expect("the program");
+        streaming(&mut replicator).await;
+        was_read_in_bulk(&replicator, 3.0).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let record = workload.stop().await;
+    stage.caught_up().await;
+    let comparison = stage.compare().await;
+    assert!(comparison.rows_are_identical(), "seed {seed}: {comparison:#?}");
+    let check = ledger::check(&stage.target_url(), &record).await.expect("ledger");
+    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+    has_one_slot(&stage.source_client().await).await;
+}
+
+pub(crate) async fn killed_at_30_random_moments_of_bulk_and_streaming_the_rows_are_identical(pair: Pair) {
+    killed_at_random_moments(pair, 30).await;
+}
+
+pub(crate) async fn killed_at_8_random_moments_of_bulk_and_streaming_the_rows_are_identical(pair: Pair) {
+    killed_at_random_moments(pair, 8).await;
+}
+
+/// INV-1 to INV-5: in the middle of pieces, between them, at the change in both directions, while streaming.
+async fn killed_at_random_moments(pair: Pair, kills: u32) {
+    let (mut random, seed) = seed::random("killed while reading in bulk");
+    let stage = Stage::new(pair).await;
+    let scale = Scale::times(0.02);
+    store::create(&stage.source_url(), scale).await.expect("store");
+    let mut replicator = stage.streaming_with(ALWAYS).await;
+    let options = WorkloadOptions { writers: 4, seed, scale, transactions_per_second_max: Some(400.0) };
+    let workload = Workload::start(stage.source_url(), options);
+    let mut ways = BTreeMap::new();
+    for _ in 0..kills {
+        kill(&mut replicator).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..1_500))).await;
+        // All starts write into one log.
+        let before = replicator.log().len();
+        replicator = stage.command(ALWAYS).start().expect("the program");
+        let log = |replicator: &Replicator| replicator.log().split_off(before);
+        until("the first change", || async { log(&replicator).contains("reading changes") }).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+        assert!(replicator.ended().is_none(), "seed {seed}: it ended by itself:\n{}", replicator.log());
+        *ways.entry(last_way(&log(&replicator))).or_insert(0) += 1;
+    }
+    println!("seed {seed}: killed while {ways:?}");
+    assert!(ways.contains_key("in bulk"), "seed {seed}: never killed while it read in bulk: {ways:?}");
+    kill(&mut replicator).await;
+    let mut replicator = stage.command(ALWAYS).start().expect("the program");
+    streaming(&mut replicator).await;
+    let record = workload.stop().await;
+    stage.caught_up().await;
+    let comparison = stage.compare().await;
+    assert!(comparison.rows_are_identical(), "seed {seed}: {comparison:#?}");
+    let check = ledger::check(&stage.target_url(), &record).await.expect("ledger");
+    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+}
+
+/// What the log says last about the way of reading.
+fn last_way(log: &str) -> &'static str {
+    let ways = [
+        ("the backlog in bulk", "in bulk"),
+        ("backlog was read", "at the change"),
+        ("streaming", "streaming"),
+    ];
+    let found = ways.into_iter().filter_map(|(words, way)| Some((log.rfind(words)?, way)));
+    found.max().map_or("before", |(_, way)| way)
+}
+
+/// Source rows as many as make a backlog that is read in bulk by itself.
+const BACKLOG: &str =
+    "INSERT INTO t SELECT i, repeat('x', 300) FROM generate_series(1000 + $1 * 1000, 1999 + $1 * 1000) i";
+
+async fn write_backlog(source: &Client, from: i32, transactions: i32) {
+    for i in from..from + transactions {
+        source.batch_execute(&BACKLOG.replace("$1", &i.to_string())).await.expect("insert");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_read_in_bulk_by_itself_and_what_follows_is_streamed() {
+    let (stage, source) = stage().await;
+    let mut replicator = stage.streaming().await;
+    assert!(!replicator.log().contains("in bulk"), "there was no backlog");
+    kill(&mut replicator).await;
+    write_backlog(&source, 0, 60).await;
+    let mut replicator = stage.command("").start().expect("the program");
+    streaming(&mut replicator).await;
+    was_read_in_bulk(&replicator, 1.0).await;
+    let streams = "pgsluice_reading{way=\"streaming\"}";
+    until("streaming", || async { metric(&replicator, streams).await > 0.0 }).await;
+    source.batch_execute("UPDATE t SET v = 'streamed' WHERE id % 10 = 0").await.expect("update");
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    assert!(metric(&replicator, "pgsluice_reading{way=\"bulk\"}").await < 0.5);
+
+    // Switched off, the same is streamed.
+    kill(&mut replicator).await;
+    write_backlog(&source, 100, 60).await;
+    let replicator = stage.streaming_with("source.bulk = \"off\"\n").await;
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    assert!(metric(&replicator, "pgsluice_bulk_pieces_total").await < 0.5, "{}", replicator.log());
+}
+
+/// The source has only the one slot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_free_slot_the_backlog_is_streamed_and_the_log_says_why() {
+    let stage = Stage::with_options(PAIR, options().setting("max_replication_slots", "1"), options()).await;
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let mut replicator = stage.streaming().await;
+    kill(&mut replicator).await;
+    write_backlog(&source, 0, 60).await;
+    let replicator = stage.streaming().await;
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    let log = replicator.log();
+    assert!(log.contains("cannot be read in bulk") && log.contains("replication slots"), "{log}");
+    assert!(metric(&replicator, "pgsluice_bulk_ends_total{reason=\"no_free_slot\"}").await > 0.0, "{log}");
+    assert!(!log.contains("interrupted"), "the connection was kept: {log}");
+}
+
+/// INV-3, traps 2 and 5: pieces are far ahead of what the target has, and the slot is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_backlog_is_confirmed_before_the_target_has_it() {
+    let (stage, source) = stage().await;
+    // A small queue: the target that does not move is felt in the middle of a piece.
+    let small = "apply.max_batch_bytes = \"64KiB\"\n";
+    let mut replicator = stage.streaming_with(small).await;
+    stage.caught_up().await;
+    kill(&mut replicator).await;
+    let target = stage.target_client().await;
+    target.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    source.batch_execute("INSERT INTO t VALUES (-1, 'waiting')").await.expect("insert");
+    let committed = text(&source, "SELECT pg_current_wal_lsn()::text").await;
+    write_backlog(&source, 0, 60).await;
+    let replicator = stage.command(small).start().expect("the program");
+    until("bulk", || async { metric(&replicator, "pgsluice_reading{way=\"bulk\"}").await > 0.0 }).await;
+    let ours = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'pgsluice'";
+    for _ in 0..120 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let confirmed = text(&source, ours).await;
+        let query = format!("SELECT ('{confirmed}'::pg_lsn < '{committed}'::pg_lsn)::text");
+        assert_eq!(
+            text(&source, &query).await,
+            "true",
+            "{confirmed} is confirmed, {committed} is not applied"
+        );
+    }
+    assert!(metric(&replicator, "pgsluice_reading{way=\"bulk\"}").await > 0.0, "{}", replicator.log());
+    target.batch_execute("COMMIT").await.expect("unlock");
+    was_read_in_bulk(&replicator, 1.0).await;
+    stage.caught_up().await;
+    has_one_slot(&source).await;
+    stage.assert_same_rows().await;
+}
+
+/// A piece's query keeps a snapshot on the source: a target that takes nothing for long must not keep it open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_does_not_move_for_long_ends_the_piece_and_the_rest_is_streamed() {
+    let (stage, source) = stage().await;
+    let small = "apply.max_batch_bytes = \"64KiB\"\n";
+    let mut replicator = stage.streaming_with(small).await;
+    kill(&mut replicator).await;
+    let target = stage.target_client().await;
+    target.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    write_backlog(&source, 0, 60).await;
+    let replicator = stage.command(small).start().expect("the program");
+    until("the piece to be given up", || async {
+        metric(&replicator, "pgsluice_bulk_ends_total{reason=\"blocked\"}").await > 0.0
+    })
+    .await;
+    let snapshots = "SELECT count(*)::text FROM pg_stat_activity
+                      WHERE application_name = 'pgsluice stream' AND query LIKE 'COPY%' AND state = 'active'";
+    until("its query to end", || async { text(&source, snapshots).await == "0" }).await;
+    target.batch_execute("COMMIT").await.expect("unlock");
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    has_one_slot(&source).await;
+}
+
+/// INV-11, INV-12: one transaction is one piece, and only the source needs room for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_of_one_transaction_of_300000_rows_does_not_grow_the_program() {
+    let stage = Stage::with_options(PAIR, options(), options().setting("max_wal_size", "2GB")).await;
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let mut replicator = stage.streaming().await;
+    kill(&mut replicator).await;
+    source
+        .batch_execute("INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1000, 300999) i")
+        .await
+        .expect("insert");
+    let replicator = stage.streaming().await;
+    stage.caught_up().await;
+    assert!(replicator.log().contains("reading the backlog in bulk"), "{}", replicator.log());
+    let peak_kib = peak_resident_kib(replicator.id());
+    assert!(peak_kib < 128 * 1024, "{peak_kib} KiB");
+    println!("{peak_kib} KiB");
+    stage.assert_same_rows().await;
+}
+
+/// The source's process, and with it the copied slot, may vanish at any moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reading_session_that_is_ended_in_the_middle_of_a_piece_loses_nothing() {
+    let (stage, source) = stage().await;
+    let more = format!("{ALWAYS}apply.max_batch_bytes = \"64KiB\"\n");
+    let mut replicator = stage.streaming_with(&more).await;
+    for round in 0..5 {
+        kill(&mut replicator).await;
+        write_backlog(&source, round * 100, 20).await;
+        replicator = stage.command(&more).start().expect("the program");
+        let reading = "SELECT count(*)::text FROM pg_stat_activity
+                        WHERE application_name = 'pgsluice stream' AND query LIKE 'COPY%' AND state = 'active'";
+        until("a piece", || async { text(&source, reading).await != "0" }).await;
+        let end = ["pg_terminate_backend", "pg_cancel_backend"][usize::from(round % 2 == 0)];
+        source
+            .batch_execute(&format!(
+                "SELECT {end}(pid) FROM pg_stat_activity WHERE application_name = 'pgsluice stream'"
+            ))
+            .await
+            .expect("ended");
+        stage.caught_up().await;
+        stage.assert_same_rows().await;
+        has_one_slot(&source).await;
+    }
+}
+
+/// Shutdown is answered while the source decodes a piece, or waits for us.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_in_the_middle_of_a_piece_ends_the_program_in_time() {
+    let (stage, source) = stage().await;
+    let small = "apply.max_batch_bytes = \"64KiB\"\n";
+    let mut replicator = stage.streaming_with(small).await;
+    kill(&mut replicator).await;
+    write_backlog(&source, 0, 60).await;
+    let mut replicator = stage.command(small).start().expect("the program");
+    until("bulk", || async { metric(&replicator, "pgsluice_reading{way=\"bulk\"}").await > 0.0 }).await;
+    replicator.signal(Signal::SIGTERM);
+    replicator.wait_for_end(Duration::from_secs(5)).await.expect("an end in time");
+    let _replicator = stage.command(small).start().expect("the program");
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    has_one_slot(&source).await;
+}
