@@ -161,7 +161,7 @@ async fn killed_at_random_moments(pair: Pair, kills: u32) {
 fn last_way(log: &str) -> &'static str {
     let ways = [
         ("the backlog in bulk", "in bulk"),
-        ("backlog was read", "at the change"),
+        ("the backlog was read\"", "at the change"),
         ("streaming", "streaming"),
     ];
     let found = ways.into_iter().filter_map(|(words, way)| Some((log.rfind(words)?, way)));

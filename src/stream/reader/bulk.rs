@@ -235,7 +235,7 @@ impl Ahead {
         self.changes += facts.changes;
         feed.outlet.metrics().bulk_piece(facts.changes);
         let next = self.pieces.after(facts, [before, self.position], [end_then, self.source_end]);
-        tracing::info!(
+        tracing::debug!(
             position = %self.position, changes = facts.changes, bytes = facts.bytes, waited = ?facts.waited,
             took = ?facts.took, ?next, "a piece of the backlog was read"
         );
@@ -250,7 +250,7 @@ impl Ahead {
         Ok(format!(
             "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes({}, {}, {}{pairs})) TO STDOUT (FORMAT binary)",
             quote_literal(self.copy.as_str()),
-            quote_literal(&self.pieces.upto(self.position).to_string()),
+            quote_literal(&self.pieces.upto(self.position, self.source_end).to_string()),
             self.pieces.changes(),
         ))
     }

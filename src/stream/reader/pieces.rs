@@ -23,6 +23,10 @@ const WAL_BYTES_MAX: u64 = 512 << 20;
 const HANDED_OVER_IN: Duration = Duration::from_secs(20);
 /// Nearer to the end of the WAL than this, a backlog is not worth a piece.
 const NEAR_BYTES: u64 = 16 << 20;
+/// So far from the end of the WAL every piece ends: the function waits for the rest of a record that is flushed in part, which
+/// on a quiet source takes up to 15 s (until the next `xl_running_xacts`).
+const END_GAP_BYTES: u64 = 4 << 20;
+const END_GAP_BYTES_ALWAYS: u64 = 64 << 10;
 /// A piece for which the source was waited for so long must bring at least so many changes for each second of it.
 const WAIT_WORTH: Duration = Duration::from_secs(4);
 const CHANGES_A_SECOND_MIN: u64 = 10_000;
@@ -72,12 +76,12 @@ impl Pieces {
     }
 
     /// Whether a backlog from `position` to the source's `end` is read in bulk.
-    pub(super) fn begins(mode: BulkMode, position: Lsn, end: Lsn) -> bool {
+    pub(super) const fn begins(mode: BulkMode, position: Lsn, end: Lsn) -> bool {
         let distance = end.distance_from(position);
         match mode {
             BulkMode::Off => false,
             BulkMode::Auto => distance > NEAR_BYTES,
-            BulkMode::Always => distance > 0,
+            BulkMode::Always => distance > END_GAP_BYTES_ALWAYS,
         }
     }
 
@@ -86,9 +90,17 @@ impl Pieces {
         self.changes
     }
 
-    /// The position at which the next piece ends at the latest.
-    pub(super) fn upto(self, position: Lsn) -> Lsn {
-        Lsn::new(position.as_u64().saturating_add(self.wal_bytes))
+    /// The position at which the next piece ends at the latest; `end` is the end of the source's WAL.
+    pub(super) fn upto(self, position: Lsn, end: Lsn) -> Lsn {
+        let farthest = position.as_u64().saturating_add(self.wal_bytes);
+        Lsn::new(farthest.min(end.as_u64().saturating_sub(self.end_gap_bytes())))
+    }
+
+    const fn end_gap_bytes(self) -> u64 {
+        match self.mode {
+            BulkMode::Always => END_GAP_BYTES_ALWAYS,
+            BulkMode::Auto | BulkMode::Off => END_GAP_BYTES,
+        }
     }
 
     /// Draws the conclusions of a piece that led from `before` to `position`. `end_then` was the end of the source's WAL
@@ -123,7 +135,7 @@ impl Pieces {
             BulkMode::Off => false,
             BulkMode::Auto => end_now.distance_from(position) > NEAR_BYTES,
             // A piece that came to the end as it was is the last: what was written meanwhile is streamed.
-            BulkMode::Always => end_then > position,
+            BulkMode::Always => end_then.distance_from(position) > END_GAP_BYTES_ALWAYS,
         }
     }
 
@@ -196,11 +208,13 @@ mod tests {
     #[test]
     fn forced_pieces_are_small_and_end_where_the_source_was_when_the_last_began() {
         let mut pieces = Pieces::new(BulkMode::Always);
-        assert!(Pieces::begins(BulkMode::Always, Lsn::new(1), Lsn::new(2)));
+        assert!(Pieces::begins(BulkMode::Always, Lsn::new(1), Lsn::new(MIB)));
         assert_eq!(pieces.changes(), 100);
-        assert_eq!(pieces.after(quick(100, 100), lsns(1, 50), lsns(90, 95)), Next::Piece);
+        assert_eq!(pieces.after(quick(100, 100), lsns(1, 50), lsns(MIB, 2 * MIB)), Next::Piece);
         assert_eq!(pieces.changes(), 200);
-        assert_eq!(pieces.after(quick(10, 10), lsns(50, 90), lsns(90, 95)), Next::Follow);
+        let end = pieces.upto(Lsn::new(50), Lsn::new(MIB));
+        assert_eq!(end.as_u64(), MIB - END_GAP_BYTES_ALWAYS);
+        assert_eq!(pieces.after(quick(10, 10), [Lsn::new(50), end], lsns(MIB, 2 * MIB)), Next::Follow);
     }
 
     #[test]
@@ -213,9 +227,11 @@ mod tests {
     #[test]
     fn empty_pieces_reach_further_and_long_waits_for_little_end_it() {
         let mut pieces = Pieces::new(BulkMode::Auto);
-        assert_eq!(pieces.upto(Lsn::new(0)), Lsn::new(512 * MIB));
+        let upto = |pieces: &Pieces| pieces.upto(Lsn::new(0), Lsn::new(1 << 40)).as_u64();
+        assert_eq!(upto(&pieces), 512 * MIB);
         assert_eq!(pieces.after(quick(0, 0), lsns(1, 2), lsns(500 * MIB, 500 * MIB)), Next::Piece);
-        assert_eq!(pieces.upto(Lsn::new(0)), Lsn::new(2048 * MIB));
+        assert_eq!(upto(&pieces), 2048 * MIB);
+        assert_eq!(pieces.upto(Lsn::new(0), Lsn::new(20 * MIB)).as_u64(), 16 * MIB, "short of the end");
         let waited = |changes| PieceFacts { waited: Duration::from_secs(5), ..quick(changes, 1) };
         let mut after = |changes| pieces.after(waited(changes), lsns(1, 2), lsns(500 * MIB, 500 * MIB));
         assert_eq!(after(49_999), Next::NotWorthIt);
