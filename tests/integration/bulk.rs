@@ -322,7 +322,7 @@ async fn a_reading_session_that_is_ended_in_the_middle_of_a_piece_loses_nothing(
             ))
             .await
             .expect("ended");
-        stage.caught_up().await;
+        stage.caught_up_after(&mut replicator, &[format!("{end} in round {round}")]).await;
         stage.assert_same_rows().await;
         has_one_slot(&source).await;
     }
