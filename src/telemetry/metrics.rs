@@ -74,7 +74,7 @@ impl ReadingWay {
 pub enum BulkEnd {
     /// As it should: the backlog is read.
     NearTheEnd,
-    /// The source has no replication slot left for the copy, or no room for the piece.
+    /// The source has no replication slot left for the copy.
     NoFreeSlot,
     /// The source's role may not do it.
     NotAllowed,
@@ -84,7 +84,7 @@ pub enum BulkEnd {
     TooSlow,
     /// The target took nothing for too long.
     Blocked,
-    /// The source stopped in the middle of a piece.
+    /// The source refused a piece, or stopped in the middle of it.
     Interrupted,
 }
 

@@ -70,15 +70,18 @@ pub(crate) async fn transactions_of_a_backlog_arrive_once_and_in_order(pair: Pai
     for number in 0..SESSIONS {
         sessions.push(Session::new(stage.source_client().await, number));
     }
+    let mut changes = 0.0;
     for _ in 0..3 {
         steps(&mut sessions, &mut random, 20).await;
         kill(&mut replicator).await;
-        steps(&mut sessions, &mut random, 40).await;
+        steps(&mut sessions, &mut random, 80).await;
         replicator = stage.command(&more).start().expect("the program");
         steps(&mut sessions, &mut random, 20).await;
         streaming(&mut replicator).await;
-        was_read_in_bulk(&replicator, 2.0).await;
+        was_read_in_bulk(&replicator, 1.0).await;
+        changes += metric(&replicator, "pgsluice_bulk_changes_total").await;
     }
+    assert!(changes > 0.0, "every transaction was still open");
     for session in &mut sessions {
         session.finish(&mut random).await;
     }
@@ -220,6 +223,23 @@ async fn without_a_free_slot_the_backlog_is_streamed_and_the_log_says_why() {
     assert!(log.contains("cannot be read in bulk") && log.contains("replication slots"), "{log}");
     assert!(metric(&replicator, "pgsluice_bulk_ends_total{reason=\"no_free_slot\"}").await > 0.0, "{log}");
     assert!(!log.contains("interrupted"), "the connection was kept: {log}");
+}
+
+/// The plugin of a session that failed in the middle of decoding takes tables for announced that are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_without_room_for_a_piece_streams_and_announces_its_tables_again() {
+    let (stage, source) = stage().await;
+    source.batch_execute("ALTER DATABASE app SET temp_file_limit = '1MB'").await.expect("limit");
+    let mut replicator = stage.streaming().await;
+    kill(&mut replicator).await;
+    write_backlog(&source, 0, 60).await;
+    let mut replicator = stage.streaming().await;
+    stage.caught_up_after(&mut replicator, &["a backlog".to_owned()]).await;
+    source.batch_execute("ALTER DATABASE app RESET temp_file_limit").await.expect("no limit");
+    stage.assert_same_rows().await;
+    let log = replicator.log();
+    assert!(log.contains("temporary file size exceeds"), "{log}");
+    assert!(metric(&replicator, "pgsluice_bulk_ends_total{reason=\"interrupted\"}").await > 0.0, "{log}");
 }
 
 /// INV-3, traps 2 and 5: pieces are far ahead of what the target has, and the slot is not.

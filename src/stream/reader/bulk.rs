@@ -33,16 +33,18 @@ const BLOCKED_MAX: Duration = Duration::from_secs(60);
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
 /// Should we be gone while the source decodes, it would otherwise not notice before it sends.
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '1s'";
-/// SQLSTATE `configuration_limit_exceeded`: no slot is free, or the piece exceeds `temp_file_limit`.
+/// SQLSTATE `configuration_limit_exceeded`: no slot is free.
 const LIMIT_EXCEEDED: &str = "53400";
 /// SQLSTATE `insufficient_privilege`.
 const NOT_ALLOWED: &str = "42501";
 
-/// Reading in bulk ended in the middle of a piece: the attempt to stream ends with it, and the next one streams.
+/// Reading in bulk ended in a piece: the attempt to stream ends with it, and the next one streams. Never on the same
+/// connection: after an error in the middle of decoding, the plugin of that session believes for good that it has announced the
+/// tables of that piece (`RelationSyncCache` of pgoutput, seen in 14), and sends their changes without.
 #[derive(Debug, thiserror::Error)]
 pub enum BulkError {
     /// The source stopped.
-    #[error("the source stopped in the middle of a piece of the backlog: {0}")]
+    #[error("the source refused a piece of the backlog, or stopped in the middle of it: {0}")]
     Interrupted(#[source] Box<ErrorFields>),
     /// What came is no such copy.
     #[error("the source sent a piece of the backlog that cannot be read: {0}")]
@@ -82,18 +84,16 @@ pub(super) async fn read(
             Begun::Refused(place, error) => return Ok(refused(feed, place, &error)),
         };
         loop {
-            let (end, place) = match ahead.piece(feed).await? {
-                Piece::Read(next, Next::Piece) => {
-                    ahead = next.confirm(feed).await?;
+            let (read, next) = ahead.piece(feed).await?;
+            let end = match next {
+                Next::Piece => {
+                    ahead = read.confirm(feed).await?;
                     continue;
                 }
-                Piece::Read(ahead, Next::Follow) => (BulkEnd::NearTheEnd, ahead.leave(feed).await?),
-                Piece::Read(ahead, Next::NotWorthIt) => (BulkEnd::TooSlow, ahead.leave(feed).await?),
-                Piece::Refused(place, fields) => {
-                    let error = ReplicationError::Server((&*fields).into());
-                    return Ok(refused(feed, place, &error));
-                }
+                Next::Follow => BulkEnd::NearTheEnd,
+                Next::NotWorthIt => BulkEnd::TooSlow,
             };
+            let place = read.leave(feed).await?;
             feed.outlet.metrics().bulk_ended(end);
             match end {
                 BulkEnd::NearTheEnd => feed.withheld.lift(),
@@ -115,7 +115,7 @@ pub(super) async fn read(
     }
 }
 
-/// The connection is as good as before, so the walsender streams on it.
+/// Nothing was decoded on the connection, so the walsender streams on it.
 fn refused(feed: &Feed, place: Place, error: &ReplicationError) -> Place {
     feed.withheld.for_a_while();
     let end = match error.sqlstate() {
@@ -131,12 +131,6 @@ fn refused(feed: &Feed, place: Place, error: &ReplicationError) -> Place {
 enum Begun {
     Ahead(Ahead),
     Refused(Place, ReplicationError),
-}
-
-enum Piece {
-    Read(Ahead, Next),
-    /// Before its first row.
-    Refused(Place, Box<ErrorFields>),
 }
 
 /// A connection with a copy of the slot that is ahead of it.
@@ -183,7 +177,7 @@ impl Ahead {
     }
 
     /// Reads the next piece and decides what follows it.
-    async fn piece(mut self, feed: &mut Feed) -> Result<Piece, StreamError> {
+    async fn piece(mut self, feed: &mut Feed) -> Result<(Self, Next), StreamError> {
         let (before, end_then) = (self.position, self.source_end);
         let sql = self.sql(feed)?;
         let (mut socket, rest) = self.connection.into_socket(&sql).await?;
@@ -191,13 +185,10 @@ impl Ahead {
         let begun_at = Instant::now();
         let mut facts = PieceFacts::default();
         let mut heard_at = begun_at;
-        let ended = loop {
+        loop {
             match collect(&mut copy, feed, &mut facts) {
                 Ok(Collected::More) => {}
-                Ok(Collected::Ended) => break Ok(()),
-                Err(CopyOutError::Server(fields)) if fields.severity == "ERROR" && facts.changes == 0 => {
-                    break Err(fields);
-                }
+                Ok(Collected::Ended) => break,
                 Err(CopyOutError::Server(fields)) => return Err(BulkError::Interrupted(fields).into()),
                 Err(error) => return Err(BulkError::Malformed(error).into()),
             }
@@ -221,12 +212,8 @@ impl Ahead {
                     return Err(if reads { BulkError::TooSlow(limit) } else { BulkError::Blocked(limit) }.into());
                 }
             }
-        };
-        self.connection = socket.into_connection(copy.into_buffer());
-        if let Err(fields) = ended {
-            // The server has dropped its temporary slots with the error.
-            return Ok(Piece::Refused(self.into_place(), fields));
         }
+        self.connection = socket.into_connection(copy.into_buffer());
         if facts.changes == 0 {
             facts.waited = begun_at.elapsed();
         }
@@ -239,7 +226,7 @@ impl Ahead {
             position = %self.position, changes = facts.changes, bytes = facts.bytes, waited = ?facts.waited,
             took = ?facts.took, ?next, "a piece of the backlog was read"
         );
-        Ok(Piece::Read(self, next))
+        Ok((self, next))
     }
 
     fn sql(&self, feed: &Feed) -> Result<String, CommandError> {
