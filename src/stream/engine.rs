@@ -92,6 +92,10 @@ pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), Strea
         if shutdown.is_requested() {
             return Ok(());
         }
+        if matches!(error, StreamError::FarBehind) {
+            withheld.lift();
+            continue;
+        }
         context.metrics.reconnecting(error.side());
         if withdrawn.learn(&error) == Lesson::AskForLess {
             continue;

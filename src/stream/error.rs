@@ -73,6 +73,9 @@ pub enum StreamError {
     /// The backlog could not be read in bulk to its end; the next attempt streams.
     #[error("{0}; the backlog is streamed instead")]
     Bulk(#[from] BulkError),
+    /// Streaming has fallen far behind; the next attempt reads the backlog in bulk.
+    #[error("streaming has fallen far behind; the backlog is read in bulk")]
+    FarBehind,
     /// A change that has no statement.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -176,7 +179,8 @@ impl StreamError {
             | Self::TaskGone(_)
             | Self::NotBinary(_)
             | Self::Spool(_)
-            | Self::Bulk(_) => Disposition::Retry,
+            | Self::Bulk(_)
+            | Self::FarBehind => Disposition::Retry,
             Self::Lock(LockError::Sql(error)) | Self::Record(RecordError::Sql(error)) => error.disposition(),
             Self::Target(error) => disposition_of(error),
             Self::Lock(error @ LockError::Taken { .. }) => {
@@ -212,6 +216,7 @@ impl StreamError {
             | Self::Replication(_)
             | Self::EndedBySource
             | Self::Bulk(_)
+            | Self::FarBehind
             | Self::Decode(_)
             | Self::Assemble(_) => Side::Source,
             _ => Side::Target,

@@ -137,12 +137,6 @@ pub(super) fn whole_transactions(options: &PgoutputOptions) -> PgoutputOptions {
     PgoutputOptions { proto_version: ProtocolVersion::V1, streaming: Streaming::Off, ..options.clone() }
 }
 
-/// Whether these options bring only transactions that have committed.
-#[must_use]
-pub(super) fn sends_whole_transactions(options: &PgoutputOptions) -> bool {
-    options.streaming == Streaming::Off
-}
-
 async fn choose_format(
     config: &Config,
     publication: &str,

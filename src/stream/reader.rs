@@ -1,8 +1,8 @@
 //! The feed: reads the source's changes into a queue bounded in bytes, looking into none of them. It owns the one
 //! replication connection and has two ways to use it: far behind, pieces of the backlog are read in bulk ([`bulk`]); near the
-//! end of the WAL the walsender streams ([`following`]). It changes from one to the other at ends of transactions, so
-//! that the applying end sees one stream: every transaction once, in commit order (INV-1). The slot is only ever
-//! moved to what is durable on the target (INV-3).
+//! end of the WAL the walsender streams ([`following`]). It changes from the first to the second at the end of a transaction, so
+//! that the applying end sees one stream: every transaction once, in commit order (INV-1). The way back is a new attempt. The
+//! slot is only ever moved to what is durable on the target (INV-3).
 
 mod bulk;
 mod following;
@@ -22,7 +22,6 @@ use crate::runtime::Shutdown;
 use crate::target::DurableLsn;
 
 use super::error::StreamError;
-use super::options;
 use pieces::Pieces;
 
 pub(super) use bulk::BulkError;
@@ -78,24 +77,16 @@ impl Feed {
         source_end: Lsn,
         shutdown: Shutdown,
     ) -> Result<(), StreamError> {
-        let mut is_behind = !self.withheld.is_on() && Pieces::begins(self.bulk, place.position, source_end);
-        loop {
-            if is_behind {
-                let Some(read) = bulk::read(&mut self, place, &shutdown).await? else { return Ok(()) };
-                place = read;
-            }
-            tracing::info!(position = %place.position, "streaming");
-            let Some(left) = following::follow(&mut self, place, &shutdown).await? else { return Ok(()) };
-            place = left;
-            is_behind = true;
+        if !self.withheld.is_on() && Pieces::begins(self.bulk, place.position, source_end) {
+            let Some(read) = bulk::read(&mut self, place, &shutdown).await? else { return Ok(()) };
+            place = read;
         }
+        tracing::info!(position = %place.position, "streaming");
+        following::follow(&mut self, place, &shutdown).await
     }
 
-    /// Whether a backlog that comes up now may be read in bulk. Not if transactions come while they run: parts of them
-    /// have come then, and would come again.
+    /// Whether a backlog that comes up now may be read in bulk.
     fn may_read_in_bulk(&self) -> bool {
-        self.bulk != BulkMode::Off
-            && !self.withheld.is_on()
-            && options::sends_whole_transactions(&self.options)
+        self.bulk != BulkMode::Off && !self.withheld.is_on()
     }
 }

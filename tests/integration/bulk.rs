@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use pgsluice::demo::cluster::ServerTls;
 use pgsluice::demo::ledger;
 use pgsluice::demo::replicator::Replicator;
 use pgsluice::demo::store::{self, Scale};
@@ -364,4 +365,59 @@ async fn sigterm_in_the_middle_of_a_piece_ends_the_program_in_time() {
     stage.caught_up().await;
     stage.assert_same_rows().await;
     has_one_slot(&source).await;
+}
+
+/// While changes are streamed a backlog can come up as well: it is read in bulk, and streamed again from its end on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streaming_that_falls_far_behind_is_left_for_bulk_and_come_back_to() {
+    let (stage, source) = stage().await;
+    let more = format!("{ALWAYS}apply.max_batch_bytes = \"64KiB\"\n");
+    let mut replicator = stage.streaming_with(&more).await;
+    stage.caught_up().await;
+    let target = stage.target_client().await;
+    for round in 0..3 {
+        target.batch_execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+        write_backlog(&source, round * 100, 60).await;
+        let open = stage.source_client().await;
+        open.batch_execute(&format!("BEGIN; INSERT INTO other VALUES ({round}, 'under way')"))
+            .await
+            .expect("open");
+        target.batch_execute("COMMIT").await.expect("unlock");
+        let pieces = metric(&replicator, "pgsluice_bulk_pieces_total").await;
+        until("a piece", || async { metric(&replicator, "pgsluice_bulk_pieces_total").await > pieces }).await;
+        open.batch_execute("COMMIT").await.expect("commit");
+        source.batch_execute("UPDATE t SET v = v || '!' WHERE id % 100 = 0").await.expect("update");
+        stage.caught_up_after(&mut replicator, &[format!("round {round}")]).await;
+        stage.assert_same_rows().await;
+    }
+    let log = replicator.log();
+    assert!(log.contains("streaming has fallen far behind"), "{log}");
+    assert!(!log.contains("interrupted"), "nothing was lost on the way: {log}");
+    has_one_slot(&source).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_read_in_bulk_over_tls() {
+    let key = rcgen::KeyPair::generate().expect("key");
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .and_then(|parameters| parameters.self_signed(&key))
+        .expect("certificate");
+    let tls = ServerTls { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() };
+    let stage = Stage::with_options(PAIR, options().tls(tls), options()).await;
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let mut command = stage.command(ALWAYS);
+    command.source_url = command.source_url.replace("sslmode=disable", "sslmode=require");
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    kill(&mut replicator).await;
+    write_backlog(&source, 0, 60).await;
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    was_read_in_bulk(&replicator, 3.0).await;
+    let plain = "SELECT count(*)::text FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                  WHERE application_name LIKE 'pgsluice%' AND NOT ssl";
+    assert_eq!(text(&source, plain).await, "0");
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
 }

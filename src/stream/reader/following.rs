@@ -1,6 +1,6 @@
 //! The way of reading near the end of the WAL: the walsender sends each transaction as it commits, with the least delay.
 //! Feedback goes out by the clock, whatever apply is doing (INV-7). When reading falls far behind, it ends the stream in
-//! good order, so that the backlog can be read in bulk on the same connection.
+//! good order and the attempt with it: the next one reads the backlog in bulk.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use crate::connection::{ConnectionSettings, ReplicationSocket, connect_sql};
 use crate::model::{Lsn, PgTimestamp, Side};
 use crate::runtime::Shutdown;
 use crate::stream::error::StreamError;
+use crate::target::DurableLsn;
 use crate::telemetry::ReadingWay;
 
 use super::outlet::Incoming;
@@ -24,15 +25,14 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 /// Far behind is who is it at so many looks in a row.
 const FAR_BEHIND_LOOKS: u32 = 3;
 
-/// Reads until shutdown, which is `None`, or until reading is far behind.
+/// How long what has come may take to be durable on the target before the next attempt; it would be read again.
+const TAKEN_MAX: Duration = Duration::from_secs(10);
+
+/// Reads until shutdown.
 ///
 /// # Errors
-/// [`StreamError`] when the connection is of no more use.
-pub(super) async fn follow(
-    feed: &mut Feed,
-    place: Place,
-    shutdown: &Shutdown,
-) -> Result<Option<Place>, StreamError> {
+/// [`StreamError::FarBehind`] when reading is that; others when the connection is of no more use.
+pub(super) async fn follow(feed: &mut Feed, place: Place, shutdown: &Shutdown) -> Result<(), StreamError> {
     feed.outlet.metrics().reads(ReadingWay::Streaming);
     let command = start_replication(&feed.slot, Some(place.position), &feed.options)?;
     let (socket, rest) = place.connection.into_socket(&command).await?;
@@ -47,15 +47,7 @@ pub(super) async fn follow(
     session.handle_bytes(&rest, now);
     let mut following = Following { socket, session, distance: Distance::new(feed.bulk), ended: false };
     following.note_durable(feed)?;
-    match following.run(feed, shutdown).await? {
-        Ended::Shutdown => Ok(None),
-        Ended::FarBehind => following.into_place().map(Some),
-    }
-}
-
-enum Ended {
-    Shutdown,
-    FarBehind,
+    following.run(feed, shutdown).await
 }
 
 struct Following {
@@ -67,12 +59,12 @@ struct Following {
 }
 
 impl Following {
-    async fn run(&mut self, feed: &mut Feed, shutdown: &Shutdown) -> Result<Ended, StreamError> {
+    async fn run(&mut self, feed: &mut Feed, shutdown: &Shutdown) -> Result<(), StreamError> {
         let mut out = BytesMut::new();
         loop {
             self.collect(feed)?;
             if self.ended && feed.outlet.is_empty() {
-                return Ok(Ended::FarBehind);
+                return self.taken(feed, shutdown).await;
             }
             self.transmit(feed.epoch, &mut out).await?;
             if self.distance.look_is_due() && feed.may_read_in_bulk() {
@@ -85,8 +77,7 @@ impl Following {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => {
-                    self.say_goodbye(feed, &mut out).await?;
-                    return Ok(Ended::Shutdown);
+                    return self.say_goodbye(feed, &mut out).await;
                 }
                 changed = feed.durable.changed() => {
                     changed.map_err(|_| StreamError::TaskGone("watches what is durable"))?;
@@ -165,11 +156,15 @@ impl Following {
         }
     }
 
-    /// Everything before the position has been received, and nothing after it: the walsender came to the end of a
-    /// transaction.
-    fn into_place(self) -> Result<Place, StreamError> {
-        let position = self.session.received().ok_or(StreamError::EndedBySource)?;
-        Ok(Place { connection: self.socket.into_connection(self.session.into_buffer()), position })
+    /// Waits until the target has what has come. The connection is given up: a walsender that has ended a logical stream ends
+    /// the next one at once (seen in 14), and a new connection is checked by a new attempt (INV-4).
+    async fn taken(&mut self, feed: &mut Feed, shutdown: &Shutdown) -> Result<(), StreamError> {
+        let received = self.session.received();
+        let taken = feed.durable.wait_for(|durable| durable.map(DurableLsn::lsn) >= received);
+        tokio::select! {
+            () = shutdown.requested() => Ok(()),
+            _ = tokio::time::timeout(TAKEN_MAX, taken) => Err(StreamError::FarBehind),
+        }
     }
 
     /// Tells the source where we are a last time, and leaves without waiting for what it was about to send.

@@ -18,7 +18,7 @@ impl Withheld {
     }
 
     /// It is worth trying again.
-    pub(super) fn lift(&self) {
+    pub(in crate::stream) fn lift(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
