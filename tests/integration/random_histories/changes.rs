@@ -16,6 +16,8 @@ pub(super) struct Style {
     /// Some transactions exceed the source's memory for decoding.
     pub(super) bulk: bool,
     pub(super) truncate: bool,
+    /// Much of it is about the same few rows, keys and unique values.
+    pub(super) attacks: bool,
 }
 
 /// Unique values are drawn from as many, so that they are taken now and then.
@@ -29,17 +31,24 @@ impl Table {
         if style.bulk && random.random_bool(0.3) {
             return self.insert_bulk(random);
         }
+        if style.attacks && random.random_bool(0.35) {
+            return self.attack(random, tables);
+        }
         match random.random_range(0..100) {
             0..16 => vec![(Kind::Insert, self.insert(random, tables, 1, ""))],
             16..24 => {
-                let rows = random.random_range(2..6);
+                let rows = if random.random_bool(0.3) {
+                    random.random_range(8..30)
+                } else {
+                    random.random_range(2..6)
+                };
                 vec![(Kind::InsertMany, self.insert(random, tables, rows, ""))]
             }
             24..32 => self.upsert(random, tables),
             32..46 => self.update(random),
             46..52 => self.update_range(random),
             52..60 => self.update_key(random),
-            60..68 => self.update_hot(random),
+            60..68 => self.update_hot(),
             68..78 => self.update_unique(random, tables),
             78..83 => self.move_partition(random).unwrap_or_else(|| self.update(random)),
             83..94 => self.delete(random),
@@ -56,11 +65,11 @@ impl Table {
     }
 
     /// A row that is likely to exist.
-    fn likely_row(&self, random: &mut StdRng) -> i64 {
+    pub(super) fn likely_row(&self, random: &mut StdRng) -> i64 {
         if self.likely.is_empty() { random.random_range(1..6) } else { *pick(random, &self.likely) }
     }
 
-    fn other_row(&self, random: &mut StdRng, than: i64) -> i64 {
+    pub(super) fn other_row(&self, random: &mut StdRng, than: i64) -> i64 {
         (0..5).map(|_| self.likely_row(random)).find(|n| *n != than).unwrap_or(than + 1)
     }
 
@@ -215,8 +224,13 @@ impl Table {
     }
 
     /// An INSERT of a row that probably exists.
-    fn insert_again(&mut self, random: &mut StdRng, tables: &[Self], suffix: &str) -> String {
+    fn insert_again(&self, random: &mut StdRng, tables: &[Self], suffix: &str) -> String {
         let n = self.likely_row(random);
+        self.insert_of(random, tables, n, suffix)
+    }
+
+    /// An INSERT of the `n`th row.
+    pub(super) fn insert_of(&self, random: &mut StdRng, tables: &[Self], n: i64, suffix: &str) -> String {
         let row = self.row(random, tables, n, false);
         let (names, literals): (Vec<_>, Vec<_>) = row.into_iter().unzip();
         let overriding = if self.key_made.is_some() { "OVERRIDING SYSTEM VALUE " } else { "" };
@@ -252,7 +266,7 @@ impl Table {
     }
 
     /// What an UPDATE writes; a long value is usually not among it.
-    fn assignments(&self, random: &mut StdRng) -> String {
+    pub(super) fn assignments(&self, random: &mut StdRng) -> String {
         let mut set = Vec::new();
         for column in &self.others {
             if random.random_bool(0.5) {
@@ -302,9 +316,13 @@ impl Table {
         )]
     }
 
+    pub(super) fn hot_row(&self) -> i64 {
+        self.likely.first().copied().unwrap_or(2)
+    }
+
     /// The row that everybody changes.
-    fn update_hot(&self, _random: &mut StdRng) -> Change {
-        let hot = self.likely.first().copied().unwrap_or(2);
+    pub(super) fn update_hot(&self) -> Change {
+        let hot = self.hot_row();
         let sql = format!(
             "UPDATE {name} SET {number} = coalesce({number}, 0) + 1 WHERE {}",
             self.condition(hot, ""),

@@ -21,7 +21,8 @@ pub(super) fn generate(seed: u64) -> History {
     let (source, target) = PAIRS[(seed % PAIRS.len() as u64) as usize];
     let palette = Palette { portable: random.random_bool(0.3) };
     let in_progress = random.random_bool(0.4);
-    let style = Style { bulk: in_progress, truncate: random.random_bool(0.5) };
+    let (truncate, attacks) = (random.random_bool(0.5), random.random_bool(0.6));
+    let style = Style { bulk: in_progress, truncate, attacks };
     let (mut tables, definitions) = tables(&mut random, &palette);
     let mut history_tables = Vec::new();
     for (index, definition) in definitions.into_iter().enumerate() {
@@ -225,6 +226,7 @@ fn interleave(random: &mut StdRng, sessions: Vec<Vec<Statement>>) -> Vec<Step> {
     let start = total * random.random_range(5..30) / 100;
     let streaming = (start + random.random_range(5..40)).min(total * 6 / 10);
     let mut faults = faults(random, start, total);
+    let mut bursts = bursts(random, streaming, total);
     let mut queues: Vec<_> = sessions.into_iter().map(|each| each.into_iter().peekable()).collect();
     let mut ends: Vec<(usize, Statement)> = Vec::new();
     let mut steps = Vec::new();
@@ -234,6 +236,12 @@ fn interleave(random: &mut StdRng, sessions: Vec<Vec<Statement>>) -> Vec<Step> {
         }
         if place == streaming {
             steps.push(Step::AwaitStreaming);
+        }
+        while let Some((_, step)) = bursts.pop_if(|(at, _)| *at <= place) {
+            if step != Step::GoOn {
+                steps.push(Step::AwaitStreaming);
+            }
+            steps.push(step);
         }
         while let Some((_, fault)) = faults.pop_if(|(at, _)| *at <= place) {
             steps.push(Step::Fault(fault));
@@ -273,6 +281,20 @@ fn end_of_prepared(random: &mut StdRng, resolver: usize, prepare: &Statement) ->
     Statement { session: resolver, transaction: prepare.transaction, kind, sql }
 }
 
+/// When the program or the target stands still and what is committed gathers, the last first.
+fn bursts(random: &mut StdRng, streaming: usize, total: usize) -> Vec<(usize, Step)> {
+    let mut bursts = Vec::new();
+    let mut place = streaming + random.random_range(1..30);
+    while place < total && random.random_bool(0.7) {
+        bursts.push((place, if random.random_bool(0.3) { Step::StopProgram } else { Step::HoldTarget }));
+        place += random.random_range(10..60);
+        bursts.push((place, Step::GoOn));
+        place += random.random_range(1..60);
+    }
+    bursts.reverse();
+    bursts
+}
+
 /// What happens when, the last first.
 fn faults(random: &mut StdRng, start: usize, total: usize) -> Vec<(usize, Fault)> {
     let mut faults: Vec<(usize, Fault)> = (0..random.random_range(0..=3))
@@ -310,7 +332,7 @@ mod tests {
                 match step {
                     Step::Statement(statement) => drop(kinds.insert(statement.kind)),
                     Step::Fault(fault) => drop(faults.insert(fault)),
-                    Step::Start | Step::AwaitStreaming | Step::Pause(_) => {}
+                    _ => {}
                 }
             }
         }

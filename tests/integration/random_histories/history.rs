@@ -42,6 +42,11 @@ pub(super) enum Step {
     AwaitStreaming,
     /// Milliseconds.
     Pause(u64),
+    /// The program does nothing until [`Step::GoOn`]: what the sessions commit meanwhile comes to it at once.
+    StopProgram,
+    /// The target takes no commit until [`Step::GoOn`]: batches grow meanwhile.
+    HoldTarget,
+    GoOn,
     Fault(Fault),
 }
 
@@ -119,6 +124,10 @@ words! {
         Message => "message",
         Unpublished => "unpublished",
         Failing => "failing",
+        Recycle => "recycle",
+        HandOn => "hand-on",
+        SwapKeys => "swap-keys",
+        UpdateKeyImage => "update-key-image",
     }
 }
 
@@ -145,6 +154,9 @@ impl History {
                 Step::Start => line("start", ""),
                 Step::AwaitStreaming => line("await-streaming", ""),
                 Step::Pause(milliseconds) => line("pause", &milliseconds.to_string()),
+                Step::StopProgram => line("stop-program", ""),
+                Step::HoldTarget => line("hold-target", ""),
+                Step::GoOn => line("go-on", ""),
                 Step::Fault(fault) => line("fault", fault.word()),
             }
         }
@@ -217,6 +229,9 @@ fn step(keyword: &str, rest: &str) -> Option<Step> {
         "start" => Step::Start,
         "await-streaming" => Step::AwaitStreaming,
         "pause" => Step::Pause(rest.parse().ok()?),
+        "stop-program" => Step::StopProgram,
+        "hold-target" => Step::HoldTarget,
+        "go-on" => Step::GoOn,
         "fault" => Step::Fault(Fault::of_word(rest)?),
         _ => return None,
     })

@@ -1,28 +1,34 @@
 //! Random histories: tables, workloads and faults from a seed, run against real servers, with both sides compared in the
 //! end. A history that fails is made smaller and written to a file; kept in `regressions/`, it is replayed by every test
 //! run. How many: `PGSLUICE_SOAK_SEEDS`; from which seed on: `PGSLUICE_TEST_SEED`; how long at most:
-//! `PGSLUICE_SOAK_MINUTES_MAX`.
+//! `PGSLUICE_SOAK_MINUTES_MAX`; over which path: `PGSLUICE_SOAK_PATH`.
 
+mod attacks;
 mod changes;
 mod generate;
+mod held;
 mod history;
+mod path;
 mod run;
 mod session;
 mod shrink;
 mod summary;
 mod tables;
+mod ways;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::generate::generate;
 use self::history::History;
+use self::path::Path;
 use self::run::{Failure, Servers, Verdict};
 use self::shrink::{Budget, shrink};
 use self::summary::Summary;
+use self::ways::Ways;
 use crate::harness::seed;
 
 const SEEDS_VARIABLE: &str = "PGSLUICE_SOAK_SEEDS";
@@ -63,6 +69,7 @@ async fn kept_histories_end_with_the_same_rows_on_both_sides() {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "history"));
     paths.sort();
     assert!(!paths.is_empty(), "no history is kept");
+    let mut ways = Ways::default();
     for path in paths {
         let text = std::fs::read_to_string(&path).expect("a history");
         let history = History::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -70,6 +77,10 @@ async fn kept_histories_end_with_the_same_rows_on_both_sides() {
         assert_eq!(outcome.verdict, Verdict::Same, "{}", path.display());
         assert!(outcome.tally.committed > 0, "{}", path.display());
         assert_eq!(outcome.tally.wrong, Vec::<String>::new(), "{}", path.display());
+        ways.add(outcome.ways);
+    }
+    for way in ["written by copy", "written by set", "written by row", "fell back for unique_violation"] {
+        assert!(ways.has(way), "{way}: not once; {ways}");
     }
 }
 
@@ -99,7 +110,8 @@ async fn work(seeds: impl Iterator<Item = u64>, deadline: Instant, summary: &Ref
         if Instant::now() > deadline || failures >= FAILURES_MAX {
             return;
         }
-        let history = generate(seed);
+        let (mut history, path) = (generate(seed), Path::of(seed));
+        path.through(&mut history);
         let servers = servers_for(&mut servers, &history).await;
         let outcome = servers.run(&history).await;
         let failure = match &outcome.verdict {
@@ -116,7 +128,7 @@ async fn work(seeds: impl Iterator<Item = u64>, deadline: Instant, summary: &Ref
         if let Some(failure) = &failure {
             let _ = writeln!(std::io::stderr(), "{failure}");
         }
-        summary.borrow_mut().add(outcome, failure);
+        summary.borrow_mut().add(path, outcome, failure);
     }
 }
 
@@ -128,7 +140,7 @@ async fn shrunk(servers: &mut Servers, history: History, failure: &Failure) -> S
     let kind = failure.kind;
     let fails = async |candidate: &History| matches!(servers.run(candidate).await.verdict, Verdict::Failed(failure) if failure.kind == kind);
     let shrunk = shrink(history, SHRINKING, fails).await;
-    let path = Path::new(FAILED).join(format!("seed-{seed}.history"));
+    let path = PathBuf::from(FAILED).join(format!("seed-{seed}.history"));
     std::fs::create_dir_all(FAILED)
         .and_then(|()| std::fs::write(&path, shrunk.history.print()))
         .expect("a file");

@@ -11,8 +11,10 @@ use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
+use super::held::Held;
 use super::history::{Fault, History, Step};
 use super::session::{Session, Tally};
+use super::ways::Ways;
 use crate::harness::clusters::{connect, installation, options, start_with};
 
 /// Another build of the program, for instance one that was broken to see whether that is found.
@@ -61,6 +63,7 @@ pub(super) struct Outcome {
     pub(super) restarts: u64,
     pub(super) faults: u64,
     pub(super) rows: u64,
+    pub(super) ways: Ways,
 }
 
 /// A source and a target that many histories are run on, one after the other.
@@ -86,6 +89,7 @@ impl Servers {
             configuration: history.configuration.join("\n"),
             replicator: None,
             sessions: Vec::new(),
+            held: Held::default(),
             excuses: 0,
             log_bytes: 0,
             outcome: Outcome {
@@ -94,6 +98,7 @@ impl Servers {
                 restarts: 0,
                 faults: 0,
                 rows: 0,
+                ways: Ways::default(),
             },
         };
         let stopped = match run.create(history).await {
@@ -137,6 +142,8 @@ struct Run<'a> {
     configuration: String,
     replicator: Option<Replicator>,
     sessions: Vec<Session>,
+    /// What stands still until it is told to go on.
+    held: Held,
     /// How often it may still end and ask to be started again.
     excuses: u32,
     /// Length of its log when it was started last.
@@ -182,12 +189,19 @@ impl Run<'_> {
                 Step::Start => self.start(),
                 Step::AwaitStreaming => self.await_streaming(Patience::WhileNothingIsOpen).await?,
                 Step::Pause(milliseconds) => tokio::time::sleep(Duration::from_millis(*milliseconds)).await,
+                Step::StopProgram => self.held.stop_program(self.replicator.as_ref()),
+                Step::HoldTarget => self.held.hold_target(connect_to_app(&self.servers.target).await).await,
+                Step::GoOn => self.held.go_on(self.replicator.as_ref()),
                 Step::Fault(fault) => self.fault(*fault).await?,
             }
         }
         self.end_sessions().await;
+        self.held.go_on(self.replicator.as_ref());
         self.await_streaming(Patience::Full).await?;
         self.catch_up().await?;
+        if let Some(replicator) = &self.replicator {
+            self.outcome.ways = Ways::of(replicator).await;
+        }
         self.compare().await
     }
 
@@ -206,6 +220,7 @@ impl Run<'_> {
     }
 
     async fn fault(&mut self, fault: Fault) -> Result<(), Verdict> {
+        self.held.go_on(self.replicator.as_ref());
         self.outcome.faults += 1;
         if matches!(fault, Fault::CutWalsender | Fault::CrashSource | Fault::CrashTarget) {
             self.excuses += 1;
@@ -262,6 +277,8 @@ impl Run<'_> {
     }
 
     async fn await_streaming(&mut self, patience: Patience) -> Result<(), Verdict> {
+        // What stands still does not answer.
+        self.held.go_on(self.replicator.as_ref());
         let begun = Instant::now();
         loop {
             self.still_runs()?;

@@ -5,20 +5,24 @@ use std::fmt;
 use std::time::Instant;
 
 use super::history::Kind;
+use super::path::Path;
 use super::run::{Outcome, Verdict};
 use super::session::Tally;
+use super::ways::Ways;
 
 #[derive(Debug)]
 pub(super) struct Summary {
     first: u64,
     wanted: u64,
     begun: Instant,
+    by_path: BTreeMap<Path, u64>,
     run: u64,
     restarts: u64,
     faults: u64,
     rows: u64,
     differences: u64,
     tally: Tally,
+    ways: Ways,
     failures: Vec<String>,
 }
 
@@ -28,23 +32,27 @@ impl Summary {
             first,
             wanted,
             begun: Instant::now(),
+            by_path: BTreeMap::new(),
             run: 0,
             restarts: 0,
             faults: 0,
             rows: 0,
             differences: 0,
             tally: Tally::default(),
+            ways: Ways::default(),
             failures: Vec::new(),
         }
     }
 
-    pub(super) fn add(&mut self, outcome: Outcome, failure: Option<String>) {
+    pub(super) fn add(&mut self, path: Path, outcome: Outcome, failure: Option<String>) {
         self.run += 1;
+        *self.by_path.entry(path).or_default() += 1;
         self.restarts += outcome.restarts;
         self.faults += outcome.faults;
         self.rows += outcome.rows;
         self.differences += u64::from(matches!(outcome.verdict, Verdict::Failed(_)));
         self.tally.add(outcome.tally);
+        self.ways.add(outcome.ways);
         self.failures.extend(failure);
     }
 
@@ -60,6 +68,7 @@ impl fmt::Display for Summary {
         writeln!(f, "soak: statements that succeeded, of all: {}", kinds.collect::<Vec<_>>().join(", "))?;
         let refusals = self.tally.refusals.iter().map(|(code, count)| format!("{code} {count}"));
         writeln!(f, "soak: refused by the source, by SQLSTATE: {}", refusals.collect::<Vec<_>>().join(", "))?;
+        writeln!(f, "soak: rows and reasons: {}", self.ways)?;
         if self.run < self.wanted {
             writeln!(
                 f,
@@ -67,10 +76,12 @@ impl fmt::Display for Summary {
                 self.run, self.wanted
             )?;
         }
+        let paths = self.by_path.iter().map(|(path, count)| format!("{} {count}", path.word()));
+        let paths = paths.collect::<Vec<_>>().join(", ");
         let seconds = self.begun.elapsed().as_secs();
         writeln!(
             f,
-            "soak: {} histories, {} transactions ({} aborted), {} restarts, {} faults, {} rows compared, {} differences \
+            "soak: {} histories ({paths}), {} transactions ({} aborted), {} restarts, {} faults, {} rows compared, {} differences \
              (seeds {}..{}, {} min {} s)",
             self.run,
             self.tally.committed,
