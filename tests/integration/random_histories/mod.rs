@@ -5,6 +5,7 @@
 
 mod attacks;
 mod changes;
+mod decoding;
 mod generate;
 mod held;
 mod history;
@@ -120,6 +121,8 @@ async fn work(seeds: impl Iterator<Item = u64>, deadline: Instant, summary: &Ref
                 "seed {seed}: the generator made statements that no server runs:\n{}",
                 outcome.tally.wrong.join("\n")
             )),
+            // Counted, and told in the end.
+            Verdict::Undecodable(_) => None,
             Verdict::Invalid(why) => {
                 Some(format!("seed {seed}: the generator made tables that cannot be: {why}"))
             }

@@ -11,6 +11,7 @@ use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use tempfile::TempDir;
 use tokio_postgres::Client;
 
+use super::decoding;
 use super::held::Held;
 use super::history::{Fault, History, Step};
 use super::session::{Session, Tally};
@@ -37,6 +38,8 @@ pub(super) enum Verdict {
     Same,
     /// It could not be run, which says nothing about the program.
     Invalid(String),
+    /// The source cannot decode it, as it says itself: nothing about the program either.
+    Undecodable(String),
     Failed(Failure),
 }
 
@@ -110,7 +113,16 @@ impl Servers {
         for session in sessions {
             session.abandon();
         }
-        outcome.verdict = stopped.unwrap_or(Verdict::Same);
+        outcome.verdict = match stopped {
+            None => Verdict::Same,
+            Some(Verdict::Failed(failure)) if failure.kind != FailureKind::Differs => {
+                match decoding::internal_error(&self.source).await {
+                    Some(error) => Verdict::Undecodable(error),
+                    None => Verdict::Failed(failure),
+                }
+            }
+            Some(verdict) => verdict,
+        };
         self.clear().await;
         outcome
     }

@@ -21,6 +21,7 @@ pub(super) struct Summary {
     faults: u64,
     rows: u64,
     differences: u64,
+    undecodable: Vec<String>,
     tally: Tally,
     ways: Ways,
     failures: Vec<String>,
@@ -38,6 +39,7 @@ impl Summary {
             faults: 0,
             rows: 0,
             differences: 0,
+            undecodable: Vec::new(),
             tally: Tally::default(),
             ways: Ways::default(),
             failures: Vec::new(),
@@ -51,6 +53,9 @@ impl Summary {
         self.faults += outcome.faults;
         self.rows += outcome.rows;
         self.differences += u64::from(matches!(outcome.verdict, Verdict::Failed(_)));
+        if let Verdict::Undecodable(error) = &outcome.verdict {
+            self.undecodable.push(error.clone());
+        }
         self.tally.add(outcome.tally);
         self.ways.add(outcome.ways);
         self.failures.extend(failure);
@@ -75,6 +80,9 @@ impl fmt::Display for Summary {
                 "soak: stopped after {} of {} histories: the time was over, or enough had failed",
                 self.run, self.wanted
             )?;
+        }
+        for error in &self.undecodable {
+            writeln!(f, "soak: one history was left, because the source cannot decode it: {error}")?;
         }
         let paths = self.by_path.iter().map(|(path, count)| format!("{} {count}", path.word()));
         let paths = paths.collect::<Vec<_>>().join(", ");

@@ -25,7 +25,7 @@ impl Ways {
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
             let label = labels.split('"').nth(1).unwrap_or_default();
             let known = COUNTED.iter().find(|(counter, _)| *counter == name);
-            if let (Some((_, called)), Ok(count)) = (known, count.parse()) {
+            if let (Some((_, called)), Ok(count)) = (known, count.parse::<u64>()) {
                 *ways.0.entry(format!("{called} {label}").trim_end().to_owned()).or_default() += count;
             }
         }
