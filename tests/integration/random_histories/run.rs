@@ -212,7 +212,7 @@ impl Run<'_> {
         self.await_streaming(Patience::Full).await?;
         self.catch_up().await?;
         if let Some(replicator) = &self.replicator {
-            self.outcome.ways = Ways::of(replicator).await;
+            self.outcome.ways.add(Ways::of(replicator).await);
         }
         self.compare().await
     }
@@ -253,6 +253,9 @@ impl Run<'_> {
     async fn restart(&mut self, signal: Signal) -> Result<(), Verdict> {
         self.still_runs()?;
         let Some(mut replicator) = self.replicator.take() else { return Ok(()) };
+        if signal == Signal::SIGTERM {
+            self.outcome.ways.add(Ways::of(&replicator).await);
+        }
         replicator.signal(signal);
         if let Err(error) = replicator.wait_for_end(END_WAIT).await {
             return Err(failed(FailureKind::TooLate, &error.to_string(), &replicator));

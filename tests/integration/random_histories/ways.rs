@@ -12,7 +12,7 @@ const COUNTED: [(&str, &str); 3] = [
     ("pgsluice_bulk_changes_total", "read in bulk"),
 ];
 
-/// Counts since the program was started last.
+/// Counts; those of a program that was killed are lost.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ways(BTreeMap<String, u64>);
 
