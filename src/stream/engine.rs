@@ -238,7 +238,8 @@ async fn attempt(
         publisher: context.publisher.clone(),
         lanes,
         positions,
-        bytes_max: usize::try_from(config.apply.max_batch_bytes).unwrap_or(usize::MAX),
+        // One batch is applied while another is gathered.
+        bytes_max: usize::try_from(config.apply.max_batch_bytes / 2).unwrap_or(usize::MAX),
         batch_delay: config.apply.max_batch_delay,
         start,
     };

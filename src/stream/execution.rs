@@ -35,6 +35,9 @@ pub(super) fn may_succeed_row_by_row(error: &StreamError) -> bool {
     }
 }
 
+/// The reason where neither the order nor the number of rows is.
+pub(super) const REFUSED: &str = "refused";
+
 /// Why sets did not do, for `pgsluice_apply_fallbacks_total{reason}`: a closed set of words.
 pub(super) fn reason(error: &StreamError) -> &'static str {
     match error {
@@ -44,9 +47,9 @@ pub(super) fn reason(error: &StreamError) -> &'static str {
         | StreamError::Target(error) => match error.code() {
             Some(code) if *code == SqlState::UNIQUE_VIOLATION => "unique_violation",
             Some(code) if *code == SqlState::EXCLUSION_VIOLATION => "exclusion_violation",
-            _ => "refused",
+            _ => REFUSED,
         },
-        _ => "refused",
+        _ => REFUSED,
     }
 }
 
@@ -242,9 +245,6 @@ impl Executor {
         cache_key: &CacheKey,
         error: tokio_postgres::Error,
     ) -> StreamError {
-        if cache_key.form != Form::Row && error.code() != Some(&SqlState::IN_FAILED_SQL_TRANSACTION) {
-            self.without_sets.insert(table.bound.number);
-        }
         let bound = &table.bound.table;
         StreamError::Prepare {
             relation: bound.relation(),

@@ -15,7 +15,8 @@ use crate::model::Lsn;
 use crate::target::{CommitReceipt, WAL_END, progress};
 use crate::telemetry::Metrics;
 
-use super::batch::{Counts, End, PreparedBatch};
+use super::batch::{Counts, End, PreparedBatch, Round};
+use super::execution::{REFUSED, TYPES_UNCHANGED_SQL, may_succeed_row_by_row, reason};
 use super::error::StreamError;
 use super::handle::StreamPublisher;
 use super::lanes::{Positions, Stage};
@@ -113,7 +114,7 @@ impl Executor {
         session.batch_execute(PLANS).await?;
         let advance = session.prepare(progress::ADVANCE_SQL).await?;
         let wal_end = session.prepare(&format!("SELECT ({WAL_END})::text")).await?;
-        let types_unchanged = session.prepare(super::execution::TYPES_UNCHANGED_SQL).await?;
+        let types_unchanged = session.prepare(TYPES_UNCHANGED_SQL).await?;
         let session = Arc::new(session);
         Ok(Self {
             pipeline: Pipeline::new(Arc::clone(&session)),
@@ -170,7 +171,7 @@ impl Executor {
         }
         match self.attempt(batch, Application::Prepared).await {
             Ok(()) => {}
-            Err(error) if uses_sets && self.may_succeed_row_by_row(&error) => {
+            Err(error) if uses_sets && self.can_fall_back(&error) => {
                 self.fall_back(batch, &error).await?;
             }
             Err(error) => return Err(error),
@@ -214,16 +215,21 @@ impl Executor {
     }
 
     async fn fall_back(&mut self, batch: &mut PreparedBatch, cause: &StreamError) -> Result<(), StreamError> {
-        let reason = super::execution::reason(cause);
+        let reason = reason(cause);
         tracing::debug!(reason, cause = %cause, "a set did not fit; its changes are applied row by row");
         self.metrics.apply_fell_back(reason);
         self.pipeline.forget();
         self.session.batch_execute(ROLLBACK_TO).await?;
-        self.attempt(batch, Application::RowByRow).await
+        self.attempt(batch, Application::RowByRow).await?;
+        if reason == REFUSED {
+            // The rows were taken: it was the set that this table does not take, and would not take the next time.
+            self.without_sets.extend(bindings_of(batch, cause));
+        }
+        Ok(())
     }
 
-    fn may_succeed_row_by_row(&self, error: &StreamError) -> bool {
-        !self.session.is_closed() && super::execution::may_succeed_row_by_row(error)
+    fn can_fall_back(&self, error: &StreamError) -> bool {
+        !self.session.is_closed() && may_succeed_row_by_row(error)
     }
 
     /// The cause of `error`: a statement sent earlier may have failed, and everything after it for that reason alone.
@@ -269,4 +275,19 @@ impl Executor {
         self.metrics.rows_written(written.copy, written.set, written.row);
         self.publisher.counted(counts.transactions, counts.rows());
     }
+}
+
+/// The bindings of the table that an error is about.
+fn bindings_of(batch: &PreparedBatch, error: &StreamError) -> Vec<u64> {
+    let (StreamError::Apply { relation, .. } | StreamError::Prepare { relation, .. }) = error else {
+        return Vec::new();
+    };
+    let tables = batch.rounds.iter().flat_map(|round| match round {
+        Round::Changes(tables) => tables.as_slice(),
+        Round::Truncate(_) => &[],
+    });
+    tables
+        .filter(|table| table.bound.table.relation() == *relation)
+        .map(|table| table.bound.number)
+        .collect()
 }

@@ -159,7 +159,7 @@ impl Lane {
 /// The connection that a relation's changes go to, of `lanes`.
 pub(super) fn lane_of(relation: Oid, lanes: usize) -> usize {
     // OIDs of tables made one after the other are close together: spread them (Fibonacci hashing).
-    let spread = relation.0.wrapping_mul(0x9E37_79B9) >> 16;
+    let spread = u64::from(relation.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     usize::try_from(spread).unwrap_or(0) % lanes.max(1)
 }
 
