@@ -172,6 +172,8 @@ impl Gatherer {
         if start.commit_lsn > hold.commit_lsn {
             return Ok(None);
         }
+        // What is asked below may wait for the locks of what came before.
+        self.settle().await?;
         let reason = match &hold.cause {
             Cause::Shape { relation, types, demand } => {
                 let own = std::mem::replace(&mut self.types, types.clone());
@@ -265,7 +267,7 @@ impl Gatherer {
             let gone = self.source.answers();
             return Ok((!gone).then(|| Reason::source_silent(&record.name)));
         };
-        let Some(on_target) = definition::read(&self.catalog, target.oid).await? else { return Ok(None) };
+        let on_target = definition::read_columns(&self.catalog, target.oid).await?;
         let Some(column) = column_in_doubt(&matched.accepted, record, &source, &on_target) else {
             return Ok(None);
         };

@@ -13,7 +13,7 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Problem, StatusBoard};
 use crate::model::{Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
-use crate::target::lock::{self, LockError};
+use crate::target::lock;
 use crate::target::progress::{self, Progress};
 use crate::target::records::MigrationRecord;
 use crate::target::same_server::same_server;
@@ -43,6 +43,8 @@ const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
 /// A session that waits for a lock would otherwise not notice that its client is gone.
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
+/// Sessions of ours may wait for one another by way of this process, which the server cannot see and would never end.
+const NEVER_WAIT_FOR_EACH_OTHER: &str = "SET lock_timeout = '30s'";
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
 /// Bytes read ahead of what is gathered.
@@ -163,10 +165,11 @@ async fn attempt(
     let first = connect_applier(config).await?;
     tokio::select! {
         () = shutdown.requested() => return Ok(()),
-        locked = become_replicator(&first) => locked?,
+        locked = lock::become_replicator(&first) => locked?,
     }
     let watch_session = beside(&first, connect_target(config, "durability").await?).await?;
     let catalog = beside(&first, connect_target(config, "catalog").await?).await?;
+    catalog.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
     let recorded = progress::read(&first).await?;
     let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
     let source = walsender::connect(config, &context.record, recorded.as_ref()).await?;
@@ -296,12 +299,10 @@ async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
     // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
     // the one replicator.
     session.batch_execute(NOTICE_LOST_CLIENT).await?;
+    if config.apply.connections > 1 {
+        session.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
+    }
     Ok(session)
-}
-
-async fn become_replicator(session: &SqlSession) -> Result<(), LockError> {
-    lock::become_replicator(session).await?;
-    lock::wait_for_appliers(session).await
 }
 
 /// Where each connection begins, after the records were made to fit their number.

@@ -207,6 +207,15 @@ impl StreamError {
         }
     }
 
+    /// What the target's answer was classified as, if it is one.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&SqlState> {
+        match self {
+            Self::Apply { error, .. } | Self::Prepare { error, .. } | Self::Target(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// The side whose connection has to be made again, for the metric `pgsluice_reconnects_total{side}`.
     #[must_use]
     pub const fn side(&self) -> Side {

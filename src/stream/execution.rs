@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 
-use crate::connection::disposition_of;
 use crate::model::{Disposition, Lsn};
 use crate::target;
 
@@ -26,13 +25,8 @@ pub(super) const TYPES_UNCHANGED_SQL: &str = "SELECT 1 WHERE $2::text = (
 
 /// Whether the same changes may be taken when they come one by one, or tell better what is wrong.
 pub(super) fn may_succeed_row_by_row(error: &StreamError) -> bool {
-    match error {
-        StreamError::Divergence { .. } => true,
-        StreamError::Apply { error, .. }
-        | StreamError::Prepare { error, .. }
-        | StreamError::Target(error) => error.code().is_some() && disposition_of(error) != Disposition::Retry,
-        _ => false,
-    }
+    matches!(error, StreamError::Divergence { .. })
+        || (error.sqlstate().is_some() && error.disposition() != Disposition::Retry)
 }
 
 /// The reason where neither the order nor the number of rows is.
@@ -40,16 +34,11 @@ pub(super) const REFUSED: &str = "refused";
 
 /// Why sets did not do, for `pgsluice_apply_fallbacks_total{reason}`: a closed set of words.
 pub(super) fn reason(error: &StreamError) -> &'static str {
-    match error {
-        StreamError::Divergence { .. } => "row_count",
-        StreamError::Apply { error, .. }
-        | StreamError::Prepare { error, .. }
-        | StreamError::Target(error) => match error.code() {
-            Some(code) if *code == SqlState::UNIQUE_VIOLATION => "unique_violation",
-            Some(code) if *code == SqlState::EXCLUSION_VIOLATION => "exclusion_violation",
-            _ => REFUSED,
-        },
-        _ => REFUSED,
+    match error.sqlstate() {
+        None => "row_count",
+        Some(code) if *code == SqlState::UNIQUE_VIOLATION => "unique_violation",
+        Some(code) if *code == SqlState::EXCLUSION_VIOLATION => "exclusion_violation",
+        Some(_) => REFUSED,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Statement;
+use tokio_postgres::error::SqlState;
 
 use crate::connection::SqlSession;
 use crate::model::Lsn;
@@ -16,8 +17,8 @@ use crate::target::{CommitReceipt, WAL_END, progress};
 use crate::telemetry::Metrics;
 
 use super::batch::{Counts, End, PreparedBatch, Round};
-use super::execution::{REFUSED, TYPES_UNCHANGED_SQL, may_succeed_row_by_row, reason};
 use super::error::StreamError;
+use super::execution::{REFUSED, TYPES_UNCHANGED_SQL, may_succeed_row_by_row, reason};
 use super::handle::StreamPublisher;
 use super::lanes::{Positions, Stage};
 use super::pipeline::{Committing, Expectation, Pipeline};
@@ -232,8 +233,11 @@ impl Executor {
         !self.session.is_closed() && may_succeed_row_by_row(error)
     }
 
-    /// The cause of `error`: a statement sent earlier may have failed, and everything after it for that reason alone.
+    /// The cause of `error`: if it only says that the transaction has failed before, the answer that says why is on its way.
     async fn first_failure(&mut self, error: StreamError) -> StreamError {
+        if error.sqlstate() != Some(&SqlState::IN_FAILED_SQL_TRANSACTION) {
+            return error;
+        }
         self.pipeline.drain().await.err().unwrap_or(error)
     }
 
@@ -259,7 +263,10 @@ impl Executor {
         self.account_for(&ended.open);
         let receipt = self.positions.committed(self.lane, ended.position, target_lsn);
         self.publisher.applied(receipt.source_lsn());
-        self.stage.send_modify(|stage| stage.done = ended.number);
+        self.stage.send_modify(|stage| {
+            stage.done = ended.number;
+            stage.committed = ended.number;
+        });
         self.receipts.send(receipt).await.map_err(|_| StreamError::TaskGone("watches what is durable"))
     }
 
@@ -286,8 +293,5 @@ fn bindings_of(batch: &PreparedBatch, error: &StreamError) -> Vec<u64> {
         Round::Changes(tables) => tables.as_slice(),
         Round::Truncate(_) => &[],
     });
-    tables
-        .filter(|table| table.bound.table.relation() == *relation)
-        .map(|table| table.bound.number)
-        .collect()
+    tables.filter(|table| table.bound.table.relation() == *relation).map(|table| table.bound.number).collect()
 }

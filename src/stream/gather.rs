@@ -189,6 +189,11 @@ impl Gatherer {
         Ok(())
     }
 
+    /// Whether no transaction of the source is half gathered.
+    pub(super) const fn is_between_transactions(&self) -> bool {
+        self.transaction.is_none()
+    }
+
     /// Whether something is gathered that could be committed as it is.
     pub(super) fn has_whole_transactions(&self) -> bool {
         self.transaction.is_none() && self.lanes.iter().any(Lane::has_work)

@@ -18,6 +18,9 @@ use super::reader::{Chunk, Incoming};
 /// How long a stream may move on before the progress records, and with them the slot, follow.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How long what is gathered may take to be committed when nothing more comes.
+const LAST_COMMIT_MAX: Duration = Duration::from_secs(1);
+
 /// The gathering end of one connection.
 pub(super) struct GatherLoop {
     pub(super) gatherer: Gatherer,
@@ -39,15 +42,27 @@ impl GatherLoop {
                 Ok(chunk) => chunk,
                 Err(mpsc::error::TryRecvError::Empty) => match self.idle(&mut chunks).await? {
                     Some(chunk) => chunk,
-                    None if chunks.is_closed() && chunks.is_empty() => return Ok(()),
+                    None if chunks.is_closed() && chunks.is_empty() => break,
                     None => continue,
                 },
-                Err(mpsc::error::TryRecvError::Disconnected) => return Ok(()),
+                Err(mpsc::error::TryRecvError::Disconnected) => break,
             };
             self.gather(chunk).await?;
             if self.last_record.elapsed() >= PROGRESS_INTERVAL && self.gatherer.has_unrecorded_position() {
                 self.record_position().await?;
             }
+        }
+        self.leave().await;
+        Ok(())
+    }
+
+    /// The reader has ended: whole transactions are committed if that is quick, so that the next start repeats little and finds
+    /// all connections at the same position.
+    async fn leave(&mut self) {
+        if self.gatherer.is_between_transactions()
+            && !matches!(tokio::time::timeout(LAST_COMMIT_MAX, self.gatherer.settle()).await, Ok(Ok(())))
+        {
+            tracing::debug!("what was gathered last was not committed; the next start repeats it");
         }
     }
 

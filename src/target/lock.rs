@@ -58,12 +58,16 @@ impl LockError {
     }
 }
 
-/// Makes `session` the target's one replicator, for as long as it lives. Waits for a predecessor to end.
+/// Makes `session` the target's one replicator, for as long as it lives. Waits for a predecessor to end, and for every session
+/// that applied changes for it: none of them can still commit.
 ///
 /// # Errors
-/// [`LockError::Taken`] when it does not end in time.
+/// [`LockError::Taken`] when they do not end in time.
 pub async fn become_replicator(session: &SqlSession) -> Result<(), LockError> {
-    take(session, REPLICATOR_LOCK).await
+    take(session, REPLICATOR_LOCK).await?;
+    take(session, APPLIERS_LOCK).await?;
+    session.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_SPACE, &APPLIERS_LOCK]).await?;
+    Ok(())
 }
 
 /// Whether the server of `session` is the one on which a replicator of this database is at work.
@@ -81,17 +85,6 @@ pub async fn is_replicator_here(session: &SqlSession) -> Result<bool, tokio_post
 pub async fn wait_for_predecessors(session: &SqlSession) -> Result<(), LockError> {
     take(session, WRITERS_LOCK).await?;
     session.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_SPACE, &WRITERS_LOCK]).await?;
-    Ok(())
-}
-
-/// Waits until no session that applied changes for a predecessor, or for an earlier attempt, can still commit. Only the
-/// replicator may ask.
-///
-/// # Errors
-/// [`LockError::Taken`] when they do not end in time.
-pub async fn wait_for_appliers(session: &SqlSession) -> Result<(), LockError> {
-    take(session, APPLIERS_LOCK).await?;
-    session.execute("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_SPACE, &APPLIERS_LOCK]).await?;
     Ok(())
 }
 
