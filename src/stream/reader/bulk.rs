@@ -250,12 +250,16 @@ impl Ahead {
             quote_literal(self.copy.as_str())
         );
         let rows = self.connection.simple_query(&query).await?;
-        self.position = position(&rows, "confirmed_flush_lsn")?;
+        // Older servers can set a slot back when it is asked for less than it has.
+        self.position = self.position.max(position(&rows, "confirmed_flush_lsn")?);
         self.source_end = source_end(&mut self.connection).await?;
         feed.outlet.push(Incoming::Keepalive(self.position));
         feed.outlet.received(self.position);
-        // No query is open now, so this may take as long as the target needs.
-        feed.outlet.flush().await
+        // No query is open now, but nobody is told meanwhile that the slot is in use.
+        match tokio::time::timeout(BLOCKED_MAX, feed.outlet.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(BulkError::Blocked(BLOCKED_MAX).into()),
+        }
     }
 
     /// Moves the slot to what is durable, if that has gone on and it was not done lately (INV-3, INV-7: the source forgets

@@ -100,6 +100,7 @@ impl Following {
             match event {
                 SessionEvent::Data(data) => {
                     self.distance.bytes += data.payload.len() as u64;
+                    self.distance.commits += u64::from(ends_a_transaction(&data.payload));
                     feed.outlet.push(Incoming::Data(data));
                 }
                 SessionEvent::Keepalive(keepalive) => {
@@ -180,6 +181,8 @@ struct Distance {
     limits: Limits,
     /// Received since the last look.
     bytes: u64,
+    /// Transactions received since the last look.
+    commits: u64,
     looked_at: Instant,
     looks_far: u32,
     look: Option<Pin<Box<dyn Future<Output = Option<Lsn>> + Send>>>,
@@ -211,16 +214,25 @@ impl Limits {
 
 impl Distance {
     fn new(mode: BulkMode) -> Self {
-        Self { limits: Limits::new(mode), bytes: 0, looked_at: Instant::now(), looks_far: 0, look: None }
+        Self {
+            limits: Limits::new(mode),
+            bytes: 0,
+            commits: 0,
+            looked_at: Instant::now(),
+            looks_far: 0,
+            look: None,
+        }
     }
 
-    /// Whether it is time to look, and much came in: who idles is not behind.
+    /// Whether it is time to look, and much came in: who idles is not behind. Nor is who receives one large transaction, whose
+    /// changes are old when it commits: bulk would not bring it sooner, and ending the stream in its middle begins it anew.
     fn look_is_due(&mut self) -> bool {
         if self.look.is_some() || self.looked_at.elapsed() < self.limits.interval {
             return false;
         }
         self.looked_at = Instant::now();
-        let is_worth_it = std::mem::take(&mut self.bytes) >= self.limits.much_bytes;
+        let is_much = std::mem::take(&mut self.bytes) >= self.limits.much_bytes;
+        let is_worth_it = std::mem::take(&mut self.commits) > 0 && is_much;
         if !is_worth_it {
             self.looks_far = 0;
         }
@@ -252,6 +264,12 @@ impl Distance {
         self.looks_far = if distance > self.limits.far_bytes { self.looks_far + 1 } else { 0 };
         self.looks_far >= FAR_BEHIND_LOOKS
     }
+}
+
+/// Whether a message is a Commit or a Stream Commit, by its first byte (protocol section "Logical Replication Message
+/// Formats").
+fn ends_a_transaction(payload: &[u8]) -> bool {
+    matches!(payload.first(), Some(b'C' | b'c'))
 }
 
 /// The end of the source's WAL; `None` if it does not say.
