@@ -1,5 +1,6 @@
 //! Whether a history failed because the source itself cannot decode its WAL any more: PostgreSQL has bugs too, and some
-//! histories meet them (seen with 14: TRUNCATE in a subtransaction, then "could not map filenode"). Asked without the
+//! histories meet them (seen with 14.23: "could not map filenode ... to relation OID", in a history with TRUNCATE in a
+//! subtransaction; what exactly leads to it is not known). Asked without the
 //! program, so that no fault of the program passes for one of the server.
 
 use std::time::Duration;
