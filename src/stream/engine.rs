@@ -48,7 +48,7 @@ const NEVER_WAIT_FOR_EACH_OTHER: &str = "SET lock_timeout = '30s'";
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
 /// Bytes read ahead of what is gathered.
-const READ_AHEAD_BYTES_MAX: u32 = 4 * 1_024 * 1_024;
+const READ_AHEAD_BYTES_MAX: u32 = 2 * 1_024 * 1_024;
 /// How long the tasks of an attempt get to end.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 
@@ -241,8 +241,8 @@ async fn attempt(
         publisher: context.publisher.clone(),
         lanes,
         positions,
-        // One batch is applied while another is gathered.
-        bytes_max: usize::try_from(config.apply.max_batch_bytes / 2).unwrap_or(usize::MAX),
+        // One batch is applied while another is gathered, and what is made of them takes about as much again.
+        bytes_max: usize::try_from(config.apply.max_batch_bytes / 4).unwrap_or(usize::MAX),
         batch_delay: config.apply.max_batch_delay,
         start,
     };
