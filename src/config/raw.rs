@@ -176,8 +176,8 @@ pub(super) struct RawSnapshot {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawApply {
-    /// Changes applied in one target transaction when behind, and how much may wait in memory between reading and
-    /// applying: 64KiB to 256MiB.
+    /// Memory for changes that are read and not yet applied, about: 64KiB to 256MiB. A quarter of it is a batch, what is
+    /// applied in one target transaction when behind; all connections share it.
     pub(super) max_batch_bytes: ByteSize,
     /// How long a batch waits for more transactions before it is committed, 0 to 60000 ms. 0 is the least lag; more
     /// means fewer commits on the target.

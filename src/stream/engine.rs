@@ -31,6 +31,7 @@ use super::intake::Intake;
 use super::lanes::{BATCHES_QUEUED_MAX, Lane, Positions, Stage};
 use super::options::{Lesson, Withdrawn};
 use super::reader::{Feed, Outlet, Withheld};
+use super::resume::ResumeRefused;
 use super::standby_wait::StandbyWait;
 use super::walsender;
 
@@ -174,8 +175,7 @@ async fn attempt(
     let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
     let source = walsender::connect(config, &context.record, recorded.as_ref()).await?;
     let start = source.place.position;
-    // Without records nothing was started.
-    let recorded = recorded.ok_or(StreamError::MalformedLsn)?;
+    let recorded = recorded.ok_or(ResumeRefused::NoProgress)?;
     let lanes_recorded = divide(config, &first, &recorded).await?;
     let (values, in_progress) = (asked.format_name(), asked.spool.is_some());
     tracing::info!(start_lsn = %start, values, in_progress, connections = lanes_recorded.len(), "reading changes");
