@@ -74,8 +74,8 @@ impl GatherLoop {
                         self.take(event, 0).await?;
                     }
                 }
-                Incoming::Data(data) => {
-                    let mut next = self.intake.message(&data.payload).await?;
+                Incoming::Data(payload) => {
+                    let mut next = self.intake.message(payload).await?;
                     while let Some((event, bytes)) = next {
                         self.take(event, bytes).await?;
                         next = self.intake.more().await?;

@@ -7,6 +7,7 @@
 mod bulk;
 mod following;
 mod outlet;
+mod piece;
 mod pieces;
 mod withheld;
 

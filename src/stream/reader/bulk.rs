@@ -1,38 +1,32 @@
 //! The way of reading when far behind: pieces of the backlog, decoded by an SQL function and sent by COPY, which costs both
 //! sides a fraction of what the walsender's packets cost, one for each message.
 //!
-//! What is read is a *copy* of the slot, temporary and of this connection, so that the slot itself stays where the target
-//! is (INV-3): when the connection is lost the copy is gone with it, and the next attempt begins at the target's progress. A
-//! piece ends with a transaction, and the copy's position then says up to where everything has been sent.
+//! What is read is a *copy* of the slot, temporary and of the session that reads it, so that the slot itself stays where the
+//! target is (INV-3): when the session is lost the copy is gone with it, and the next attempt begins at the target's progress.
+//! A piece ends with a transaction, and the copy's position then says up to where everything has been sent. There are two
+//! sessions if the source allows it: one sends its piece while the other decodes the next from a copy of the first one's copy.
 
 use std::time::Duration;
 
-use pgsluice_proto::command::{CommandError, SlotName, identify_system, quote_literal};
-use pgsluice_proto::copy_both::XLogData;
-use pgsluice_proto::copy_out::{CopyOutError, CopyOutEvent, CopyOutSession};
+use pgsluice_proto::command::{PgoutputOptions, SlotName};
+use pgsluice_proto::copy_out::CopyOutError;
 use pgsluice_proto::frame::ErrorFields;
 use tokio::time::Instant;
 
-use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow};
-use crate::model::{Lsn, PgTimestamp};
+use crate::connection::{ConnectionSettings, ReplicationConnection, ReplicationError};
+use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::stream::error::StreamError;
-use crate::stream::options;
 use crate::target::DurableLsn;
 use crate::telemetry::{BulkEnd, ReadingWay};
 
 use super::outlet::Incoming;
-use super::pieces::{Next, PieceFacts, Pieces};
-use super::{FRAME_BYTES_MAX, Feed, Place, SILENCE_LIMIT};
+use super::piece::{Ahead, BLOCKED_MAX, Meanwhile, Piece};
+use super::pieces::{Next, Pieces, WalEnd};
+use super::{Feed, Place};
 
-/// How long a piece may take until its first row comes: until then the source decodes, and says nothing.
-const FIRST_ROW_MAX: Duration = Duration::from_secs(20);
-/// How long the queue may be full in the middle of a piece: its query keeps a snapshot on the source.
-const BLOCKED_MAX: Duration = Duration::from_secs(60);
 /// How often the slot is moved. Each time, the source reads the WAL since the last time once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
-/// Should we be gone while the source decodes, it would otherwise not notice before it sends.
-const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '1s'";
 /// SQLSTATE `configuration_limit_exceeded`: no slot is free.
 const LIMIT_EXCEEDED: &str = "53400";
 /// SQLSTATE `insufficient_privilege`.
@@ -77,46 +71,96 @@ pub(super) async fn read(
     place: Place,
     shutdown: &Shutdown,
 ) -> Result<Option<Place>, StreamError> {
-    let reading = async {
-        feed.outlet.metrics().reads(ReadingWay::Bulk);
-        let mut ahead = match Ahead::begin(feed, place).await? {
-            Begun::Ahead(ahead) => ahead,
-            Begun::Refused(place, error) => return Ok(refused(feed, place, &error)),
-        };
-        loop {
-            let (read, next) = ahead.piece(feed).await?;
-            let end = match next {
-                Next::Piece => {
-                    ahead = read.confirm(feed).await?;
-                    continue;
-                }
-                Next::Follow => BulkEnd::NearTheEnd,
-                Next::NotWorthIt => BulkEnd::TooSlow,
-            };
-            let place = read.leave(feed).await?;
-            feed.outlet.metrics().bulk_ended(end);
-            match end {
-                BulkEnd::NearTheEnd => feed.withheld.lift(),
-                _ => {
-                    feed.withheld.for_a_while();
-                    tracing::warn!(
-                        "the source takes long to decode pieces of the backlog; it streams instead"
-                    );
-                }
-            }
-            return Ok(place);
-        }
-    };
+    feed.outlet.metrics().reads(ReadingWay::Bulk);
     tokio::select! {
         biased;
-        // The connection is dropped, and the copied slot goes with it.
+        // The connections are dropped, and the copied slots go with them.
         () = shutdown.requested() => Ok(None),
-        place = reading => place.map(Some),
+        place = read_pieces(feed, place) => place.map(Some),
     }
 }
 
+/// One piece after the other; a piece is decoded while the rows of the one before it are taken, where that is possible.
+async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError> {
+    let Place { connection, position } = place;
+    let mut first = Ahead::new(connection, &feed.slot).await?;
+    match first.take_copy(&feed.slot, position).await {
+        Ok(()) => {}
+        Err(error @ ReplicationError::Server(_)) => {
+            refused(feed, &error);
+            return Ok(Place { connection: first.connection, position });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let end = first.wal_end().await?;
+    tracing::info!(
+        %position, source_end = %end.flushed, bytes = end.flushed.distance_from(position), "reading the backlog in bulk"
+    );
+    let mut plan = Plan::new(feed);
+    let mut piece = plan.decode(first, position, end).await?;
+    let mut spare = Spare::Unconnected;
+    let mut changes = 0;
+    loop {
+        let last = Last::of(&piece);
+        let prepared = |feed: &Feed| plan.clone().prepare_beside(spare, last.clone(), feed);
+        let (own, facts, prepared) = piece.take(feed, prepared).await?;
+        changes += facts.changes;
+        feed.outlet.metrics().bulk_piece(facts.changes);
+        let (mut step, own) = match prepared {
+            Some(Prepared::Step(step)) => (*step, Some(own)),
+            Some(Prepared::Refused) | None => {
+                plan.pieces.learn(facts);
+                plan.durable = *feed.durable.borrow();
+                (plan.step(own, last).await?, None)
+            }
+        };
+        if own.is_some() {
+            step.plan.pieces.learn(facts);
+        }
+        tracing::debug!(position = %step.position, ?facts, next = ?step.next, "a piece of the backlog was read");
+        pass(feed, step.position).await?;
+        plan = step.plan;
+        match step.then {
+            Then::Piece(next) => {
+                piece = next;
+                spare = own.map_or(Spare::Refused, Spare::Ready);
+            }
+            Then::Idle(other) => {
+                return leave(feed, step.next, own.unwrap_or(other)).await.map(|connection| {
+                    tracing::info!(position = %step.position, changes, "the backlog was read");
+                    Place { connection, position: step.position }
+                });
+            }
+        }
+    }
+}
+
+/// What is not for us before the end of a piece is passed as well: to the applying end this is what a keepalive says.
+async fn pass(feed: &mut Feed, position: Lsn) -> Result<(), StreamError> {
+    feed.outlet.push(Incoming::Keepalive(position));
+    feed.outlet.received(position);
+    match tokio::time::timeout(BLOCKED_MAX, feed.outlet.flush()).await {
+        Ok(flushed) => flushed,
+        Err(_) => Err(BulkError::Blocked(BLOCKED_MAX).into()),
+    }
+}
+
+/// The end of reading in bulk; the session is for streaming.
+async fn leave(feed: &Feed, next: Next, mut ahead: Ahead) -> Result<ReplicationConnection, StreamError> {
+    ahead.drop_copy().await?;
+    if next == Next::NotWorthIt {
+        feed.outlet.metrics().bulk_ended(BulkEnd::TooSlow);
+        feed.withheld.for_a_while();
+        tracing::warn!("the source takes long to decode pieces of the backlog; it streams instead");
+    } else {
+        feed.outlet.metrics().bulk_ended(BulkEnd::NearTheEnd);
+        feed.withheld.lift();
+    }
+    Ok(ahead.connection)
+}
+
 /// Nothing was decoded on the connection, so the walsender streams on it.
-fn refused(feed: &Feed, place: Place, error: &ReplicationError) -> Place {
+fn refused(feed: &Feed, error: &ReplicationError) {
     feed.withheld.for_a_while();
     let end = match error.sqlstate() {
         Some(LIMIT_EXCEEDED) => BulkEnd::NoFreeSlot,
@@ -125,264 +169,146 @@ fn refused(feed: &Feed, place: Place, error: &ReplicationError) -> Place {
     };
     feed.outlet.metrics().bulk_ended(end);
     tracing::warn!(%error, "the backlog cannot be read in bulk; it is streamed, which takes longer");
-    place
 }
 
-enum Begun {
-    Ahead(Ahead),
-    Refused(Place, ReplicationError),
+/// The second session.
+enum Spare {
+    /// It is made when it is needed.
+    Unconnected,
+    /// It waits for work.
+    Ready(Ahead),
+    /// The source does not allow it: pieces are decoded one after the other.
+    Refused,
 }
 
-/// A connection with a copy of the slot that is ahead of it.
-struct Ahead {
-    connection: ReplicationConnection,
+/// Where a piece begins and what it is read from.
+#[derive(Clone)]
+struct Last {
     copy: SlotName,
-    /// Everything before has been handed over.
-    position: Lsn,
-    source_end: Lsn,
+    before: Lsn,
+    end: WalEnd,
+}
+
+impl Last {
+    fn of(piece: &Piece) -> Self {
+        Self { copy: piece.copy().clone(), before: piece.before, end: piece.end }
+    }
+}
+
+/// What is known of the pieces to come, and what it takes to ask for them.
+#[derive(Clone)]
+struct Plan {
+    slot: SlotName,
+    options: PgoutputOptions,
+    settings: ConnectionSettings,
     pieces: Pieces,
+    /// Up to here everything is durable on the target.
+    durable: Option<DurableLsn>,
     /// Up to here the slot was moved, and when.
     confirmed: Option<DurableLsn>,
     confirmed_at: Instant,
-    changes: u64,
 }
 
-impl Ahead {
-    /// Copies the slot, and moves the copy to where the target is: nothing is to be read twice.
-    async fn begin(feed: &Feed, place: Place) -> Result<Begun, StreamError> {
-        let Place { mut connection, position } = place;
-        let copy = copy_name(&feed.slot, connection.backend_pid())?;
-        let source_end = match copy_slot(&mut connection, &feed.slot, &copy, position).await {
-            Ok(source_end) => source_end,
-            Err(error @ ReplicationError::Server(_)) => {
-                return Ok(Begun::Refused(Place { connection, position }, error));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        tracing::info!(
-            %position, %source_end, bytes = source_end.distance_from(position), "reading the backlog in bulk"
-        );
-        let (confirmed, confirmed_at) = (None, Instant::now());
-        let pieces = Pieces::new(feed.bulk);
-        Ok(Begun::Ahead(Self {
-            connection,
-            copy,
-            position,
-            source_end,
-            pieces,
-            confirmed,
-            confirmed_at,
-            changes: 0,
+/// What follows a piece.
+struct Step {
+    plan: Plan,
+    /// Where the piece ended.
+    position: Lsn,
+    next: Next,
+    then: Then,
+}
+
+enum Then {
+    /// It was asked for.
+    Piece(Piece),
+    /// Nothing; the session that would have been asked.
+    Idle(Ahead),
+}
+
+/// What came of asking the second session.
+enum Prepared {
+    Step(Box<Step>),
+    Refused,
+}
+
+impl Plan {
+    fn new(feed: &Feed) -> Self {
+        Self {
+            slot: feed.slot.clone(),
+            options: feed.options.clone(),
+            settings: feed.settings.clone(),
+            pieces: Pieces::new(feed.bulk),
+            durable: None,
+            confirmed: None,
+            confirmed_at: Instant::now(),
+        }
+    }
+
+    async fn decode(&self, ahead: Ahead, position: Lsn, end: WalEnd) -> Result<Piece, StreamError> {
+        ahead.decode(&self.options, &self.pieces, position, end).await
+    }
+
+    /// The step after a piece whose rows are being taken, on the second session.
+    fn prepare_beside(mut self, spare: Spare, last: Last, feed: &Feed) -> Option<Meanwhile<Prepared>> {
+        if matches!(spare, Spare::Refused) {
+            return None;
+        }
+        self.durable = *feed.durable.borrow();
+        Some(Box::pin(async move {
+            let stepping = async {
+                let ahead = match spare {
+                    Spare::Ready(ahead) => ahead,
+                    Spare::Unconnected | Spare::Refused => self.connect().await?,
+                };
+                self.step(ahead, last).await
+            };
+            Ok(match stepping.await {
+                Ok(step) => Prepared::Step(Box::new(step)),
+                Err(error) => {
+                    tracing::info!(%error, "pieces of the backlog are decoded one after the other, which takes longer");
+                    Prepared::Refused
+                }
+            })
         }))
     }
 
-    /// Reads the next piece and decides what follows it.
-    async fn piece(mut self, feed: &mut Feed) -> Result<(Self, Next), StreamError> {
-        let (before, end_then) = (self.position, self.source_end);
-        let sql = self.sql(feed)?;
-        let (mut socket, rest) = self.connection.into_socket(&sql).await?;
-        let mut copy = CopyOutSession::new(FRAME_BYTES_MAX, rest);
-        let begun_at = Instant::now();
-        let mut facts = PieceFacts::default();
-        let mut heard_at = begun_at;
-        loop {
-            match collect(&mut copy, feed, &mut facts) {
-                Ok(Collected::More) => {}
-                Ok(Collected::Ended) => break,
-                Err(CopyOutError::Server(fields)) => return Err(BulkError::Interrupted(fields).into()),
-                Err(error) => return Err(BulkError::Malformed(error).into()),
-            }
-            if facts.changes > 0 && facts.waited.is_zero() {
-                facts.waited = begun_at.elapsed();
-            }
-            let reads = feed.outlet.has_space();
-            let silence_max = if facts.changes == 0 { FIRST_ROW_MAX } else { SILENCE_LIMIT };
-            let limit = if reads { silence_max } else { BLOCKED_MAX };
-            tokio::select! {
-                biased;
-                read = socket.read_into(copy.read_buffer()), if reads => {
-                    read?;
-                    heard_at = Instant::now();
-                }
-                room = feed.outlet.room(), if !feed.outlet.is_empty() => {
-                    feed.outlet.hand_over(room?)?;
-                    heard_at = Instant::now();
-                }
-                () = tokio::time::sleep_until(heard_at + limit) => {
-                    return Err(if reads { BulkError::TooSlow(limit) } else { BulkError::Blocked(limit) }.into());
-                }
-            }
-        }
-        self.connection = socket.into_connection(copy.into_buffer());
-        if facts.changes == 0 {
-            facts.waited = begun_at.elapsed();
-        }
-        facts.took = begun_at.elapsed();
-        self.note_position(feed).await?;
-        self.changes += facts.changes;
-        feed.outlet.metrics().bulk_piece(facts.changes);
-        let next = self.pieces.after(facts, [before, self.position], [end_then, self.source_end]);
-        tracing::debug!(
-            position = %self.position, changes = facts.changes, bytes = facts.bytes, waited = ?facts.waited,
-            took = ?facts.took, ?next, "a piece of the backlog was read"
-        );
-        Ok((self, next))
+    async fn connect(&self) -> Result<Ahead, StreamError> {
+        let connection =
+            ReplicationConnection::connect(&self.settings, Side::Source, "backlog", &[])
+                .await
+                .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
+        Ahead::new(connection, &self.slot).await
     }
 
-    fn sql(&self, feed: &Feed) -> Result<String, CommandError> {
-        let mut pairs = String::new();
-        for (name, value) in options::whole_transactions(&feed.options).pairs()? {
-            pairs = pairs + ", " + &quote_literal(name) + ", " + &quote_literal(&value);
-        }
-        Ok(format!(
-            "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes({}, {}, {}{pairs})) TO STDOUT (FORMAT binary)",
-            quote_literal(self.copy.as_str()),
-            quote_literal(&self.pieces.upto(self.position, self.source_end).to_string()),
-            self.pieces.changes(),
-        ))
-    }
-
-    /// The copy stands where the piece ended. What is not for us before it is passed as well: to the applying end this is
-    /// what a keepalive says.
-    async fn note_position(&mut self, feed: &mut Feed) -> Result<(), StreamError> {
-        let query = format!(
-            "SELECT confirmed_flush_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
-            quote_literal(self.copy.as_str())
-        );
-        let rows = self.connection.simple_query(&query).await?;
+    /// Decides what follows a piece, and asks for it. If `ahead` reached another server than the piece's session did, that one
+    /// has no such copy.
+    async fn step(mut self, mut ahead: Ahead, last: Last) -> Result<Step, StreamError> {
         // Older servers can set a slot back when it is asked for less than it has.
-        self.position = self.position.max(position(&rows, "confirmed_flush_lsn")?);
-        self.source_end = source_end(&mut self.connection).await?;
-        feed.outlet.push(Incoming::Keepalive(self.position));
-        feed.outlet.received(self.position);
-        // No query is open now, but nobody is told meanwhile that the slot is in use.
-        match tokio::time::timeout(BLOCKED_MAX, feed.outlet.flush()).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(BulkError::Blocked(BLOCKED_MAX).into()),
+        let position = ahead.position_of(&last.copy).await?.max(last.before);
+        let end = ahead.wal_end().await?;
+        let next = self.pieces.next([last.before, position], [last.end, end]);
+        if next != Next::Piece {
+            return Ok(Step { plan: self, position, next, then: Then::Idle(ahead) });
         }
+        if last.copy != *ahead.copy() {
+            ahead.take_copy(&last.copy, position).await?;
+        }
+        self.confirm(&mut ahead).await?;
+        let piece = self.decode(ahead, position, end).await?;
+        Ok(Step { plan: self, position, next, then: Then::Piece(piece) })
     }
 
     /// Moves the slot to what is durable, if that has gone on and it was not done lately (INV-3, INV-7: the source forgets
     /// the WAL of a backlog while it is read).
-    async fn confirm(mut self, feed: &mut Feed) -> Result<Self, StreamError> {
-        if self.confirmed_at.elapsed() >= CONFIRM_INTERVAL {
-            let durable = *feed.durable.borrow_and_update();
-            if let Some(durable) = durable.filter(|durable| self.confirmed < Some(*durable)) {
-                advance(&mut self.connection, &feed.slot, durable.lsn()).await?;
-                self.confirmed = Some(durable);
-            }
-            self.confirmed_at = Instant::now();
+    async fn confirm(&mut self, ahead: &mut Ahead) -> Result<(), StreamError> {
+        if self.confirmed_at.elapsed() < CONFIRM_INTERVAL {
+            return Ok(());
         }
-        Ok(self)
-    }
-
-    /// Drops the copy, which would hold WAL back on the source for as long as the connection lives.
-    async fn leave(mut self, feed: &mut Feed) -> Result<Place, StreamError> {
-        let drop =
-            format!("SELECT pg_catalog.pg_drop_replication_slot({})", quote_literal(self.copy.as_str()));
-        self.connection.simple_query(&drop).await?;
-        // The less has to be passed over again by the walsender, the sooner it sends.
-        self.confirmed_at = self.confirmed_at.checked_sub(CONFIRM_INTERVAL).unwrap_or(self.confirmed_at);
-        let left = self.confirm(feed).await?;
-        tracing::info!(position = %left.position, changes = left.changes, "the backlog was read");
-        Ok(left.into_place())
-    }
-
-    fn into_place(self) -> Place {
-        Place { connection: self.connection, position: self.position }
-    }
-}
-
-enum Collected {
-    More,
-    Ended,
-}
-
-/// Takes the rows that have come, as long as a chunk has space.
-fn collect(
-    copy: &mut CopyOutSession,
-    feed: &mut Feed,
-    facts: &mut PieceFacts,
-) -> Result<Collected, CopyOutError> {
-    while feed.outlet.has_space() {
-        match copy.poll_event()? {
-            None => break,
-            Some(CopyOutEvent::Ended) => return Ok(Collected::Ended),
-            Some(CopyOutEvent::Row(payload)) => {
-                facts.changes += 1;
-                facts.bytes += payload.len() as u64;
-                let sent_at = PgTimestamp::from_unix_micros(0);
-                let data = XLogData { wal_start: None, wal_end: None, sent_at, payload };
-                feed.outlet.push(Incoming::Data(data));
-            }
+        self.confirmed_at = Instant::now();
+        if let Some(durable) = self.durable.filter(|durable| self.confirmed < Some(*durable)) {
+            ahead.confirm(&self.slot, durable.lsn()).await?;
+            self.confirmed = Some(durable);
         }
-    }
-    Ok(Collected::More)
-}
-
-/// Copies the slot and moves the copy to `position`; answers with the end of the source's WAL.
-async fn copy_slot(
-    connection: &mut ReplicationConnection,
-    slot: &SlotName,
-    copy: &SlotName,
-    position: Lsn,
-) -> Result<Lsn, ReplicationError> {
-    connection.simple_query(NOTICE_LOST_CLIENT).await?;
-    let (from, to) = (quote_literal(slot.as_str()), quote_literal(copy.as_str()));
-    let rows = connection
-        .simple_query(&format!(
-            "SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({from}, {to}, true)"
-        ))
-        .await?;
-    if self::position(&rows, "lsn")? < position {
-        advance(connection, copy, position).await?;
-    }
-    source_end(connection).await
-}
-
-/// Moves a slot, on a connection that reads none.
-async fn advance(
-    connection: &mut ReplicationConnection,
-    slot: &SlotName,
-    to: Lsn,
-) -> Result<(), ReplicationError> {
-    let (slot, to) = (quote_literal(slot.as_str()), quote_literal(&to.to_string()));
-    connection
-        .simple_query(&format!("SELECT pg_catalog.pg_replication_slot_advance({slot}, {to})"))
-        .await
-        .map(|_| ())
-}
-
-async fn source_end(connection: &mut ReplicationConnection) -> Result<Lsn, ReplicationError> {
-    position(&connection.simple_query(&identify_system()).await?, "xlogpos")
-}
-
-fn position(rows: &[ReplicationRow], column: &str) -> Result<Lsn, ReplicationError> {
-    rows.first()
-        .and_then(|row| row.get(column))
-        .and_then(|text| text.parse().ok())
-        .ok_or(ReplicationError::Unexpected { found: "no position", expected: "one" })
-}
-
-/// A name that no other session gives its copy: slots are of the whole server.
-fn copy_name(slot: &SlotName, backend_pid: i32) -> Result<SlotName, CommandError> {
-    let suffix = format!("_ahead_{backend_pid}");
-    let mut name = slot.as_str().to_owned();
-    name.truncate(SlotName::BYTES_MAX.saturating_sub(suffix.len()));
-    SlotName::new(name + &suffix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_copy_of_a_slot_with_the_longest_name_has_a_name_too() {
-        let copy = |slot: &str| {
-            let slot = SlotName::new(slot).expect("a name");
-            copy_name(&slot, 4_194_304).expect("a name").to_string()
-        };
-        assert_eq!(copy("pgsluice"), "pgsluice_ahead_4194304");
-        assert_eq!(copy(&"x".repeat(63)), format!("{}_ahead_4194304", "x".repeat(49)));
+        Ok(())
     }
 }

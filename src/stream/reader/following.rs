@@ -101,7 +101,7 @@ impl Following {
                 SessionEvent::Data(data) => {
                     self.distance.bytes += data.payload.len() as u64;
                     self.distance.commits += u64::from(ends_a_transaction(&data.payload));
-                    feed.outlet.push(Incoming::Data(data));
+                    feed.outlet.push(Incoming::Data(data.payload));
                 }
                 SessionEvent::Keepalive(keepalive) => {
                     feed.outlet.push(Incoming::Keepalive(keepalive.wal_end));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pgsluice_proto::copy_both::XLogData;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::model::Lsn;
@@ -19,7 +19,7 @@ const CHUNK_BYTES: usize = 64 * 1_024;
 #[derive(Debug)]
 pub(in crate::stream) enum Incoming {
     /// A message of the output plugin.
-    Data(XLogData),
+    Data(Bytes),
     /// Everything before this position has been sent.
     Keepalive(Lsn),
 }
@@ -65,7 +65,7 @@ impl Outlet {
     pub(super) fn push(&mut self, incoming: Incoming) {
         self.pending_bytes += size_of::<Incoming>();
         if let Incoming::Data(data) = &incoming {
-            self.pending_bytes += data.payload.len();
+            self.pending_bytes += data.len();
         }
         self.pending.push(incoming);
     }

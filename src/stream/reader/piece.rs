@@ -1,0 +1,283 @@
+//! One piece of the backlog: a session on the source with a temporary copy of the slot, the query that decodes from it,
+//! and its rows. What the query has passed is known before its first row is sent, so that another session can go on from
+//! there while these rows are taken.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use pgsluice_proto::command::{CommandError, PgoutputOptions, SlotName, quote_literal};
+use pgsluice_proto::copy_out::{CopyOutError, CopyOutEvent, CopyOutSession};
+use tokio::time::Instant;
+
+use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow, ReplicationSocket};
+use crate::model::Lsn;
+use crate::stream::error::StreamError;
+use crate::stream::options;
+use crate::target::WAL_END;
+
+use super::bulk::BulkError;
+use super::outlet::Incoming;
+use super::pieces::{PieceFacts, Pieces, WalEnd};
+use super::{FRAME_BYTES_MAX, Feed, SILENCE_LIMIT};
+
+/// How long a piece may take until its first row comes: until then the source decodes, and says nothing.
+const FIRST_ROW_MAX: Duration = Duration::from_secs(20);
+/// How long the queue may be full in the middle of a piece: its query keeps a snapshot on the source.
+pub(super) const BLOCKED_MAX: Duration = Duration::from_secs(60);
+/// Should we be gone while the source decodes, it would otherwise not notice before it sends.
+const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '1s'";
+
+/// A session with a copy of the slot, waiting for commands. When it is lost the copy is gone with it.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub(super) connection: ReplicationConnection,
+    copy: SlotName,
+    has_copy: bool,
+}
+
+impl Ahead {
+    /// A session that has no copy yet.
+    pub(super) async fn new(
+        mut connection: ReplicationConnection,
+        slot: &SlotName,
+    ) -> Result<Self, StreamError> {
+        let copy = copy_name(slot, connection.backend_pid())?;
+        connection.simple_query(NOTICE_LOST_CLIENT).await?;
+        Ok(Self { connection, copy, has_copy: false })
+    }
+
+    /// The name of its copy.
+    pub(super) const fn copy(&self) -> &SlotName {
+        &self.copy
+    }
+
+    /// Takes a copy of `slot` in place of the one it had, and moves it to `position` if it is not there yet: nothing is to be
+    /// read twice.
+    pub(super) async fn take_copy(&mut self, slot: &SlotName, position: Lsn) -> Result<(), ReplicationError> {
+        self.drop_copy().await?;
+        let (from, to) = (quote_literal(slot.as_str()), quote_literal(self.copy.as_str()));
+        let copied = self
+            .connection
+            .simple_query(&format!(
+                "SELECT lsn FROM pg_catalog.pg_copy_logical_replication_slot({from}, {to}, true)"
+            ))
+            .await?;
+        self.has_copy = true;
+        if self::position(&copied, "lsn")? < position {
+            advance(&mut self.connection, &self.copy, position).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops the copy, which would hold WAL back on the source for as long as the session lives.
+    pub(super) async fn drop_copy(&mut self) -> Result<(), ReplicationError> {
+        if self.has_copy {
+            let copy = quote_literal(self.copy.as_str());
+            self.connection
+                .simple_query(&format!("SELECT pg_catalog.pg_drop_replication_slot({copy})"))
+                .await?;
+            self.has_copy = false;
+        }
+        Ok(())
+    }
+
+    /// Moves the migration's slot.
+    pub(super) async fn confirm(&mut self, slot: &SlotName, to: Lsn) -> Result<(), ReplicationError> {
+        advance(&mut self.connection, slot, to).await
+    }
+
+    /// Up to where a copy has been read.
+    pub(super) async fn position_of(&mut self, copy: &SlotName) -> Result<Lsn, ReplicationError> {
+        let query = format!(
+            "SELECT confirmed_flush_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            quote_literal(copy.as_str())
+        );
+        position(&self.connection.simple_query(&query).await?, "confirmed_flush_lsn")
+    }
+
+    /// The end of the source's WAL.
+    pub(super) async fn wal_end(&mut self) -> Result<WalEnd, ReplicationError> {
+        // What is flushed is read first: if nothing is written beyond it later, nothing was then.
+        let query = format!(
+            "WITH f AS MATERIALIZED (SELECT pg_catalog.pg_current_wal_flush_lsn() AS flushed)
+             SELECT flushed, ({WAL_END}) <= flushed AS is_whole FROM f"
+        );
+        let rows = self.connection.simple_query(&query).await?;
+        let is_whole = rows.first().and_then(|row| row.get("is_whole")) == Some("t");
+        Ok(WalEnd { flushed: position(&rows, "flushed")?, is_whole })
+    }
+
+    /// Asks for the piece from `position` on.
+    pub(super) async fn decode(
+        self,
+        options: &PgoutputOptions,
+        pieces: &Pieces,
+        position: Lsn,
+        end: WalEnd,
+    ) -> Result<Piece, StreamError> {
+        let sql = self.sql(options, pieces, pieces.upto(position, end))?;
+        let (socket, rest) = self.connection.into_socket(&sql).await?;
+        let session = CopyOutSession::new(FRAME_BYTES_MAX, rest);
+        Ok(Piece { socket, session, copy: self.copy, before: position, end, asked: pieces.changes() })
+    }
+
+    fn sql(&self, options: &PgoutputOptions, pieces: &Pieces, upto: Lsn) -> Result<String, CommandError> {
+        let mut pairs = String::new();
+        for (name, value) in options::whole_transactions(options).pairs()? {
+            pairs = pairs + ", " + &quote_literal(name) + ", " + &quote_literal(&value);
+        }
+        Ok(format!(
+            "COPY (SELECT data FROM pg_catalog.pg_logical_slot_get_binary_changes({}, {}, {}{pairs})) TO STDOUT (FORMAT binary)",
+            quote_literal(self.copy.as_str()),
+            quote_literal(&upto.to_string()),
+            pieces.changes(),
+        ))
+    }
+}
+
+/// A piece that was asked for.
+#[derive(Debug)]
+pub(super) struct Piece {
+    socket: ReplicationSocket,
+    session: CopyOutSession,
+    copy: SlotName,
+    /// Where it begins.
+    pub(super) before: Lsn,
+    /// The end of the source's WAL when it was asked for.
+    pub(super) end: WalEnd,
+    asked: u32,
+}
+
+/// Something that is done meanwhile.
+pub(super) type Meanwhile<T> = Pin<Box<dyn Future<Output = Result<T, StreamError>> + Send>>;
+
+impl Piece {
+    /// The copy that it is read from.
+    pub(super) const fn copy(&self) -> &SlotName {
+        &self.copy
+    }
+
+    /// Takes all rows. `begin` is called once it is known where the piece ends: when its first row has come, or none will; what
+    /// it gives is done while rows are taken, and waited for.
+    pub(super) async fn take<T>(
+        mut self,
+        feed: &mut Feed,
+        begin: impl FnOnce(&Feed) -> Option<Meanwhile<T>>,
+    ) -> Result<(Ahead, PieceFacts, Option<T>), StreamError> {
+        let begun_at = Instant::now();
+        let mut facts = PieceFacts { asked: self.asked, ..PieceFacts::default() };
+        let mut heard_at = begun_at;
+        let mut begin = Some(begin);
+        let (mut meanwhile, mut done) = (None, None);
+        let mut ended = false;
+        loop {
+            if !ended {
+                ended = self.collect(feed, &mut facts)?;
+            }
+            if (ended || facts.changes > 0)
+                && let Some(begin) = begin.take()
+            {
+                facts.waited = begun_at.elapsed();
+                meanwhile = begin(feed);
+            }
+            if ended && feed.outlet.is_empty() && meanwhile.is_none() {
+                break;
+            }
+            let reads = feed.outlet.has_space() && !ended;
+            let is_blocked = !reads && !feed.outlet.is_empty();
+            let limit = match (is_blocked, begin.is_some()) {
+                (true, _) => BLOCKED_MAX,
+                (false, true) => FIRST_ROW_MAX,
+                (false, false) => SILENCE_LIMIT,
+            };
+            tokio::select! {
+                biased;
+                result = result_of(&mut meanwhile) => (meanwhile, done) = (None, Some(result?)),
+                read = self.socket.read_into(self.session.read_buffer()), if reads => {
+                    read?;
+                    heard_at = Instant::now();
+                }
+                room = feed.outlet.room(), if !feed.outlet.is_empty() => {
+                    feed.outlet.hand_over(room?)?;
+                    heard_at = Instant::now();
+                }
+                () = tokio::time::sleep_until(heard_at + limit) => {
+                    return Err(if is_blocked { BulkError::Blocked(limit) } else { BulkError::TooSlow(limit) }.into());
+                }
+            }
+        }
+        facts.took = begun_at.elapsed();
+        let connection = self.socket.into_connection(self.session.into_buffer());
+        Ok((Ahead { connection, copy: self.copy, has_copy: true }, facts, done))
+    }
+
+    /// Takes the rows that have come, as long as a chunk has space; whether that was the last one.
+    fn collect(&mut self, feed: &mut Feed, facts: &mut PieceFacts) -> Result<bool, StreamError> {
+        while feed.outlet.has_space() {
+            match self.session.poll_event() {
+                Ok(None) => break,
+                Ok(Some(CopyOutEvent::Ended)) => return Ok(true),
+                Ok(Some(CopyOutEvent::Row(payload))) => {
+                    facts.changes += 1;
+                    facts.bytes += payload.len() as u64;
+                    feed.outlet.push(Incoming::Data(payload));
+                }
+                Err(CopyOutError::Server(fields)) => return Err(BulkError::Interrupted(fields).into()),
+                Err(error) => return Err(BulkError::Malformed(error).into()),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Waits for what is done meanwhile, for ever if that is nothing. Cancel safe.
+async fn result_of<T>(meanwhile: &mut Option<Meanwhile<T>>) -> Result<T, StreamError> {
+    match meanwhile {
+        Some(meanwhile) => meanwhile.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Moves a slot, on a connection that reads none.
+async fn advance(
+    connection: &mut ReplicationConnection,
+    slot: &SlotName,
+    to: Lsn,
+) -> Result<(), ReplicationError> {
+    let (slot, to) = (quote_literal(slot.as_str()), quote_literal(&to.to_string()));
+    connection
+        .simple_query(&format!("SELECT pg_catalog.pg_replication_slot_advance({slot}, {to})"))
+        .await
+        .map(|_| ())
+}
+
+fn position(rows: &[ReplicationRow], column: &str) -> Result<Lsn, ReplicationError> {
+    rows.first()
+        .and_then(|row| row.get(column))
+        .and_then(|text| text.parse().ok())
+        .ok_or(ReplicationError::Unexpected { found: "no position", expected: "one" })
+}
+
+/// A name that no other session gives its copy: slots are of the whole server.
+fn copy_name(slot: &SlotName, backend_pid: i32) -> Result<SlotName, CommandError> {
+    let suffix = format!("_ahead_{backend_pid}");
+    let mut name = slot.as_str().to_owned();
+    name.truncate(SlotName::BYTES_MAX.saturating_sub(suffix.len()));
+    SlotName::new(name + &suffix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_copy_of_a_slot_with_the_longest_name_has_a_name_too() {
+        let copy = |slot: &str| {
+            let slot = SlotName::new(slot).expect("a name");
+            copy_name(&slot, 4_194_304).expect("a name").to_string()
+        };
+        assert_eq!(copy("pgsluice"), "pgsluice_ahead_4194304");
+        assert_eq!(copy(&"x".repeat(63)), format!("{}_ahead_4194304", "x".repeat(49)));
+    }
+}
