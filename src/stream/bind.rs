@@ -28,8 +28,18 @@ use super::statement::BoundTable;
 pub(super) struct Known {
     pub(super) relation: Relation,
     binding: Binding,
+    /// The binding of the same announcement before this one, which each piece of a backlog repeats: it stands if the record
+    /// does.
+    before: Option<Standing>,
     /// Commit position of the transaction that last wrote to it.
     written_by: Option<Lsn>,
+}
+
+/// A binding, and what was recorded of the relation with it.
+#[derive(Clone, Debug)]
+struct Standing {
+    bound: Bound,
+    record: RelationRecord,
 }
 
 /// What a relation's changes go to.
@@ -38,7 +48,7 @@ enum Binding {
     /// Not found out yet.
     None,
     /// This table.
-    Table(Bound),
+    Table(Box<Standing>),
     /// This table for the rest of one transaction, which has dropped a column that it wrote before.
     TableUntilCommit(Bound, Lsn),
     /// Nothing, for transactions committed before this position: the table's copy has them.
@@ -47,13 +57,24 @@ enum Binding {
 
 impl Known {
     /// A relation just announced, in place of what was known of it.
-    pub(super) fn announced(relation: Relation, before: Option<&Self>) -> Self {
-        Self { relation, binding: Binding::None, written_by: before.and_then(|known| known.written_by) }
+    pub(super) fn announced(relation: Relation, before: Option<Self>) -> Self {
+        let written_by = before.as_ref().and_then(|known| known.written_by);
+        let before = before.filter(|known| known.relation == relation).and_then(|known| match known.binding {
+            Binding::Table(standing) => Some(*standing),
+            Binding::None => known.before,
+            Binding::TableUntilCommit(..) | Binding::CopyHasThem(_) => None,
+        });
+        Self { relation, binding: Binding::None, before, written_by }
+    }
+
+    /// A type that it may use is another one now.
+    pub(super) fn forget_before(&mut self) {
+        self.before = None;
     }
 
     fn ready(&self, commit_lsn: Lsn) -> Option<Ready> {
         match &self.binding {
-            Binding::Table(bound) => Some(Ready::Table(bound.clone())),
+            Binding::Table(standing) => Some(Ready::Table(standing.bound.clone())),
             Binding::TableUntilCommit(bound, until) if *until == commit_lsn => {
                 Some(Ready::Table(bound.clone()))
             }
@@ -112,6 +133,10 @@ impl Gatherer {
             known.written_by = Some(commit_lsn);
             return Ok(ready);
         }
+        if let Some(bound) = self.bound_before(relation, commit_lsn).await? {
+            return Ok(Ready::Table(bound));
+        }
+        let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
         let has_written = known.written_by == Some(commit_lsn);
         let demand = if has_written { Demand::DroppedMayStay } else { Demand::Everything };
         let announced = known.relation.clone();
@@ -122,9 +147,7 @@ impl Gatherer {
                 let Found { target, matched, record } = *found;
                 self.format.check(&announced, &matched.columns)?;
                 let stays_open = matched.has_leftovers;
-                if !stays_open {
-                    self.accept(&announced, &target, &matched, &record);
-                }
+                let record = if stays_open { record } else { self.accept(&announced, &target, &matched, record) };
                 let table = self.format.bind(BoundTable::new(announced, target, matched.columns));
                 self.bindings += 1;
                 let bound = Bound { table: Arc::new(table), number: self.bindings };
@@ -132,7 +155,7 @@ impl Gatherer {
                 let binding = if stays_open {
                     Binding::TableUntilCommit(bound, commit_lsn)
                 } else {
-                    Binding::Table(bound)
+                    Binding::Table(Box::new(Standing { bound, record }))
                 };
                 (binding, ready)
             }
@@ -142,6 +165,26 @@ impl Gatherer {
             known.written_by = Some(commit_lsn);
         }
         Ok(ready)
+    }
+
+    /// The table that the same announcement was bound to before, if the record is still what it was then.
+    async fn bound_before(
+        &mut self,
+        relation: Oid,
+        commit_lsn: Lsn,
+    ) -> Result<Option<Bound>, StreamError> {
+        let Some(standing) = self.known.get_mut(&relation).and_then(|known| known.before.take()) else {
+            return Ok(None);
+        };
+        if self.record_of(relation).await?.as_ref() != Some(&standing.record) {
+            return Ok(None);
+        }
+        let bound = standing.bound.clone();
+        if let Some(known) = self.known.get_mut(&relation) {
+            known.binding = Binding::Table(Box::new(standing));
+            known.written_by = Some(commit_lsn);
+        }
+        Ok(Some(bound))
     }
 
     /// The change of a transaction that cannot go on although it has begun: all of it is rolled back, because its locks
@@ -278,31 +321,42 @@ impl Gatherer {
         Ok(Some(Reason::copying(&record.name)))
     }
 
-    /// Records a shape in the batch that applies it, unless it is recorded like that.
+    /// Records a shape in the batch that applies it, unless it is recorded like that; the record as it is then.
     fn accept(
         &mut self,
-        relation: &Relation,
+        announced: &Relation,
         target: &TargetTable,
         matched: &Matched,
-        record: &RelationRecord,
-    ) {
-        let name = TableName::new(&relation.schema, &relation.name);
-        let accepted = &matched.accepted;
-        if name == record.name && *accepted == record.columns && record.target_oid == Some(target.oid) {
-            return;
+        record: RelationRecord,
+    ) -> RelationRecord {
+        let relation = announced.id;
+        let now = RelationRecord {
+            name: TableName::new(&announced.schema, &announced.name),
+            columns: matched.accepted.clone(),
+            target_oid: Some(target.oid),
+            ..record.clone()
+        };
+        if now == record {
+            return now;
         }
-        if !accepted.iter().zip(&record.columns).all(|(now, before)| now.looks_like(before))
-            || accepted.len() != record.columns.len()
-            || name != record.name
+        if !now.columns.iter().zip(&record.columns).all(|(now, before)| now.looks_like(before))
+            || now.columns.len() != record.columns.len()
+            || now.name != record.name
         {
-            tracing::info!(table = %name, "a changed table is accepted");
+            tracing::info!(table = %now.name, "a changed table is accepted");
         }
-        let lane = lane_of(relation.id, self.lanes.len());
-        let Some(lane) = self.lanes.get_mut(lane) else { return };
-        lane.building.record(relations::accept_sql(relation.id, &name, accepted, Some(target.oid)));
-        let accepted =
-            Accepted { name, columns: accepted.clone(), target_oid: target.oid, batch: lane.next_number() };
-        self.accepted.insert(relation.id, accepted);
+        let lane = lane_of(relation, self.lanes.len());
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.building.record(relations::accept_sql(relation, &now.name, &now.columns, now.target_oid));
+            let accepted = Accepted {
+                name: now.name.clone(),
+                columns: now.columns.clone(),
+                target_oid: target.oid,
+                batch: lane.next_number(),
+            };
+            self.accepted.insert(relation, accepted);
+        }
+        now
     }
 
     async fn tell(

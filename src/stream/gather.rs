@@ -145,12 +145,16 @@ impl Gatherer {
                 }
             }
             StreamEvent::Type(type_info) => {
-                self.types.insert(type_info.oid, type_info);
+                let before = self.types.insert(type_info.oid, type_info.clone());
+                if before.as_ref() != Some(&type_info) {
+                    self.known.values_mut().for_each(Known::forget_before);
+                }
             }
             StreamEvent::Shape(relation) => {
                 // Whether it matches is asked when its first change is due: this one may have been applied already.
-                let known = Known::announced(relation.clone(), self.known.get(&relation.id));
-                self.known.insert(relation.id, known);
+                let id = relation.id;
+                let known = Known::announced(relation, self.known.remove(&id));
+                self.known.insert(id, known);
             }
             StreamEvent::Change { relation, change } => return self.change(relation, change, bytes).await,
             StreamEvent::Truncate { relations, options } => {

@@ -21,8 +21,15 @@ const AGE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Prefetch {
     records: BTreeMap<Oid, RelationRecord>,
+    records_read: Reading,
     by_oid: HashMap<u32, TargetTable>,
     by_name: HashMap<TableName, TargetTable>,
+    tables_read: Reading,
+}
+
+/// When all were read, and how often one was asked for since.
+#[derive(Debug, Default)]
+struct Reading {
     read_at: Option<Instant>,
     /// How many were asked for one by one, and since when.
     singly: Option<(Instant, u32)>,
@@ -38,14 +45,15 @@ impl Prefetch {
         catalog: &SqlSession,
         relation: Oid,
     ) -> Result<Option<RelationRecord>, StreamError> {
-        if self.read_at.is_some_and(|at| at.elapsed() >= AGE_MAX) {
-            *self = Self::default();
+        if !self.records_read.is_new() {
+            self.records.clear();
         }
         if let Some(record) = self.records.remove(&relation) {
             return Ok(Some(record));
         }
-        if self.read_at.is_none() && self.is_asked_often() {
-            self.read_all(catalog).await?;
+        if self.records_read.is_worth_it() {
+            self.records_read = Reading::now();
+            self.records = relations::read(catalog).await?;
             if let Some(record) = self.records.remove(&relation) {
                 return Ok(Some(record));
             }
@@ -62,13 +70,18 @@ impl Prefetch {
         catalog: &SqlSession,
         record: &RelationRecord,
     ) -> Result<Option<TargetTable>, StreamError> {
-        let is_new = self.read_at.is_some_and(|at| at.elapsed() < AGE_MAX);
-        let ahead = match record.target_oid {
-            Some(oid) => self.by_oid.remove(&oid),
-            None => self.by_name.remove(&record.name),
-        };
-        if let Some(table) = ahead.filter(|_| is_new) {
+        if !self.tables_read.is_new() {
+            self.by_oid.clear();
+            self.by_name.clear();
+        }
+        if let Some(table) = self.take_table(record) {
             return Ok(Some(table));
+        }
+        if self.tables_read.is_worth_it() {
+            self.read_tables(catalog).await?;
+            if let Some(table) = self.take_table(record) {
+                return Ok(Some(table));
+            }
         }
         Ok(match record.target_oid {
             Some(oid) => target::read_by_oid(catalog, oid).await?,
@@ -76,17 +89,15 @@ impl Prefetch {
         })
     }
 
-    fn is_asked_often(&mut self) -> bool {
-        let (since, count) = self.singly.get_or_insert((Instant::now(), 0));
-        if since.elapsed() >= WINDOW {
-            (*since, *count) = (Instant::now(), 0);
+    fn take_table(&mut self, record: &RelationRecord) -> Option<TargetTable> {
+        match record.target_oid {
+            Some(oid) => self.by_oid.remove(&oid),
+            None => self.by_name.remove(&record.name),
         }
-        *count += 1;
-        *count > SINGLY_MAX
     }
 
-    async fn read_all(&mut self, catalog: &SqlSession) -> Result<(), StreamError> {
-        let read_at = Instant::now();
+    async fn read_tables(&mut self, catalog: &SqlSession) -> Result<(), StreamError> {
+        self.tables_read = Reading::now();
         let records = relations::read(catalog).await?;
         let (mut oids, mut names) = (Vec::new(), Vec::new());
         for record in records.values() {
@@ -99,8 +110,26 @@ impl Prefetch {
             self.by_name.insert(table.name.clone(), table.clone());
             self.by_oid.insert(table.oid, table);
         }
-        self.records = records;
-        self.read_at = Some(read_at);
         Ok(())
+    }
+}
+
+impl Reading {
+    fn now() -> Self {
+        Self { read_at: Some(Instant::now()), singly: None }
+    }
+
+    fn is_new(&self) -> bool {
+        self.read_at.is_some_and(|at| at.elapsed() < AGE_MAX)
+    }
+
+    /// Whether it is time to read all: one more is asked for.
+    fn is_worth_it(&mut self) -> bool {
+        let (since, count) = self.singly.get_or_insert((Instant::now(), 0));
+        if since.elapsed() >= WINDOW {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        *count > SINGLY_MAX
     }
 }

@@ -18,7 +18,7 @@ use super::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey};
 use net::Part;
 
 /// Fewer rows than this are cheaper one by one: a set's statement has to be planned.
-const SET_ROWS_MIN: usize = 8;
+const SET_ROWS_MIN: usize = 4;
 /// A row with a longer value goes alone: an array holds it several times on its way into the table (INV-12).
 const SET_VALUE_BYTES_MAX: usize = 256 * 1_024;
 
