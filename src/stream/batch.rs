@@ -16,7 +16,7 @@ use crate::telemetry::RowOperation;
 
 use super::coalesce::{Logged, NetRow, Pace, Segment, SetWork, coalesce};
 use super::statement::{
-    ArrayValue, BindValue, BoundChange, BoundTable, RowOp, StatementKey, ValueForm, arrays, have_form,
+    ArrayValue, BoundChange, BoundTable, RowOp, StatementKey, ValueForm, Values, arrays, have_form,
     put_copy_header, put_copy_rows, put_copy_trailer,
 };
 
@@ -93,15 +93,15 @@ struct TableLog {
 }
 
 impl Building {
-    /// Adds a change of a transaction that commits at `commit_lsn`; `bytes` is the size of its message.
-    pub(super) fn change(&mut self, bound: &Bound, change: BoundChange, commit_lsn: Lsn, bytes: usize) {
+    /// Adds a change of a transaction that commits at `commit_lsn`.
+    pub(super) fn change(&mut self, bound: &Bound, change: BoundChange, commit_lsn: Lsn) {
         self.begin();
         match change.key.op {
             RowOp::Insert => self.counts.inserts += 1,
             RowOp::Update => self.counts.updates += 1,
             RowOp::Delete => self.counts.deletes += 1,
         }
-        self.bytes += CHANGE_BYTES + bytes + change.values.len() * size_of::<BindValue>();
+        self.bytes += CHANGE_BYTES + change.values.size();
         self.log_of(bound).push(Logged { change, commit_lsn });
     }
 
@@ -306,7 +306,7 @@ impl PreparedTable {
 
 fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWork, way: Way) {
     let form = way.form;
-    let values: Vec<&[BindValue]> = set.values(log).collect();
+    let values: Vec<&Values> = set.values(log).collect();
     let rows = values.len() as u64;
     let key = Arc::clone(&set.key);
     if set.key.op == RowOp::Insert

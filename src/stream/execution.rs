@@ -14,7 +14,7 @@ use super::batch::{Bound, PreparedBatch, PreparedTable, Round, Work};
 use super::error::StreamError;
 use super::executor::{Application, Executor};
 use super::pipeline::Expectation;
-use super::statement::{BindValue, StatementKey, ValueForm};
+use super::statement::{StatementKey, ValueForm};
 use super::statement_cache::{CacheKey, Form};
 
 /// One row if the columns of a table are still of these types. COPY in binary form would otherwise read a value as one of
@@ -94,7 +94,7 @@ impl Executor {
                 let statement = self.statement(table, Form::Row, &key).await?;
                 for row in &rows {
                     let expectation = expectation(table, &key, 1, table.last_commit_lsn());
-                    self.pipeline.send_values(&statement, row.values(&table.log).to_vec(), expectation);
+                    self.pipeline.send_values(&statement, row.values(&table.log).clone(), expectation);
                     self.written.row += 1;
                     self.pipeline.relieve().await?;
                 }
@@ -134,8 +134,7 @@ impl Executor {
                 _ => self.statement(table, Form::Row, key).await?,
             };
             let expectation = expectation(table, key, 1, logged.commit_lsn);
-            let values: Vec<BindValue> = logged.change.values.clone();
-            self.pipeline.send_values(&statement, values, expectation);
+            self.pipeline.send_values(&statement, logged.change.values.clone(), expectation);
             self.written.row += 1;
             last = Some((Arc::clone(key), statement));
             self.pipeline.relieve().await?;

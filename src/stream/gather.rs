@@ -133,11 +133,11 @@ impl Gatherer {
         }
     }
 
-    /// Takes the next event; `bytes` is the size of the message it came in.
+    /// Takes the next event.
     ///
     /// # Errors
     /// [`StreamError`]: the attempt is over; nothing that is not recorded as progress is on the target (INV-5).
-    pub(super) async fn event(&mut self, event: StreamEvent, bytes: usize) -> Result<Step, StreamError> {
+    pub(super) async fn event(&mut self, event: StreamEvent) -> Result<Step, StreamError> {
         match event {
             StreamEvent::Begin(start) => {
                 if let Some(reason) = self.begin(start).await? {
@@ -156,7 +156,7 @@ impl Gatherer {
                 let known = Known::announced(relation, self.known.remove(&id));
                 self.known.insert(id, known);
             }
-            StreamEvent::Change { relation, change } => return self.change(relation, change, bytes).await,
+            StreamEvent::Change { relation, change } => return self.change(relation, change).await,
             StreamEvent::Truncate { relations, options } => {
                 if let Some(reason) = self.truncate(&relations).await? {
                     return Ok(Step::Waits(reason, StreamEvent::Truncate { relations, options }));
@@ -299,7 +299,7 @@ impl Gatherer {
         self.lanes.get(lane).is_some_and(|found| commit_lsn >= found.recorded).then_some(lane)
     }
 
-    async fn change(&mut self, relation: Oid, change: RowChange, bytes: usize) -> Result<Step, StreamError> {
+    async fn change(&mut self, relation: Oid, change: RowChange) -> Result<Step, StreamError> {
         let Some(commit_lsn) = self.to_apply() else { return Ok(Step::Taken) };
         let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(Step::Taken) };
         let bound = match self.ready(relation, commit_lsn).await? {
@@ -310,10 +310,10 @@ impl Gatherer {
                 return Ok(Step::Waits(reason, StreamEvent::Change { relation, change }));
             }
         };
-        let change = bound.table.bind(change)?;
+        let change = bound.table.bind(&change)?;
         self.count_change(lane);
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.building.change(&bound, change, commit_lsn, bytes);
+            lane.building.change(&bound, change, commit_lsn);
         }
         self.cut(lane).await?;
         Ok(Step::Taken)

@@ -71,13 +71,13 @@ impl GatherLoop {
             match incoming {
                 Incoming::Keepalive(wal_end) => {
                     if let Some(event) = self.intake.keepalive(*wal_end) {
-                        self.take(event, 0).await?;
+                        self.take(event).await?;
                     }
                 }
                 Incoming::Data(payload) => {
                     let mut next = self.intake.message(payload).await?;
-                    while let Some((event, bytes)) = next {
-                        self.take(event, bytes).await?;
+                    while let Some(event) = next {
+                        self.take(event).await?;
                         next = self.intake.more().await?;
                     }
                 }
@@ -88,9 +88,9 @@ impl GatherLoop {
     }
 
     /// Has an event gathered, however long it has to wait.
-    async fn take(&mut self, mut event: StreamEvent, bytes: usize) -> Result<(), StreamError> {
+    async fn take(&mut self, mut event: StreamEvent) -> Result<(), StreamError> {
         loop {
-            match self.gatherer.event(event, bytes).await? {
+            match self.gatherer.event(event).await? {
                 Step::Waits(reason, again) => {
                     event = again;
                     self.hold(reason).await?;

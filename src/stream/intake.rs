@@ -28,9 +28,6 @@ struct Ending {
     commit: LogicalMessage,
 }
 
-/// An event, and the size in bytes of the message it came in.
-pub(super) type SizedEvent = (StreamEvent, usize);
-
 impl Intake {
     /// At the beginning of a stream of this version; `spool` is there if transactions come while they run.
     #[must_use]
@@ -48,11 +45,11 @@ impl Intake {
     ///
     /// # Errors
     /// [`StreamError`]: the connection must not be used further.
-    pub(super) async fn message(&mut self, payload: &Bytes) -> Result<Option<SizedEvent>, StreamError> {
+    pub(super) async fn message(&mut self, payload: &Bytes) -> Result<Option<StreamEvent>, StreamError> {
         let message = self.decoder.decode(payload.clone())?;
         match self.assembler.message(message)? {
             Assembled::Nothing => Ok(None),
-            Assembled::Event(event) => Ok(Some((event, payload.len()))),
+            Assembled::Event(event) => Ok(Some(event)),
             Assembled::Aside(step) => self.put_aside(step, payload).await,
         }
     }
@@ -61,16 +58,16 @@ impl Intake {
     ///
     /// # Errors
     /// As [`Self::message`].
-    pub(super) async fn more(&mut self) -> Result<Option<SizedEvent>, StreamError> {
+    pub(super) async fn more(&mut self) -> Result<Option<StreamEvent>, StreamError> {
         while let Some(ending) = &mut self.ending {
-            let (message, bytes) = match ending.replay.next().await? {
+            let message = match ending.replay.next().await? {
                 Some(next) => next,
                 None => match self.ending.take() {
-                    Some(ended) => (ended.commit, 0),
+                    Some(ended) => ended.commit,
                     None => return Ok(None),
                 },
             };
-            if let Some(event) = self.assemble(message, bytes)? {
+            if let Some(event) = self.assemble(message)? {
                 return Ok(Some(event));
             }
         }
@@ -81,7 +78,7 @@ impl Intake {
         &mut self,
         step: AsideStep,
         payload: &Bytes,
-    ) -> Result<Option<SizedEvent>, StreamError> {
+    ) -> Result<Option<StreamEvent>, StreamError> {
         let Some(spool) = &mut self.spool else { return Ok(None) };
         match step {
             AsideStep::Open(xid) => spool.open(xid),
@@ -90,15 +87,15 @@ impl Intake {
             AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
             AsideStep::Replay { xid, begin, commit } => {
                 self.ending = Some(Ending { replay: spool.replay(xid).await?, commit });
-                return self.assemble(begin, 0);
+                return self.assemble(begin);
             }
         }
         Ok(None)
     }
 
-    fn assemble(&mut self, message: LogicalMessage, bytes: usize) -> Result<Option<SizedEvent>, StreamError> {
+    fn assemble(&mut self, message: LogicalMessage) -> Result<Option<StreamEvent>, StreamError> {
         match self.assembler.message(message)? {
-            Assembled::Event(event) => Ok(Some((event, bytes))),
+            Assembled::Event(event) => Ok(Some(event)),
             Assembled::Nothing | Assembled::Aside(_) => Ok(None),
         }
     }

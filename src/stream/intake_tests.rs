@@ -244,7 +244,7 @@ async fn events(intake: &mut Intake, messages: &[LogicalMessage]) -> Result<Vec<
         let mut payload = BytesMut::new();
         encode(message, VERSION, &mut payload).expect("encodable");
         let mut next = intake.message(&payload.freeze()).await?;
-        while let Some((event, _)) = next {
+        while let Some(event) = next {
             events.push(event);
             next = intake.more().await?;
         }

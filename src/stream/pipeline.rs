@@ -17,7 +17,7 @@ use crate::connection::SqlSession;
 use crate::model::Lsn;
 
 use super::error::StreamError;
-use super::statement::{ArrayValue, BindValue, BoundTable, RowOp};
+use super::statement::{ArrayValue, BindValue, BoundTable, RowOp, Values};
 
 /// Statements under way at once (INV-11).
 const IN_FLIGHT_MAX: usize = 1_024;
@@ -101,12 +101,13 @@ impl Pipeline {
     pub(super) fn send_values(
         &mut self,
         statement: &Statement,
-        values: Vec<BindValue>,
+        values: Values,
         expectation: Expectation,
     ) {
-        let bytes = values.iter().map(BindValue::len).sum();
+        let bytes = values.size();
         let (session, statement) = (Arc::clone(&self.session), statement.clone());
-        self.send(Box::pin(async move { session.execute_raw(&statement, values).await }), expectation, bytes);
+        let answer = Box::pin(async move { session.execute_raw(&statement, values.iter()).await });
+        self.send(answer, expectation, bytes);
     }
 
     /// Sends a prepared statement with texts of our own.
@@ -257,7 +258,7 @@ impl Committing {
     }
 }
 
-impl ToSql for BindValue {
+impl ToSql for BindValue<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         match self {
             Self::Null => Ok(IsNull::Yes),

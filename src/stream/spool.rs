@@ -209,20 +209,19 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// The next message, and its size in bytes; `None` at the end. Reads a little at a time (INV-12).
+    /// The next message; `None` at the end. Reads a little at a time (INV-12).
     ///
     /// # Errors
     /// [`SpoolError`]: the transaction must be asked for again.
-    pub(super) async fn next(&mut self) -> Result<Option<(LogicalMessage, usize)>, SpoolError> {
+    pub(super) async fn next(&mut self) -> Result<Option<LogicalMessage>, SpoolError> {
         while self.bytes_left > 0 {
             let Some(file) = &mut self.file else { return Ok(None) };
             let payload = read_message(file).await.map_err(SpoolError::io(&self.path))?;
-            let bytes = payload.len();
-            self.bytes_left = self.bytes_left.saturating_sub(LENGTH_BYTES + bytes as u64);
+            self.bytes_left = self.bytes_left.saturating_sub(LENGTH_BYTES + payload.len() as u64);
             match self.decoder.decode(payload)? {
                 LogicalMessage::Streamed { xid, .. } if self.discarded.contains(&xid) => {}
-                LogicalMessage::Streamed { message, .. } => return Ok(Some((*message, bytes))),
-                other => return Ok(Some((other, bytes))),
+                LogicalMessage::Streamed { message, .. } => return Ok(Some(*message)),
+                other => return Ok(Some(other)),
             }
         }
         Ok(None)

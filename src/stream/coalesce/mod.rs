@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::config::Coalescing;
 use crate::model::Lsn;
 
-use super::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey};
+use super::statement::{BoundChange, BoundTable, RowOp, StatementKey, Values};
 
 use net::Part;
 
@@ -66,12 +66,12 @@ pub(super) enum NetRow {
     /// Those of this change in the log.
     Logged(usize),
     /// Made of several.
-    Merged(Vec<BindValue>),
+    Merged(Values),
 }
 
 impl SetWork {
     /// The values of each row.
-    pub(super) fn values<'a>(&'a self, log: &'a [Logged]) -> impl Iterator<Item = &'a [BindValue]> {
+    pub(super) fn values<'a>(&'a self, log: &'a [Logged]) -> impl Iterator<Item = &'a Values> {
         self.rows.iter().map(|row| row.values(log))
     }
 }
@@ -79,9 +79,9 @@ impl SetWork {
 impl NetRow {
     /// The values.
     #[must_use]
-    pub(super) fn values<'a>(&'a self, log: &'a [Logged]) -> &'a [BindValue] {
+    pub(super) fn values<'a>(&'a self, log: &'a [Logged]) -> &'a Values {
         match self {
-            Self::Logged(at) => log.get(*at).map_or(&[], |logged| logged.change.values.as_slice()),
+            Self::Logged(at) => &log[*at].change.values,
             Self::Merged(values) => values,
         }
     }
@@ -170,6 +170,6 @@ impl Segments {
     }
 }
 
-fn is_long(values: &[BindValue]) -> bool {
-    values.iter().any(|value| value.len() > SET_VALUE_BYTES_MAX)
+fn is_long(values: &Values) -> bool {
+    values.size() > SET_VALUE_BYTES_MAX && values.iter().any(|value| value.bytes().len() > SET_VALUE_BYTES_MAX)
 }

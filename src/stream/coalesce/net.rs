@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::stream::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey};
+use crate::stream::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey, Values};
 
 use super::row_key::{RowKey, SortKey};
 use super::{Logged, NetRow, Segments};
@@ -62,9 +62,9 @@ impl<'a> Part<'a> {
                 Net::Updated(key, row) => updates.push(key, row_key, row),
                 Net::Deleted(at) => deletes.push((row_key, NetRow::Logged(at))),
                 Net::Replaced(_, row) if self.table.can_replace_in_place() => {
-                    let mut values = row.values(self.log).to_vec();
-                    values.extend(row_key.values().cloned());
-                    updates.push(self.table.usual_update(), row_key, NetRow::Merged(values));
+                    let values: Vec<_> = row.values(self.log).iter().chain(row_key.values()).collect();
+                    let row = NetRow::Merged(Values::new(&values));
+                    updates.push(self.table.usual_update(), row_key, row);
                 }
                 Net::Replaced(at, row) => {
                     deletes.push((row_key, NetRow::Logged(at)));
@@ -145,16 +145,13 @@ impl NetRow {
     /// A new row after an update of it. An insert's values stand in the order of the columns.
     fn written_over(self, update: &BoundChange, log: &[Logged]) -> Self {
         let written = &update.key.written;
-        let mut values = match self {
-            Self::Merged(values) => values,
-            Self::Logged(_) => self.values(log).to_vec(),
-        };
-        for (index, value) in written.iter().zip(&update.values) {
+        let mut values: Vec<_> = self.values(log).iter().collect();
+        for (index, value) in written.iter().zip(update.values.iter()) {
             if let Some(place) = values.get_mut(usize::from(*index)) {
-                *place = value.clone();
+                *place = value;
             }
         }
-        Self::Merged(values)
+        Self::Merged(Values::new(&values))
     }
 }
 
@@ -164,18 +161,17 @@ fn writes_all_of(later: &Arc<StatementKey>, earlier: &Arc<StatementKey>) -> bool
 }
 
 /// The columns that either of two updates writes, and their values: the later one's where both do.
-fn united(written: &[u16], values: &[BindValue], later: &BoundChange) -> (Vec<u16>, Vec<BindValue>) {
-    let mut both: Vec<(u16, &BindValue)> = later.key.written.iter().copied().zip(&later.values).collect();
+fn united(written: &[u16], values: &Values, later: &BoundChange) -> (Vec<u16>, Values) {
+    let mut both: Vec<(u16, BindValue<'_>)> =
+        later.key.written.iter().copied().zip(later.values.iter()).collect();
     let only_earlier = written
         .iter()
         .copied()
-        .zip(values)
+        .zip(values.iter())
         .filter(|(index, _)| later.key.written.binary_search(index).is_err());
     both.extend(only_earlier);
     both.sort_by_key(|(index, _)| *index);
     let find = later.values.iter().skip(later.key.written.len());
-    (
-        both.iter().map(|(index, _)| *index).collect(),
-        both.iter().map(|(_, value)| *value).chain(find).cloned().collect(),
-    )
+    let values: Vec<_> = both.iter().map(|(_, value)| *value).chain(find).collect();
+    (both.iter().map(|(index, _)| *index).collect(), Values::new(&values))
 }

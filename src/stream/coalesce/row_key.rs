@@ -12,10 +12,10 @@ pub(super) struct RowKey<'a> {
 }
 
 impl<'a> RowKey<'a> {
-    pub(super) fn values(self) -> impl Iterator<Item = &'a BindValue> {
+    pub(super) fn values(self) -> impl Iterator<Item = BindValue<'a>> {
         let values = &self.change.values;
         let is_insert = self.change.key.op == RowOp::Insert;
-        let first = values.len().saturating_sub(self.positions.len());
+        let first = values.count().saturating_sub(self.positions.len());
         (first..)
             .zip(self.positions)
             .filter_map(move |(last, index)| values.get(if is_insert { usize::from(*index) } else { last }))

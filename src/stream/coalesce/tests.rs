@@ -27,7 +27,7 @@ fn logged(table: &BoundTable, change: &str) -> Logged {
         ["D", key] => RowChange::Delete { old: OldTuple::Key(row(&[key, "?", "?"])) },
         _ => panic!("{change}"),
     };
-    Logged { change: table.bind(change).expect("it binds"), commit_lsn: Lsn::new(1) }
+    Logged { change: table.bind(&change).expect("it binds"), commit_lsn: Lsn::new(1) }
 }
 
 fn row(words: &[&str]) -> Tuple {

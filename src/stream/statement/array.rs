@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
 
 use super::set_sql::{SetParameter, SetStatement};
-use super::{BindValue, ValueForm};
+use super::{BindValue, ValueForm, Values};
 
 /// An array parameter.
 pub(in crate::stream) struct ArrayValue {
@@ -28,7 +28,7 @@ impl std::fmt::Debug for ArrayValue {
 /// The parameters of a statement for these rows; `None` if a value has another form than the statement's, and the
 /// rows go one by one.
 #[must_use]
-pub(in crate::stream) fn arrays(set: &SetStatement, rows: &[&[BindValue]]) -> Option<Vec<ArrayValue>> {
+pub(in crate::stream) fn arrays(set: &SetStatement, rows: &[&Values]) -> Option<Vec<ArrayValue>> {
     let mut arrays: Vec<_> = set.parameters.iter().map(|_| ArrayValue::begun(set.form)).collect();
     for row in rows {
         for (array, parameter) in arrays.iter_mut().zip(&set.parameters) {
@@ -60,7 +60,7 @@ impl ArrayValue {
         }
     }
 
-    fn push(&mut self, value: &BindValue, parameter: &SetParameter) -> Option<()> {
+    fn push(&mut self, value: BindValue<'_>, parameter: &SetParameter) -> Option<()> {
         if self.form == ValueForm::Text && self.rows > 0 {
             self.body.push(parameter.delimiter);
         }

@@ -7,7 +7,7 @@ use pgsluice_proto::pgoutput::{OldTuple, Tuple, TupleValue};
 use crate::model::TableName;
 use crate::stream::assemble::RowChange;
 
-use super::{BindValue, BoundChange, BoundTable, RowMatch};
+use super::{BindValue, BoundChange, BoundTable, RowMatch, Values};
 
 /// Why a change cannot be turned into a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,23 +45,18 @@ impl BoundTable {
     ///
     /// # Errors
     /// [`BindError`]: the change cannot be applied, and nothing after it may be (INV-5).
-    pub(in crate::stream) fn bind(&self, change: RowChange) -> Result<BoundChange, BindError> {
+    pub(in crate::stream) fn bind(&self, change: &RowChange) -> Result<BoundChange, BindError> {
         match change {
             RowChange::Insert { new } => self.bind_insert(new),
-            RowChange::Update { old: None, new } if self.writes_all(&new) => self.bind_usual_update(new),
-            RowChange::Update { old, new } => self.bind_update(old.as_ref(), &new),
-            RowChange::Delete { old } => self.bind_delete(&old),
+            RowChange::Update { old: None, new } if self.writes_all(new) => self.bind_usual_update(new),
+            RowChange::Update { old, new } => self.bind_update(old.as_ref(), new),
+            RowChange::Delete { old } => self.bind_delete(old),
         }
     }
 
-    fn bind_insert(&self, new: Tuple) -> Result<BoundChange, BindError> {
-        self.check_width(&new)?;
-        let mut values = Vec::with_capacity(self.columns.len());
-        for (index, value) in (0_u16..).zip(new.columns) {
-            let value = self.bind_value(index, value);
-            values.push(value.ok_or_else(|| self.missing(index, "insert the row"))?);
-        }
-        Ok(BoundChange { key: Arc::clone(&self.usual.insert), values })
+    fn bind_insert(&self, new: &Tuple) -> Result<BoundChange, BindError> {
+        let values = self.bind_all(new, 0, "insert the row")?;
+        Ok(BoundChange { key: Arc::clone(&self.usual.insert), values: Values::new(&values) })
     }
 
     /// Whether an update to this row writes every column.
@@ -70,20 +65,31 @@ impl BoundTable {
     }
 
     /// An update that writes every column and leaves the key as it was.
-    fn bind_usual_update(&self, new: Tuple) -> Result<BoundChange, BindError> {
-        self.check_width(&new)?;
-        let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
-        for (index, value) in (0_u16..).zip(new.columns) {
-            let value = self.bind_value(index, value);
-            values.push(value.ok_or_else(|| self.missing(index, "write the row"))?);
-        }
+    fn bind_usual_update(&self, new: &Tuple) -> Result<BoundChange, BindError> {
+        let mut values = self.bind_all(new, self.key.len(), "write the row")?;
         self.check_identity()?;
         for index in &self.key {
-            let value = values.get(usize::from(*index)).cloned();
+            let value = values.get(usize::from(*index)).copied();
             let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
             values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
         }
-        Ok(BoundChange { key: Arc::clone(&self.usual.update), values })
+        Ok(BoundChange { key: Arc::clone(&self.usual.update), values: Values::new(&values) })
+    }
+
+    /// The values of all columns, with room for `more`.
+    fn bind_all<'a>(
+        &self,
+        new: &'a Tuple,
+        more: usize,
+        purpose: &'static str,
+    ) -> Result<Vec<BindValue<'a>>, BindError> {
+        self.check_width(new)?;
+        let mut values = Vec::with_capacity(self.columns.len() + more);
+        for (index, value) in (0_u16..).zip(&new.columns) {
+            let value = self.bind_value(index, value);
+            values.push(value.ok_or_else(|| self.missing(index, purpose))?);
+        }
+        Ok(values)
     }
 
     fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
@@ -94,26 +100,26 @@ impl BoundTable {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
             }
-            if let Some(value) = self.bind_value(index, value.clone()) {
+            if let Some(value) = self.bind_value(index, value) {
                 written.push(index);
                 values.push(value);
             }
         }
         self.bind_key(old.map_or(new, old_values), &mut values)?;
-        Ok(BoundChange { key: self.update_key(written), values })
+        Ok(BoundChange { key: self.update_key(written), values: Values::new(&values) })
     }
 
     fn bind_delete(&self, old: &OldTuple) -> Result<BoundChange, BindError> {
         let mut values = Vec::with_capacity(self.key.len());
         self.bind_key(old_values(old), &mut values)?;
-        Ok(BoundChange { key: Arc::clone(&self.usual.delete), values })
+        Ok(BoundChange { key: Arc::clone(&self.usual.delete), values: Values::new(&values) })
     }
 
-    fn bind_key(&self, row: &Tuple, values: &mut Vec<BindValue>) -> Result<(), BindError> {
+    fn bind_key<'a>(&self, row: &'a Tuple, values: &mut Vec<BindValue<'a>>) -> Result<(), BindError> {
         self.check_width(row)?;
         self.check_identity()?;
         for index in &self.key {
-            let value = row.columns.get(usize::from(*index)).cloned();
+            let value = row.columns.get(usize::from(*index));
             let value = value.and_then(|value| self.bind_value(*index, value));
             let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
             values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
@@ -140,11 +146,11 @@ impl BoundTable {
     }
 
     /// `None` for a value that was not sent.
-    fn bind_value(&self, index: u16, value: TupleValue) -> Option<BindValue> {
+    fn bind_value<'a>(&self, index: u16, value: &'a TupleValue) -> Option<BindValue<'a>> {
         match value {
             TupleValue::Null => Some(BindValue::Null),
             TupleValue::UnchangedToast => None,
-            TupleValue::Text(bytes) if self.is_byte(index, &bytes) => Some(BindValue::Binary(bytes)),
+            TupleValue::Text(bytes) if self.is_byte(index, bytes) => Some(BindValue::Binary(bytes)),
             TupleValue::Text(bytes) => Some(BindValue::Text(bytes)),
             TupleValue::Binary(bytes) => Some(BindValue::Binary(bytes)),
         }

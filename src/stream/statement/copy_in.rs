@@ -4,7 +4,7 @@
 use bytes::{BufMut, BytesMut};
 use pgsluice_proto::command::quote_ident;
 
-use super::{BindValue, BoundTable, RowOp, StatementKey, ValueForm};
+use super::{BindValue, BoundTable, RowOp, StatementKey, ValueForm, Values};
 
 /// What binary data begins with: the signature, no flags, no extension.
 const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -36,7 +36,7 @@ impl BoundTable {
 
 /// Whether every value has this form: only then can the rows go as a COPY.
 #[must_use]
-pub(in crate::stream) fn have_form(form: ValueForm, rows: &[&[BindValue]]) -> bool {
+pub(in crate::stream) fn have_form(form: ValueForm, rows: &[&Values]) -> bool {
     rows.iter().flat_map(|row| row.iter()).all(|value| {
         matches!(
             (form, value),
@@ -55,7 +55,7 @@ pub(in crate::stream) fn put_copy_header(form: ValueForm, out: &mut BytesMut) {
 }
 
 /// Adds rows, all of them of this form ([`have_form`]).
-pub(in crate::stream) fn put_copy_rows(form: ValueForm, rows: &[&[BindValue]], out: &mut BytesMut) {
+pub(in crate::stream) fn put_copy_rows(form: ValueForm, rows: &[&Values], out: &mut BytesMut) {
     for row in rows {
         match form {
             ValueForm::Text => put_text_row(row, out),
@@ -71,9 +71,9 @@ pub(in crate::stream) fn put_copy_trailer(form: ValueForm, out: &mut BytesMut) {
     }
 }
 
-fn put_text_row(row: &[BindValue], out: &mut BytesMut) {
+fn put_text_row(row: &Values, out: &mut BytesMut) {
     let mut delimiter = None;
-    for value in row {
+    for value in row.iter() {
         out.extend(delimiter);
         delimiter = Some(b'\t');
         match value {
@@ -106,10 +106,10 @@ const fn escaped(byte: u8) -> Option<u8> {
     }
 }
 
-fn put_binary_row(row: &[BindValue], out: &mut BytesMut) {
+fn put_binary_row(row: &Values, out: &mut BytesMut) {
     // A table has at most 1,600 columns, a value at most 1 GiB.
-    out.put_i16(i16::try_from(row.len()).unwrap_or(i16::MAX));
-    for value in row {
+    out.put_i16(i16::try_from(row.count()).unwrap_or(i16::MAX));
+    for value in row.iter() {
         match value {
             BindValue::Null => out.put_i32(-1),
             BindValue::Text(bytes) | BindValue::Binary(bytes) => {

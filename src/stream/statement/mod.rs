@@ -7,6 +7,7 @@ mod bind;
 mod copy_in;
 mod row_sql;
 mod set_sql;
+mod values;
 #[cfg(test)]
 mod set_tests;
 #[cfg(test)]
@@ -14,7 +15,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use pgsluice_proto::command::quote_ident;
 use pgsluice_proto::pgoutput::{Relation, ReplicaIdentity};
 
@@ -24,45 +24,7 @@ use crate::target::{ColumnIdentity, TableKind, TargetColumn, TargetTable};
 pub(super) use array::{ArrayValue, arrays};
 pub(super) use bind::BindError;
 pub(super) use copy_in::{have_form, put_copy_header, put_copy_rows, put_copy_trailer};
-
-/// A value as it is bound to a statement: as the source sent it.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum BindValue {
-    /// SQL NULL.
-    Null,
-    /// In text format.
-    Text(Bytes),
-    /// In binary format.
-    Binary(Bytes),
-}
-
-impl BindValue {
-    /// Its bytes; none for NULL.
-    #[must_use]
-    pub(super) fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Null => &[],
-            Self::Text(bytes) | Self::Binary(bytes) => bytes,
-        }
-    }
-
-    /// Size in bytes.
-    #[must_use]
-    pub(super) fn len(&self) -> usize {
-        self.bytes().len()
-    }
-}
-
-/// Prints the kind only: row values never reach a log (INV-10).
-impl std::fmt::Debug for BindValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Null => "Null",
-            Self::Text(_) => "Text(..)",
-            Self::Binary(_) => "Binary(..)",
-        })
-    }
-}
+pub(super) use values::{BindValue, Values};
 
 /// The form in which values are sent to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +88,7 @@ pub(super) struct BoundChange {
     /// Which statement.
     pub key: Arc<StatementKey>,
     /// Its parameters: the written columns first, then those that find the row.
-    pub values: Vec<BindValue>,
+    pub values: Values,
 }
 
 /// A source table bound to its table on the target.

@@ -1,6 +1,6 @@
 //! Statements over sets: their texts, and the arrays and COPY data they take.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use pgsluice_proto::pgoutput::RelationColumn;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -171,18 +171,26 @@ fn a_key_whose_equality_means_nothing_is_found_by_what_it_prints() {
     );
 }
 
-fn text(value: &'static str) -> BindValue {
-    BindValue::Text(Bytes::from_static(value.as_bytes()))
+fn text(value: &'static str) -> BindValue<'static> {
+    BindValue::Text(value.as_bytes())
 }
 
-fn binary(value: &'static [u8]) -> BindValue {
-    BindValue::Binary(Bytes::from_static(value))
+fn binary(value: &'static [u8]) -> BindValue<'static> {
+    BindValue::Binary(value)
 }
 
-fn deletes(form: ValueForm, rows: &[&[BindValue]]) -> Option<Vec<BytesMut>> {
+fn packed(rows: &[&[BindValue<'_>]]) -> Vec<Values> {
+    rows.iter().map(|row| Values::new(row)).collect()
+}
+
+fn all_have_form(form: ValueForm, rows: &[&[BindValue<'_>]]) -> bool {
+    have_form(form, &packed(rows).iter().collect::<Vec<_>>())
+}
+
+fn deletes(form: ValueForm, rows: &[&[BindValue<'_>]]) -> Option<Vec<BytesMut>> {
     let table = usual();
     let set = table.set_statement(&table.usual_delete(), form).expect("a statement");
-    let values = arrays(&set, rows)?;
+    let values = arrays(&set, &packed(rows).iter().collect::<Vec<_>>())?;
     let types = [Type::INT4_ARRAY, Type::TEXT_ARRAY];
     let encoded = values.iter().zip(types).map(|(value, array)| {
         let mut out = BytesMut::new();
@@ -224,17 +232,17 @@ fn a_value_in_another_form_than_the_others_is_in_no_array_and_no_copy() {
     let rows: [&[_]; 2] = [&[text("1"), text("a")], &[text("2"), binary(b"\x80")]];
     assert!(deletes(ValueForm::Text, &rows).is_none());
     assert!(deletes(ValueForm::Binary, &rows).is_none());
-    assert!(!have_form(ValueForm::Text, &rows));
-    assert!(have_form(ValueForm::Text, &rows[..1]));
-    assert!(have_form(ValueForm::Binary, &[&[BindValue::Null, binary(b"\x80")]]));
+    assert!(!all_have_form(ValueForm::Text, &rows));
+    assert!(all_have_form(ValueForm::Text, &rows[..1]));
+    assert!(all_have_form(ValueForm::Binary, &[&[BindValue::Null, binary(b"\x80")]]));
     // A row of another table's width never panics.
     assert!(deletes(ValueForm::Text, &[&[text("1")]]).is_none());
 }
 
-fn copied(form: ValueForm, rows: &[&[BindValue]]) -> BytesMut {
+fn copied(form: ValueForm, rows: &[&[BindValue<'_>]]) -> BytesMut {
     let mut out = BytesMut::new();
     put_copy_header(form, &mut out);
-    put_copy_rows(form, rows, &mut out);
+    put_copy_rows(form, &packed(rows).iter().collect::<Vec<_>>(), &mut out);
     put_copy_trailer(form, &mut out);
     out
 }

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgsluice_proto::pgoutput::{Relation, RelationColumn, ReplicaIdentity};
+use bytes::Bytes;
+use pgsluice_proto::pgoutput::{Relation, RelationColumn, ReplicaIdentity, TupleValue};
 
 use super::*;
 use crate::model::{Oid, TableName};
+use crate::stream::statement::BindValue;
 use crate::target::{ArrayForm, ColumnIdentity, TableKind, TargetColumn, TargetTable};
 
 /// What a table looks like.
@@ -102,7 +104,7 @@ pub(super) struct Rows(pub BTreeMap<Vec<String>, Row>);
 /// A row: its values, and that of the column that only the target has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    pub values: Vec<BindValue>,
+    pub values: Vec<TupleValue>,
     pub extra: &'static str,
 }
 
@@ -144,20 +146,21 @@ impl Rows {
         &mut self,
         table: &BoundTable,
         key: &StatementKey,
-        values: &[BindValue],
+        values: &Values,
     ) -> Result<(), Refused> {
-        let (written, find) = values.split_at(key.written.len());
+        let written = values.iter().take(key.written.len());
+        let find = values.iter().skip(key.written.len());
         if key.op == RowOp::Insert {
-            let has_extra = table.target().columns.len() > written.len();
+            let has_extra = table.target().columns.len() > key.written.len();
             let extra = if has_extra { "default" } else { "" };
-            return self.insert(table, Row { values: written.to_vec(), extra });
+            return self.insert(table, Row { values: written.map(owned).collect(), extra });
         }
-        let mut row = self.0.remove(&equal_to(find.iter())).ok_or(Refused::WrongCount)?;
+        let mut row = self.0.remove(&equal_to(find)).ok_or(Refused::WrongCount)?;
         if key.op == RowOp::Delete {
             return Ok(());
         }
         for (index, value) in key.written.iter().zip(written) {
-            row.values[usize::from(*index)] = value.clone();
+            row.values[usize::from(*index)] = owned(value);
         }
         self.insert(table, row)
     }
@@ -167,21 +170,21 @@ impl Rows {
         &mut self,
         table: &BoundTable,
         key: &StatementKey,
-        rows: Vec<&[BindValue]>,
+        rows: Vec<&Values>,
     ) -> Result<(), Refused> {
         if key.op != RowOp::Insert {
             let touched: BTreeSet<_> =
-                rows.iter().map(|values| equal_to(values[key.written.len()..].iter())).collect();
+                rows.iter().map(|values| equal_to(values.iter().skip(key.written.len()))).collect();
             if touched.len() != rows.len() || touched.iter().any(|row| !self.0.contains_key(row)) {
                 return Err(Refused::WrongCount);
             }
         }
         for values in rows {
             if key.op == RowOp::Update {
-                for (index, find) in table.key().iter().zip(&values[key.written.len()..]) {
+                for (index, find) in table.key().iter().zip(values.iter().skip(key.written.len())) {
                     // The set's statement leaves the key's columns out.
                     let place = key.written.iter().position(|written| written == index);
-                    assert!(place.is_none_or(|place| values[place] == *find), "a set changes no key");
+                    assert!(place.is_none_or(|place| values.get(place) == Some(find)), "a set changes no key");
                 }
             }
             self.row(table, key, values)?;
@@ -190,7 +193,7 @@ impl Rows {
     }
 
     pub(super) fn insert(&mut self, table: &BoundTable, row: Row) -> Result<(), Refused> {
-        let key = equal_to(table.key().iter().map(|index| &row.values[usize::from(*index)]));
+        let key = equal_to(table.key().iter().map(|index| borrowed(&row.values[usize::from(*index)])));
         match self.0.insert(key, row) {
             None => Ok(()),
             Some(_) => Err(Refused::KeyIsTaken),
@@ -199,6 +202,20 @@ impl Rows {
 }
 
 /// What the values of a key are equal to.
-pub(super) fn equal_to<'a>(values: impl Iterator<Item = &'a BindValue>) -> Vec<String> {
+pub(super) fn equal_to<'a>(values: impl Iterator<Item = BindValue<'a>>) -> Vec<String> {
     values.map(|value| String::from_utf8_lossy(value.bytes()).to_lowercase()).collect()
+}
+
+fn owned(value: BindValue<'_>) -> TupleValue {
+    match value {
+        BindValue::Null => TupleValue::Null,
+        BindValue::Text(text) | BindValue::Binary(text) => TupleValue::Text(Bytes::copy_from_slice(text)),
+    }
+}
+
+fn borrowed(value: &TupleValue) -> BindValue<'_> {
+    match value {
+        TupleValue::Text(text) | TupleValue::Binary(text) => BindValue::Text(text),
+        TupleValue::Null | TupleValue::UnchangedToast => BindValue::Null,
+    }
 }
