@@ -22,6 +22,10 @@ use super::statement::{
 
 /// Rows from which on new rows come by COPY: it costs a round trip, and saves much for each row.
 const COPY_ROWS_MIN: usize = 128;
+/// About so large is a statement's share of a set: one is executed while the next is on its way.
+const SET_BYTES: usize = 512 * 1_024;
+/// What a row of a COPY takes beside its values, at most; as much is around all of them.
+const ROW_BYTES: usize = 24;
 /// What a change takes in memory beside its values' bytes.
 const CHANGE_BYTES: usize = 96;
 
@@ -314,7 +318,8 @@ fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWor
         && have_form(form, &values)
         && table.copy_statement(&set.key, form).is_some()
     {
-        let mut data = BytesMut::new();
+        let size: usize = values.iter().map(|row| row.size() + ROW_BYTES).sum();
+        let mut data = BytesMut::with_capacity(size + ROW_BYTES);
         put_copy_header(form, &mut data);
         put_copy_rows(form, &values, &mut data);
         put_copy_trailer(form, &mut data);
@@ -322,8 +327,26 @@ fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWor
         return;
     }
     let statement = (set.pace == Pace::Together).then(|| table.set_statement(&set.key, form)).flatten();
-    match statement.and_then(|statement| arrays(&statement, &values)) {
-        Some(arrays) => work.push(Work::Set { key, arrays, rows }),
+    let sets = statement.and_then(|statement| -> Option<Vec<Work>> {
+        let set_of = |values: &[&Values]| {
+            let (key, rows) = (Arc::clone(&key), values.len() as u64);
+            arrays(&statement, values).map(|arrays| Work::Set { key, arrays, rows })
+        };
+        pieces(&values).map(set_of).collect()
+    });
+    match sets {
+        Some(sets) => work.extend(sets),
         None => work.push(Work::Net { key, rows: set.rows }),
     }
+}
+
+/// Rows in pieces of about [`SET_BYTES`].
+fn pieces<'a, 'b>(values: &'b [&'a Values]) -> impl Iterator<Item = &'b [&'a Values]> {
+    let mut bytes = 0;
+    values.chunk_by(move |row, _| {
+        bytes += row.size();
+        let goes_on = bytes < SET_BYTES;
+        bytes = if goes_on { bytes } else { 0 };
+        goes_on
+    })
 }

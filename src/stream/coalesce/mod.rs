@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::config::Coalescing;
 use crate::model::Lsn;
 
-use super::statement::{BoundChange, BoundTable, RowOp, StatementKey, Values};
+use super::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey, Values};
 
 use net::Part;
 
@@ -60,13 +60,13 @@ pub(super) enum Pace {
     OneByOne,
 }
 
-/// The values of a net change, as [`BoundChange::values`].
+/// A net change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NetRow {
-    /// Those of this change in the log.
-    Logged(usize),
+    /// What this change in the log is.
+    Logged(u32),
     /// Made of several.
-    Merged(Values),
+    Merged(Box<BoundChange>),
 }
 
 impl SetWork {
@@ -77,13 +77,25 @@ impl SetWork {
 }
 
 impl NetRow {
-    /// The values.
+    fn merged(key: Arc<StatementKey>, values: &[BindValue<'_>]) -> Self {
+        Self::Merged(Box::new(BoundChange { key, values: Values::new(values) }))
+    }
+
+    fn change<'a>(&'a self, log: &'a [Logged]) -> &'a BoundChange {
+        match self {
+            Self::Logged(at) => &log[*at as usize].change,
+            Self::Merged(change) => change,
+        }
+    }
+
+    fn key<'a>(&'a self, log: &'a [Logged]) -> &'a Arc<StatementKey> {
+        &self.change(log).key
+    }
+
+    /// Its values, as [`BoundChange::values`].
     #[must_use]
     pub(super) fn values<'a>(&'a self, log: &'a [Logged]) -> &'a Values {
-        match self {
-            Self::Logged(at) => &log[*at].change.values,
-            Self::Merged(values) => values,
-        }
+        &self.change(log).values
     }
 }
 
@@ -114,7 +126,7 @@ fn runs_of_inserts(log: &[Logged], segments: &mut Segments) {
         begin = range.end;
         match run.first() {
             Some(first) if first.change.key.op == RowOp::Insert && run.len() >= segments.set_rows_min => {
-                let rows = range.map(NetRow::Logged).collect();
+                let rows = range.filter_map(|at| u32::try_from(at).ok()).map(NetRow::Logged).collect();
                 segments.set(&first.change.key, rows, log);
             }
             _ => segments.ordered(range),

@@ -1,8 +1,10 @@
 //! What became of each row that a part of the log is about, one change after the other, and the sets that bring the table
-//! there.
+//! there. Rows are known by places in the log: there may be as many of them as changes, and little is kept of each.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::stream::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey, Values};
 
@@ -13,9 +15,17 @@ use super::{Logged, NetRow, Segments};
 pub(super) struct Part<'a> {
     table: &'a BoundTable,
     log: &'a [Logged],
-    /// By key, the place in `rows`.
-    places: HashMap<RowKey<'a>, usize>,
-    rows: Vec<(RowKey<'a>, Net)>,
+    hasher: DefaultHashBuilder,
+    /// Places in `rows`, by key.
+    places: HashTable<u32>,
+    rows: Vec<Row>,
+}
+
+/// A row, and what became of it.
+struct Row {
+    /// A change of the log that has its key.
+    at: u32,
+    net: Net,
 }
 
 /// What became of a row.
@@ -23,119 +33,138 @@ enum Net {
     /// It is new.
     Inserted(NetRow),
     /// It was there and has changed.
-    Updated(Arc<StatementKey>, NetRow),
+    Updated(NetRow),
     /// It was there and is gone; the change that deleted it.
-    Deleted(usize),
+    Deleted(u32),
     /// It was there, was deleted by this change, and another with its key is there.
-    Replaced(usize, NetRow),
+    Replaced(u32, NetRow),
     /// It came and went.
     Nothing,
 }
 
 impl<'a> Part<'a> {
     pub(super) fn new(table: &'a BoundTable, log: &'a [Logged]) -> Self {
-        Self { table, log, places: HashMap::new(), rows: Vec::new() }
+        let hasher = DefaultHashBuilder::default();
+        Self { table, log, hasher, places: HashTable::new(), rows: Vec::new() }
     }
 
     /// Takes the change at this place of the log; `None` if it cannot follow those before it.
-    pub(super) fn take(&mut self, at: usize, logged: &'a Logged) -> Option<()> {
-        let change = &logged.change;
-        let row_key = RowKey { change, positions: self.table.key() };
-        let place = *self.places.entry(row_key).or_insert(self.rows.len());
-        match self.rows.get_mut(place) {
-            None => self.rows.push((row_key, Net::of(at, change))),
-            Some((_, net)) => {
-                let before = std::mem::replace(net, Net::Nothing);
-                *net = before.then(at, change, self.table, self.log)?;
-            }
+    pub(super) fn take(&mut self, at: usize, logged: &Logged) -> Option<()> {
+        let (Self { table, log, hasher, places, rows }, at) = (self, u32::try_from(at).ok()?);
+        let key_of = |place: &u32| row_key(table, log, rows[*place as usize].at);
+        let key = row_key(table, log, at);
+        let hash = hasher.hash_one(key);
+        if let Some(place) = places.find(hash, |place| key_of(place) == key) {
+            let net = &mut rows[*place as usize].net;
+            let before = std::mem::replace(net, Net::Nothing);
+            *net = before.then(at, &logged.change, table, log)?;
+        } else {
+            places.insert_unique(hash, u32::try_from(rows.len()).ok()?, |place| hasher.hash_one(key_of(place)));
+            rows.push(Row { at, net: Net::of(at, &logged.change) });
         }
         Some(())
     }
 
     /// The sets: deletes first, which make room for others, then updates, then inserts.
     pub(super) fn into_sets(self, segments: &mut Segments) {
+        let Self { table, log, places, rows, .. } = self;
+        drop(places);
         let (mut deletes, mut updates, mut inserts) =
             (Group::default(), Updates::default(), Group::default());
-        for (row_key, net) in self.rows {
+        for Row { at, net } in rows {
+            let push = |group: &mut Group, net| group.push(table, log, at, net);
             match net {
-                Net::Inserted(row) => inserts.push((row_key, row)),
-                Net::Updated(key, row) => updates.push(key, row_key, row),
-                Net::Deleted(at) => deletes.push((row_key, NetRow::Logged(at))),
-                Net::Replaced(_, row) if self.table.can_replace_in_place() => {
-                    let values: Vec<_> = row.values(self.log).iter().chain(row_key.values()).collect();
-                    let row = NetRow::Merged(Values::new(&values));
-                    updates.push(self.table.usual_update(), row_key, row);
+                Net::Inserted(row) => push(&mut inserts, row),
+                Net::Updated(row) => push(updates.group(row.key(log)), row),
+                Net::Deleted(deleted) => push(&mut deletes, NetRow::Logged(deleted)),
+                Net::Replaced(_, row) if table.can_replace_in_place() => {
+                    let found_by = row_key(table, log, at).values();
+                    let values: Vec<_> = row.values(log).iter().chain(found_by).collect();
+                    let row = NetRow::merged(table.usual_update(), &values);
+                    push(updates.group(row.key(log)), row);
                 }
-                Net::Replaced(at, row) => {
-                    deletes.push((row_key, NetRow::Logged(at)));
-                    inserts.push((row_key, row));
+                Net::Replaced(deleted, row) => {
+                    push(&mut deletes, NetRow::Logged(deleted));
+                    push(&mut inserts, row);
                 }
                 Net::Nothing => {}
             }
         }
-        let mut emit = |key: &Arc<StatementKey>, mut rows: Group<'_>| {
-            rows.sort_by_cached_key(|(row_key, _)| SortKey::new(self.table, *row_key));
-            segments.set(key, rows.into_iter().map(|(_, row)| row).collect(), self.log);
-        };
-        emit(&self.table.usual_delete(), deletes);
+        segments.set(&table.usual_delete(), deletes.sorted(table, log), log);
         for (key, rows) in updates.groups {
-            emit(&key, rows);
+            segments.set(&key, rows.sorted(table, log), log);
         }
-        emit(&self.table.usual_insert(), inserts);
+        segments.set(&table.usual_insert(), inserts.sorted(table, log), log);
     }
 }
 
-type Group<'a> = Vec<(RowKey<'a>, NetRow)>;
-
-/// Updates, by the columns they write.
-#[derive(Default)]
-struct Updates<'a> {
-    groups: Vec<(Arc<StatementKey>, Group<'a>)>,
-    places: HashMap<Arc<StatementKey>, usize>,
+fn row_key<'a>(table: &'a BoundTable, log: &'a [Logged], at: u32) -> RowKey<'a> {
+    RowKey { change: &log[at as usize].change, positions: table.key() }
 }
 
-impl<'a> Updates<'a> {
-    fn push(&mut self, key: Arc<StatementKey>, row_key: RowKey<'a>, row: NetRow) {
-        let place = match self.groups.first() {
-            Some((first, _)) if Arc::ptr_eq(first, &key) => 0,
-            _ => *self.places.entry(Arc::clone(&key)).or_insert(self.groups.len()),
-        };
-        match self.groups.get_mut(place) {
-            Some((_, rows)) => rows.push((row_key, row)),
-            None => self.groups.push((key, vec![(row_key, row)])),
+/// Rows of one set, each with what mostly decides its order and a change that has its key.
+#[derive(Default)]
+struct Group(Vec<(u64, u32, NetRow)>);
+
+impl Group {
+    fn push(&mut self, table: &BoundTable, log: &[Logged], at: u32, row: NetRow) {
+        self.0.push((SortKey::first_of(table, row_key(table, log, at)), at, row));
+    }
+
+    fn sorted(self, table: &BoundTable, log: &[Logged]) -> Vec<NetRow> {
+        let mut rows = self.0;
+        rows.sort_unstable_by(|(a_first, a, _), (b_first, b, _)| {
+            let key = |first: &u64, at: &u32| SortKey::new(*first, row_key(table, log, *at), table);
+            key(a_first, a).cmp(&key(b_first, b))
+        });
+        rows.into_iter().map(|(_, _, row)| row).collect()
+    }
+}
+
+/// Updates, by the columns they write: few kinds.
+#[derive(Default)]
+struct Updates {
+    groups: Vec<(Arc<StatementKey>, Group)>,
+    last: usize,
+}
+
+impl Updates {
+    fn group(&mut self, key: &Arc<StatementKey>) -> &mut Group {
+        let is_it = |(known, _): &(Arc<StatementKey>, Group)| Arc::ptr_eq(known, key) || known == key;
+        if !self.groups.get(self.last).is_some_and(is_it) {
+            self.last = self.groups.iter().position(is_it).unwrap_or(self.groups.len());
         }
+        if self.last == self.groups.len() {
+            self.groups.push((Arc::clone(key), Group::default()));
+        }
+        &mut self.groups[self.last].1
     }
 }
 
 impl Net {
-    fn of(at: usize, change: &BoundChange) -> Self {
+    fn of(at: u32, change: &BoundChange) -> Self {
         match change.key.op {
             RowOp::Insert => Self::Inserted(NetRow::Logged(at)),
-            RowOp::Update => Self::Updated(Arc::clone(&change.key), NetRow::Logged(at)),
+            RowOp::Update => Self::Updated(NetRow::Logged(at)),
             RowOp::Delete => Self::Deleted(at),
         }
     }
 
     /// What it is after one more change; `None` if that change is impossible after what there was.
-    fn then(self, at: usize, change: &BoundChange, table: &BoundTable, log: &[Logged]) -> Option<Self> {
+    fn then(self, at: u32, change: &BoundChange, table: &BoundTable, log: &[Logged]) -> Option<Self> {
         match (self, change.key.op) {
-            (Self::Inserted(row), RowOp::Update) => Some(Self::Inserted(row.written_over(change, log))),
+            (Self::Inserted(row), RowOp::Update) => Some(Self::Inserted(row.written_over(change, table, log))),
             (Self::Inserted(_), RowOp::Delete) => Some(Self::Nothing),
-            (Self::Updated(key, row), RowOp::Update) => Some(if writes_all_of(&change.key, &key) {
-                Self::Updated(Arc::clone(&change.key), NetRow::Logged(at))
-            } else {
-                let (written, values) = united(&key.written, row.values(log), change);
-                Self::Updated(table.update_key(written), NetRow::Merged(values))
-            }),
-            (Self::Updated(..), RowOp::Delete) => Some(Self::Deleted(at)),
+            (Self::Updated(row), RowOp::Update) => Some(Self::Updated(row.and_then(at, change, table, log))),
+            (Self::Updated(_), RowOp::Delete) => Some(Self::Deleted(at)),
             (Self::Deleted(deleted), RowOp::Insert) => Some(Self::Replaced(deleted, NetRow::Logged(at))),
             (Self::Replaced(deleted, row), RowOp::Update) => {
-                Some(Self::Replaced(deleted, row.written_over(change, log)))
+                Some(Self::Replaced(deleted, row.written_over(change, table, log)))
             }
             (Self::Replaced(deleted, _), RowOp::Delete) => Some(Self::Deleted(deleted)),
             (Self::Nothing, RowOp::Insert) => Some(Self::Inserted(NetRow::Logged(at))),
             // A row that is there cannot come; one that is not there cannot change or go.
-            (Self::Inserted(_) | Self::Updated(..) | Self::Replaced(..), RowOp::Insert)
+            (Self::Inserted(_) | Self::Updated(_) | Self::Replaced(..), RowOp::Insert)
             | (Self::Deleted(_) | Self::Nothing, RowOp::Update | RowOp::Delete) => None,
         }
     }
@@ -143,15 +172,24 @@ impl Net {
 
 impl NetRow {
     /// A new row after an update of it. An insert's values stand in the order of the columns.
-    fn written_over(self, update: &BoundChange, log: &[Logged]) -> Self {
-        let written = &update.key.written;
+    fn written_over(self, update: &BoundChange, table: &BoundTable, log: &[Logged]) -> Self {
         let mut values: Vec<_> = self.values(log).iter().collect();
-        for (index, value) in written.iter().zip(update.values.iter()) {
+        for (index, value) in update.key.written.iter().zip(update.values.iter()) {
             if let Some(place) = values.get_mut(usize::from(*index)) {
                 *place = value;
             }
         }
-        Self::Merged(Values::new(&values))
+        Self::merged(table.usual_insert(), &values)
+    }
+
+    /// An update after another one, the later one at this place of the log.
+    fn and_then(self, at: u32, later: &BoundChange, table: &BoundTable, log: &[Logged]) -> Self {
+        let key = self.key(log);
+        if writes_all_of(&later.key, key) {
+            return Self::Logged(at);
+        }
+        let (written, values) = united(&key.written, self.values(log), later);
+        Self::merged(table.update_key(written), &values)
     }
 }
 
@@ -161,7 +199,11 @@ fn writes_all_of(later: &Arc<StatementKey>, earlier: &Arc<StatementKey>) -> bool
 }
 
 /// The columns that either of two updates writes, and their values: the later one's where both do.
-fn united(written: &[u16], values: &Values, later: &BoundChange) -> (Vec<u16>, Values) {
+fn united<'a>(
+    written: &[u16],
+    values: &'a Values,
+    later: &'a BoundChange,
+) -> (Vec<u16>, Vec<BindValue<'a>>) {
     let mut both: Vec<(u16, BindValue<'_>)> =
         later.key.written.iter().copied().zip(later.values.iter()).collect();
     let only_earlier = written
@@ -172,6 +214,6 @@ fn united(written: &[u16], values: &Values, later: &BoundChange) -> (Vec<u16>, V
     both.extend(only_earlier);
     both.sort_by_key(|(index, _)| *index);
     let find = later.values.iter().skip(later.key.written.len());
-    let values: Vec<_> = both.iter().map(|(_, value)| *value).chain(find).collect();
-    (both.iter().map(|(index, _)| *index).collect(), Values::new(&values))
+    let (written, values): (Vec<_>, Vec<_>) = both.into_iter().unzip();
+    (written, values.into_iter().chain(find).collect())
 }

@@ -38,14 +38,19 @@ impl Hash for RowKey<'_> {
 
 /// The order in which the rows of a set are best visited, because neighbours in it are neighbours in an index too.
 pub(super) struct SortKey<'a> {
-    /// What decides nearly always.
     first: u64,
     key: RowKey<'a>,
     table: &'a BoundTable,
 }
 
 impl<'a> SortKey<'a> {
-    pub(super) fn new(table: &'a BoundTable, key: RowKey<'a>) -> Self {
+    /// `first` is what [`Self::first_of`] says of it.
+    pub(super) const fn new(first: u64, key: RowKey<'a>, table: &'a BoundTable) -> Self {
+        Self { first, key, table }
+    }
+
+    /// What decides nearly always.
+    pub(super) fn first_of(table: &BoundTable, key: RowKey<'_>) -> u64 {
         let bytes = key.values().next().map_or(&[][..], BindValue::bytes);
         let mut first = [0; 8];
         let room = if table.key_sorts_by_length(0) {
@@ -55,7 +60,7 @@ impl<'a> SortKey<'a> {
             &mut first[..]
         };
         room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        Self { first: u64::from_be_bytes(first), key, table }
+        u64::from_be_bytes(first)
     }
 }
 

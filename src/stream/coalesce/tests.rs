@@ -137,7 +137,8 @@ fn few_changes_are_executed_as_they_are() {
     let inserts: Vec<_> = (0..8).map(|key| format!("I {key} a b")).collect();
     let inserts: Vec<_> = inserts.iter().map(String::as_str).collect();
     let table = keyed_table();
-    assert_eq!(told(&table, &inserts[..7], Coalescing::Auto), ["ordered 0..7"]);
+    assert_eq!(told(&table, &inserts[..3], Coalescing::Auto), ["ordered 0..3"]);
+    assert_eq!(told(&table, &inserts[..4], Coalescing::Auto).len(), 1);
     assert_eq!(told(&table, &inserts, Coalescing::Auto).len(), 1);
     assert!(told(&table, &inserts, Coalescing::Auto)[0].starts_with("insert[0, 1, 2] (0"));
     assert_eq!(told(&table, &inserts, Coalescing::Off), ["ordered 0..8"]);

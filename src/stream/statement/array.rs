@@ -9,6 +9,9 @@ use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
 use super::set_sql::{SetParameter, SetStatement};
 use super::{BindValue, ValueForm, Values};
 
+/// What an element takes beside its value: its length in binary form, quotes and a delimiter in text form.
+const ELEMENT_BYTES: usize = 4;
+
 /// An array parameter.
 pub(in crate::stream) struct ArrayValue {
     form: ValueForm,
@@ -29,7 +32,12 @@ impl std::fmt::Debug for ArrayValue {
 /// rows go one by one.
 #[must_use]
 pub(in crate::stream) fn arrays(set: &SetStatement, rows: &[&Values]) -> Option<Vec<ArrayValue>> {
-    let mut arrays: Vec<_> = set.parameters.iter().map(|_| ArrayValue::begun(set.form)).collect();
+    let size = |parameter: &SetParameter| -> usize {
+        let values = rows.iter().filter_map(|row| row.get(parameter.position));
+        values.map(|value| value.bytes().len() + ELEMENT_BYTES).sum()
+    };
+    let mut arrays: Vec<_> =
+        set.parameters.iter().map(|parameter| ArrayValue::begun(set.form, size(parameter))).collect();
     for row in rows {
         for (array, parameter) in arrays.iter_mut().zip(&set.parameters) {
             array.push(row.get(parameter.position)?, parameter)?;
@@ -46,11 +54,11 @@ impl ArrayValue {
         self.body.len()
     }
 
-    fn begun(form: ValueForm) -> Self {
-        let body = match form {
-            ValueForm::Text => vec![b'{'],
-            ValueForm::Binary => Vec::new(),
-        };
+    fn begun(form: ValueForm, size: usize) -> Self {
+        let mut body = Vec::with_capacity(size);
+        if form == ValueForm::Text {
+            body.push(b'{');
+        }
         Self { form, rows: 0, nulls: 0, body }
     }
 
