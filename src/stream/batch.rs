@@ -262,8 +262,8 @@ pub(super) enum Work {
     Logged(Range<usize>),
     /// Rows as they are in the end, one by one.
     Net { key: Arc<StatementKey>, rows: Vec<NetRow> },
-    /// Many rows in one statement: an array for each column.
-    Set { key: Arc<StatementKey>, arrays: Vec<ArrayValue>, rows: u64 },
+    /// Many rows in one statement, by arrays; for those of rows of the table, the columns in them with their types.
+    Set { key: Arc<StatementKey>, arrays: Vec<ArrayValue>, rows: u64, received: Vec<(i16, u32)> },
     /// Many new rows.
     Copy { key: Arc<StatementKey>, data: Bytes, rows: u64 },
 }
@@ -329,8 +329,8 @@ fn add_set(work: &mut Vec<Work>, table: &BoundTable, log: &[Logged], set: SetWor
     let statement = (set.pace == Pace::Together).then(|| table.set_statement(&set.key, form)).flatten();
     let sets = statement.and_then(|statement| -> Option<Vec<Work>> {
         let set_of = |values: &[&Values]| {
-            let (key, rows) = (Arc::clone(&key), values.len() as u64);
-            arrays(&statement, values).map(|arrays| Work::Set { key, arrays, rows })
+            let (key, rows, received) = (Arc::clone(&key), values.len() as u64, statement.received_types());
+            arrays(&statement, values).map(|arrays| Work::Set { key, arrays, rows, received })
         };
         pieces(&values).map(set_of).collect()
     });

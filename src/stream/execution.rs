@@ -17,8 +17,8 @@ use super::pipeline::Expectation;
 use super::statement::{StatementKey, ValueForm};
 use super::statement_cache::{CacheKey, Form};
 
-/// One row if the columns of a table are still of these types. COPY in binary form would otherwise read a value as one of
-/// another type; asked after the COPY, whose lock keeps the columns from changing.
+/// One row if the columns of a table are still of these types. COPY in binary form, or a row of the table, would otherwise
+/// have a value read as one of another type; asked after it, when a lock keeps the columns from changing.
 pub(super) const TYPES_UNCHANGED_SQL: &str = "SELECT 1 WHERE $2::text = (
     SELECT string_agg(attnum || ' ' || atttypid, ',' ORDER BY attnum) FROM pg_attribute
      WHERE attrelid = $1::text::oid AND NOT attisdropped AND attnum = ANY ($3::text::int2[]))";
@@ -100,10 +100,23 @@ impl Executor {
                 }
                 Ok(())
             }
-            Work::Set { key, arrays, rows } => {
+            Work::Set { key, arrays, rows, received } => {
                 let statement = self.statement(table, Form::Set, &key).await?;
-                let expectation = expectation(table, &key, rows, table.last_commit_lsn());
-                self.pipeline.send_arrays(&statement, arrays, expectation);
+                let expected = |rows| expectation(table, &key, rows, table.last_commit_lsn());
+                if !received.is_empty() {
+                    // The server reads rows of the table before the statement locks it. Were the table altered in
+                    // between, they would be taken for rows of the new shape.
+                    let lock = format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", table.target().name);
+                    self.pipeline.send_expecting(&lock, expected(0));
+                }
+                self.pipeline.send_arrays(&statement, arrays, expected(rows));
+                if !received.is_empty() {
+                    self.pipeline.send_text(
+                        &self.types_unchanged,
+                        typed_columns(table, received),
+                        expected(1),
+                    );
+                }
                 self.written.set += rows;
                 self.pipeline.relieve().await
             }
@@ -114,7 +127,8 @@ impl Executor {
                 self.written.copy += rows;
                 if table.bound.table.value_form() == ValueForm::Binary {
                     let unchanged = expectation(table, &key, 1, table.last_commit_lsn());
-                    self.pipeline.send_text(&self.types_unchanged, copied_types(table, &key), unchanged);
+                    let types = typed_columns(table, table.bound.table.copied_types(&key));
+                    self.pipeline.send_text(&self.types_unchanged, types, unchanged);
                 }
                 Ok(())
             }
@@ -255,9 +269,8 @@ fn text(table: &PreparedTable, form: Form, key: &StatementKey) -> String {
     }
 }
 
-/// The parameters of [`TYPES_UNCHANGED_SQL`].
-fn copied_types(table: &PreparedTable, key: &StatementKey) -> Vec<String> {
-    let mut types = table.bound.table.copied_types(key);
+/// The parameters of [`TYPES_UNCHANGED_SQL`] for these columns, by `attnum` and `atttypid`.
+fn typed_columns(table: &PreparedTable, mut types: Vec<(i16, u32)>) -> Vec<String> {
     types.sort_unstable();
     let listed: Vec<String> = types.iter().map(|(number, oid)| format!("{number} {oid}")).collect();
     let numbers: Vec<String> = types.iter().map(|(number, _)| number.to_string()).collect();

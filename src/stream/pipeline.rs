@@ -158,12 +158,17 @@ impl Pipeline {
         }
     }
 
-    /// Sends a statement without parameters.
+    /// Sends a statement without parameters, of which nothing but success is expected.
     pub(super) fn send_simple(&mut self, sql: &str) {
+        self.send_expecting(sql, Expectation::Success);
+    }
+
+    /// Sends a statement without parameters that touches no rows.
+    pub(super) fn send_expecting(&mut self, sql: &str, expectation: Expectation) {
         let (session, sql) = (Arc::clone(&self.session), sql.to_owned());
         let bytes = sql.len();
         let answer = Box::pin(async move { session.batch_execute(&sql).await.map(|()| 0) });
-        self.send(answer, Expectation::Success, bytes);
+        self.send(answer, expectation, bytes);
     }
 
     /// Waits for answers while too much is under way.

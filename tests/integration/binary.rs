@@ -141,6 +141,109 @@ async fn wide_rows(source: &Client, from: usize) {
     }
 }
 
+const SETS: &str = "source.binary = \"auto\"\napply.coalesce = \"always\"\n";
+
+/// What two sides have alike.
+const LISTS: &str = r#"
+    CREATE SCHEMA "The ""odd"" one";
+    CREATE DOMAIN given AS int NOT NULL;
+    CREATE DOMAIN names AS text[] CHECK (VALUE IS NOT NULL AND cardinality(VALUE) < 9);
+    CREATE DOMAIN paths AS text[];"#;
+
+const LISTS_OF_SOURCE: &str = r#"
+    CREATE TABLE "The ""odd"" one"."T.v" (gone text, r int[] NOT NULL, id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v numeric(6,2)[],
+        "T ""x" names, d given, width int GENERATED ALWAYS AS (cardinality(r)) STORED, b text, c1 varchar(3)[], stamps timestamptz(3)[]);
+    ALTER TABLE "The ""odd"" one"."T.v" DROP COLUMN gone;
+    CREATE TABLE by_list (k int[], path paths, part int, v text[], d int, PRIMARY KEY (k, path, part)) PARTITION BY LIST (part);
+    CREATE TABLE by_list_1 PARTITION OF by_list FOR VALUES IN (1);
+    CREATE TABLE by_list_2 PARTITION OF by_list FOR VALUES IN (2);"#;
+
+/// The columns stand in another order and have others beside them.
+const LISTS_OF_TARGET: &str = r#"
+    CREATE TYPE pair AS (a int, b text);
+    CREATE TABLE "The ""odd"" one"."T.v" (d given, own pair, c1 varchar(3)[], stamps timestamptz(3)[], v numeric(6,2)[], gone pair, since date DEFAULT now(),
+        width int GENERATED ALWAYS AS (cardinality(r)) STORED, id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, b text, "T ""x" names, gone_too int, r int[] NOT NULL);
+    ALTER TABLE "The ""odd"" one"."T.v" DROP COLUMN gone, DROP COLUMN gone_too;
+    CREATE TABLE by_list (path paths, gone names, part int, d int, k int[], v text[], PRIMARY KEY (k, path, part)) PARTITION BY LIST (part);
+    ALTER TABLE by_list DROP COLUMN gone;
+    CREATE TABLE by_list_1 PARTITION OF by_list FOR VALUES IN (1);
+    CREATE TABLE by_list_2 PARTITION OF by_list FOR VALUES IN (2);"#;
+
+const LISTS_CHANGES: [&str; 9] = [
+    r#"INSERT INTO "The ""odd"" one"."T.v" (r, v, "T ""x", d, b, c1, stamps) SELECT ARRAY[g, NULL], ARRAY[g / 3.0, 'NaN'], ARRAY['ä', NULL, ''], g, 'b', '{}', NULL
+       FROM generate_series(1, 20) g"#,
+    r#"INSERT INTO "The ""odd"" one"."T.v" (r, v, "T ""x", d, b, c1, stamps) VALUES ('[3:4][0:0]={{1},{2}}', '{}', '{NULL}', 0, NULL, '{abc,NULL}', '{infinity,2024-01-01}')"#,
+    r#"UPDATE "The ""odd"" one"."T.v" SET r = '{}', v = NULL, "T ""x" = '{"a,b","\"",NULL}' WHERE id % 3 = 0"#,
+    r#"UPDATE "The ""odd"" one"."T.v" SET c1 = ARRAY['abc', b], r = r || id, d = d + 1, b = repeat(md5(id::text), 300) WHERE id % 2 = 0"#,
+    r#"DELETE FROM "The ""odd"" one"."T.v" WHERE id < 4; UPDATE "The ""odd"" one"."T.v" SET stamps = '{"2024-07-08 09:10:11.123+02"}'"#,
+    "INSERT INTO by_list SELECT ARRAY[g, g % 3], ARRAY['p', g::text], 1 + g % 2, ARRAY['x', NULL], g FROM generate_series(1, 30) g",
+    "INSERT INTO by_list VALUES ('{}', '{}', 2, NULL, 5)",
+    "UPDATE by_list SET v = v || ARRAY['NULL', E'\\\\\"'], d = d + 1 WHERE k[1] > 7",
+    "DELETE FROM by_list WHERE part = 2 AND k[2] = 1",
+];
+
+/// INV-6, trap 22. An array type has no array of its own: rows of the table carry its values, whatever else is in them.
+pub(crate) async fn arrays_are_written_in_sets_like_everything_else(pair: Pair) {
+    let stage = Stage::new(pair).await;
+    let (source, target) = (stage.source_client().await, stage.target_client().await);
+    source.batch_execute(&format!("{LISTS}{LISTS_OF_SOURCE}")).await.expect("source");
+    target.batch_execute(&format!("{LISTS}{LISTS_OF_TARGET}")).await.expect("target");
+    let replicator = stage.streaming_with(&format!("schema.mode = \"existing\"\n{SETS}")).await;
+    assert_values(&replicator, "binary");
+    for change in LISTS_CHANGES {
+        source.batch_execute(change).await.expect(change);
+        stage.caught_up().await;
+        for rows in [
+            r#"SELECT string_agg(concat_ws('|', id, r, v, "T ""x", d, width, b, c1, stamps), ';' ORDER BY id) FROM "The ""odd"" one"."T.v""#,
+            "SELECT coalesce(string_agg(concat_ws('|', tableoid::regclass, k, path, part, v, d), ';' ORDER BY k), '') FROM by_list",
+        ] {
+            assert_eq!(text(&target, rows).await, text(&source, rows).await, "{change}");
+        }
+    }
+    for (way, expected) in
+        [("written_rows_total{way=\"row\"}", 0.0), ("written_rows_total{way=\"copy\"}", 50.0)]
+    {
+        assert_eq!(applied(&replicator, way).await, expected, "{way}");
+    }
+    assert!(applied(&replicator, "written_rows_total{way=\"set\"}").await > 50.0);
+    assert_values(&replicator, "binary");
+}
+
+async fn applied(replicator: &Replicator, metric: &str) -> f64 {
+    let value = replicator.api().metric(&format!("pgsluice_apply_{metric}")).await;
+    value.expect("a metric").unwrap_or_default()
+}
+
+/// The server holds only types of its own against those that a row says it has: four bytes are an integer or a float.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_array_that_is_altered_under_the_stream_is_never_read_as_one_of_another_type() {
+    for (altered, reason) in
+        [("small_floats", "row_count"), ("small_float[]", "row_count"), ("int8[]", "refused")]
+    {
+        let stage = Stage::new(PAIR).await;
+        let (source, target) = (stage.source_client().await, stage.target_client().await);
+        let schema = "CREATE TABLE t (id int PRIMARY KEY, v int[]); INSERT INTO t SELECT g, ARRAY[g, -g] FROM generate_series(1, 10) g";
+        source.batch_execute(schema).await.expect("schema");
+        let replicator = stage.streaming_with(SETS).await;
+        source.batch_execute("UPDATE t SET v = v || 1 WHERE id < 5").await.expect("rows");
+        stage.caught_up().await;
+        assert_eq!(applied(&replicator, "written_rows_total{way=\"row\"}").await, 0.0);
+        let types = "CREATE DOMAIN small_float AS float4; CREATE DOMAIN small_floats AS small_float[]";
+        target.batch_execute(types).await.expect("types");
+        let alter = format!("ALTER TABLE t ALTER v TYPE {altered} USING v::float4[]::{altered}");
+        target.batch_execute(&alter).await.expect("target");
+        source.batch_execute("UPDATE t SET v = v || 2 WHERE id > 3").await.expect("rows");
+        stage.caught_up().await;
+        let rows = "SELECT string_agg(concat_ws(',', id, v), ';' ORDER BY id) FROM t";
+        assert_eq!(text(&target, rows).await, text(&source, rows).await, "{altered}");
+        assert_eq!(
+            applied(&replicator, &format!("fallbacks_total{{reason=\"{reason}\"}}")).await,
+            1.0,
+            "{altered}"
+        );
+    }
+}
+
 /// Trap 16.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_column_that_is_not_portable_or_not_of_the_same_type_makes_it_all_text() {

@@ -1,12 +1,13 @@
 //! A column of a set as one array parameter, made of its values as the source sent them: in text form, an array literal
-//! whose elements the type's own input function reads; in binary form, the array's wire form around them.
+//! whose elements the type's own input function reads; in binary form, the array's wire form around them. Rows of the
+//! table have a binary form only: that of a composite type (`record_send`), around the values again.
 
 use std::error::Error;
 
 use bytes::{BufMut, BytesMut};
 use tokio_postgres::types::{Format, IsNull, Kind, ToSql, Type, to_sql_checked};
 
-use super::set_sql::{SetParameter, SetStatement};
+use super::set_sql::{RowColumn, SetParameter, SetStatement};
 use super::{BindValue, ValueForm, Values};
 
 /// What an element takes beside its value: its length in binary form, quotes and a delimiter in text form.
@@ -32,15 +33,30 @@ impl std::fmt::Debug for ArrayValue {
 /// rows go one by one.
 #[must_use]
 pub(in crate::stream) fn arrays(set: &SetStatement, rows: &[&Values]) -> Option<Vec<ArrayValue>> {
+    let in_row = |row: &Values, position: Option<usize>| {
+        position.and_then(|position| row.get(position)).map_or(0, |value| value.bytes().len()) + ELEMENT_BYTES
+    };
     let size = |parameter: &SetParameter| -> usize {
-        let values = rows.iter().filter_map(|row| row.get(parameter.position));
-        values.map(|value| value.bytes().len() + ELEMENT_BYTES).sum()
+        let of_row = |row: &&Values| -> usize {
+            match parameter {
+                SetParameter::Column { position, .. } => in_row(row, Some(*position)),
+                SetParameter::Rows(columns) => {
+                    columns.iter().map(|column| in_row(row, column.position)).sum()
+                }
+            }
+        };
+        rows.iter().map(of_row).sum()
     };
     let mut arrays: Vec<_> =
         set.parameters.iter().map(|parameter| ArrayValue::begun(set.form, size(parameter))).collect();
     for row in rows {
         for (array, parameter) in arrays.iter_mut().zip(&set.parameters) {
-            array.push(row.get(parameter.position)?, parameter)?;
+            match parameter {
+                SetParameter::Column { position, delimiter } => {
+                    array.push(row.get(*position)?, *delimiter)?;
+                }
+                SetParameter::Rows(columns) => array.push_row(row, columns)?,
+            }
         }
     }
     arrays.iter_mut().for_each(ArrayValue::end);
@@ -68,28 +84,50 @@ impl ArrayValue {
         }
     }
 
-    fn push(&mut self, value: BindValue<'_>, parameter: &SetParameter) -> Option<()> {
+    fn push(&mut self, value: BindValue<'_>, delimiter: u8) -> Option<()> {
         if self.form == ValueForm::Text && self.rows > 0 {
-            self.body.push(parameter.delimiter);
+            self.body.push(delimiter);
         }
         self.rows = self.rows.checked_add(1)?;
+        if value == BindValue::Null {
+            self.nulls += 1;
+        }
         match (self.form, value) {
-            (form, BindValue::Null) => {
-                self.nulls += 1;
-                match form {
-                    ValueForm::Text => self.body.extend_from_slice(b"NULL"),
-                    ValueForm::Binary => self.body.extend_from_slice(&(-1_i32).to_be_bytes()),
-                }
-            }
+            (ValueForm::Binary, value) => put_binary(&mut self.body, value)?,
+            (ValueForm::Text, BindValue::Null) => self.body.extend_from_slice(b"NULL"),
             (ValueForm::Text, BindValue::Text(text)) => put_quoted(&mut self.body, text),
-            (ValueForm::Binary, BindValue::Binary(bytes)) => {
-                self.body.extend_from_slice(&i32::try_from(bytes.len()).ok()?.to_be_bytes());
-                self.body.extend_from_slice(bytes);
-            }
-            (ValueForm::Text, BindValue::Binary(_)) | (ValueForm::Binary, BindValue::Text(_)) => return None,
+            (ValueForm::Text, BindValue::Binary(_)) => return None,
         }
         Some(())
     }
+
+    fn push_row(&mut self, values: &Values, columns: &[RowColumn]) -> Option<()> {
+        self.rows = self.rows.checked_add(1)?;
+        let mut row = Vec::new();
+        row.extend_from_slice(&i32::try_from(columns.len()).ok()?.to_be_bytes());
+        for column in columns {
+            row.extend_from_slice(&column.type_oid.to_be_bytes());
+            let value = column.position.map_or(Some(BindValue::Null), |position| values.get(position))?;
+            put_binary(&mut row, value)?;
+        }
+        put_sized(&mut self.body, &row)
+    }
+}
+
+/// A value with its length before it; `None` if it is not in binary form.
+fn put_binary(out: &mut Vec<u8>, value: BindValue<'_>) -> Option<()> {
+    match value {
+        BindValue::Null => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+        BindValue::Binary(bytes) => put_sized(out, bytes)?,
+        BindValue::Text(_) => return None,
+    }
+    Some(())
+}
+
+fn put_sized(out: &mut Vec<u8>, bytes: &[u8]) -> Option<()> {
+    out.extend_from_slice(&i32::try_from(bytes.len()).ok()?.to_be_bytes());
+    out.extend_from_slice(bytes);
+    Some(())
 }
 
 /// An element of an array literal: quoted, whatever it is, so that no text is taken for NULL or for a delimiter.

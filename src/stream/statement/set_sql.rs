@@ -1,12 +1,14 @@
 //! The text of a statement that does many changes of one kind at once: each column of the set is one array parameter.
-//! Every row given must meet exactly one row of the table, which the number of rows touched shows only where a unique
-//! index allows no two rows for one key; other tables have no such statement.
+//! Columns whose types have no arrays come together, in one array of rows of the table itself. Every row given must meet
+//! exactly one row of the table, which the number of rows touched shows only where a unique index allows no two rows
+//! for one key; other tables have no such statement.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgsluice_proto::command::quote_ident;
 
-use crate::target::{ArrayForm, TargetColumn};
+use crate::target::{ArrayForm, TargetColumn, TargetTable};
 
 use super::row_sql::is_equal_to_others;
 use super::{BoundChange, BoundTable, RowMatch, RowOp, StatementKey, ValueForm};
@@ -23,12 +25,42 @@ pub(in crate::stream) struct SetStatement {
 }
 
 /// An array parameter of a [`SetStatement`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::stream) enum SetParameter {
+    /// What each change has in one column.
+    Column {
+        /// Which of a change's values it takes.
+        position: usize,
+        /// What stands between the elements of its text form.
+        delimiter: u8,
+    },
+    /// Rows of the table itself, in binary form, with all its columns in their order.
+    Rows(Vec<RowColumn>),
+}
+
+/// A column of a row of the table, as a parameter has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::stream) struct SetParameter {
-    /// Which of a change's values it takes.
-    pub position: usize,
-    /// What stands between the elements of its text form.
-    pub delimiter: u8,
+pub(in crate::stream) struct RowColumn {
+    /// `attnum`
+    pub number: i16,
+    /// `atttypid`
+    pub type_oid: u32,
+    /// Which of a change's values it takes; without one it is NULL.
+    pub position: Option<usize>,
+}
+
+impl SetStatement {
+    /// The columns that are received by whatever type the table has for them at that moment, and the types that they must
+    /// have, as [`BoundTable::copied_types`].
+    #[must_use]
+    pub(in crate::stream) fn received_types(&self) -> Vec<(i16, u32)> {
+        let columns = self.parameters.iter().flat_map(|parameter| match parameter {
+            SetParameter::Column { .. } => &[],
+            SetParameter::Rows(columns) => columns.as_slice(),
+        });
+        let received = columns.filter(|column| column.position.is_some());
+        received.map(|column| (column.number, column.type_oid)).collect()
+    }
 }
 
 impl BoundTable {
@@ -39,13 +71,13 @@ impl BoundTable {
         key: &StatementKey,
         form: ValueForm,
     ) -> Option<SetStatement> {
-        let mut arrays = Arrays { selected: Vec::new(), parameters: Vec::new(), form };
+        let mut arrays = Arrays::new(&self.target, form);
         let sql = match key.op {
             RowOp::Insert => self.insert_set_sql(&key.written, &mut arrays)?,
             RowOp::Update => self.update_set_sql(&key.written, &mut arrays)?,
             RowOp::Delete => {
                 let found = self.find_set_sql(0, &mut arrays)?;
-                format!("DELETE FROM {} AS t USING {} WHERE {found}", self.only(), arrays.rows_sql())
+                format!("DELETE FROM {} AS t USING {} WHERE {found}", self.only(), arrays.rows_sql()?)
             }
         };
         Some(SetStatement { sql, parameters: arrays.parameters, form })
@@ -127,7 +159,7 @@ impl BoundTable {
             self.target.name,
             names.join(", "),
             values.join(", "),
-            arrays.rows_sql()
+            arrays.rows_sql()?
         ))
     }
 
@@ -151,7 +183,7 @@ impl BoundTable {
             "UPDATE {} AS t SET {} FROM {} WHERE {found}",
             self.only(),
             assignments.join(", "),
-            arrays.rows_sql()
+            arrays.rows_sql()?
         ))
     }
 
@@ -172,31 +204,69 @@ impl BoundTable {
 }
 
 /// The arrays of a statement as they are added to it.
-struct Arrays {
+struct Arrays<'a> {
+    target: &'a TargetTable,
+    form: ValueForm,
     selected: Vec<String>,
     parameters: Vec<SetParameter>,
-    form: ValueForm,
+    /// What a row of the table would have to hold of the set: by `attnum`, which of a change's values.
+    in_rows: HashMap<i16, usize>,
+    /// Whether a column of the set comes in rows of the table.
+    needs_rows: bool,
 }
 
-impl Arrays {
+impl<'a> Arrays<'a> {
+    fn new(target: &'a TargetTable, form: ValueForm) -> Self {
+        let (selected, parameters, in_rows) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { target, form, selected, parameters, in_rows, needs_rows: false }
+    }
+
     /// A column of the set: how its value is written.
     fn add(&mut self, column: &TargetColumn, position: usize) -> Option<String> {
+        if column.is_domain {
+            // A domain may refuse NULL: it has its value in a row, although that is not read from there.
+            self.in_rows.insert(column.number, position);
+        }
         let place = self.parameters.len() + 1;
         let (array, value, delimiter) = match (column.array, self.form) {
             (ArrayForm::OfType { delimiter }, _) => (column.cast.as_str(), format!("v.c{place}"), delimiter),
             (ArrayForm::OfText, ValueForm::Text) => {
                 ("pg_catalog.text", format!("v.c{place}::{}", column.cast), b',')
             }
-            (ArrayForm::OfText | ArrayForm::None, _) => return None,
+            (ArrayForm::OfText | ArrayForm::None, ValueForm::Binary) => {
+                self.in_rows.insert(column.number, position);
+                self.needs_rows = true;
+                let field = format!("(v.r).{}", quote_ident(&column.name));
+                return Some(if column.is_domain { format!("{field}::{}", column.cast) } else { field });
+            }
+            (ArrayForm::None, ValueForm::Text) => return None,
         };
         self.selected.push(format!("pg_catalog.unnest(${place}::{array}[]) AS c{place}"));
-        self.parameters.push(SetParameter { position, delimiter });
+        self.parameters.push(SetParameter::Column { position, delimiter });
         Some(value)
     }
 
-    /// The set as a table. The arrays stand in the list of what is selected: after FROM, an array of a row type
-    /// would become as many columns as the type has.
-    fn rows_sql(&self) -> String {
-        format!("(SELECT {}) AS v", self.selected.join(", "))
+    /// The set as a table, when all its columns are added. The arrays stand in the list of what is selected: after FROM,
+    /// an array of a row type would become as many columns as the type has.
+    fn rows_sql(&mut self) -> Option<String> {
+        if self.needs_rows {
+            let columns =
+                self.target.columns.iter().map(|column| self.row_column(column)).collect::<Option<_>>()?;
+            self.parameters.push(SetParameter::Rows(columns));
+            let (place, table) = (self.parameters.len(), &self.target.name);
+            self.selected.push(format!("pg_catalog.unnest(${place}::{table}[]) AS r"));
+        }
+        Some(format!("(SELECT {}) AS v", self.selected.join(", ")))
+    }
+
+    /// `None` for a column that may not be NULL there and has no value.
+    fn row_column(&self, column: &TargetColumn) -> Option<RowColumn> {
+        let position = self.in_rows.get(&column.number).copied();
+        let may_be_null = !column.is_domain;
+        (position.is_some() || may_be_null).then_some(RowColumn {
+            number: column.number,
+            type_oid: column.type_oid,
+            position,
+        })
     }
 }

@@ -2,8 +2,9 @@
 
 use bytes::BytesMut;
 use pgsluice_proto::pgoutput::RelationColumn;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{Kind, ToSql, Type};
 
+use super::set_sql::{RowColumn, SetParameter};
 use super::*;
 use crate::target::ArrayForm;
 
@@ -79,10 +80,10 @@ fn an_update_of_a_set_writes_no_key_and_finds_each_row_by_it() {
          pg_catalog.unnest($3::integer[]) AS c3, pg_catalog.unnest($4::text[]) AS c4) AS v \
          WHERE t.\"id\" = v.c3 AND t.\"k\" = v.c4"
     );
-    let positions: Vec<_> = set.parameters.iter().map(|parameter| parameter.position).collect();
-    assert_eq!(positions, [1, 3, 4, 5]);
-    let delimiters: Vec<_> = set.parameters.iter().map(|parameter| parameter.delimiter).collect();
-    assert_eq!(delimiters, b";,,,");
+    let expected = [(1, b';'), (3, b','), (4, b','), (5, b',')]
+        .map(|(position, delimiter)| SetParameter::Column { position, delimiter });
+    assert_eq!(set.parameters, expected);
+    assert_eq!(set.received_types(), []);
 }
 
 /// INV-6: the rows must be there all the same.
@@ -125,17 +126,74 @@ fn an_insert_of_a_set_names_what_it_gives() {
     );
 }
 
+fn in_row(number: i16, position: Option<usize>) -> RowColumn {
+    RowColumn { number, type_oid: 100 + u32::try_from(number).expect("positive"), position }
+}
+
+/// What is computed or unknown to the source is NULL in the row, and read by nobody.
 #[test]
-fn what_has_no_array_goes_one_by_one_unless_it_is_left_alone() {
-    let table = usual();
-    assert_eq!(table.set_statement(&table.usual_insert(), ValueForm::Binary), None, "an array of arrays");
-    assert_eq!(table.set_statement(&table.usual_update(), ValueForm::Binary), None);
-    assert!(table.set_statement(&table.update_key(vec![0, 1, 2]), ValueForm::Binary).is_some());
+fn binary_values_that_have_no_array_come_in_rows_of_the_table() {
+    let BoundTable { relation, mut target, columns, .. } = usual();
+    target.columns.push(TargetColumn { generated: true, ..column(6, "computed", "integer", COMMA) });
+    target.columns.push(column(7, "own", "public.pair", ArrayForm::None));
+    let table = BoundTable::new(relation, target, columns);
+    let set = table.set_statement(&table.usual_update(), ValueForm::Binary).expect("a statement");
+    assert_eq!(
+        set.sql,
+        "UPDATE ONLY \"public\".\"items\" AS t SET \"my \"\"b\"\"\" = v.c1, \"list\" = (v.r).\"list\" FROM (SELECT \
+         pg_catalog.unnest($1::box[]) AS c1, pg_catalog.unnest($2::integer[]) AS c2, \
+         pg_catalog.unnest($3::text[]) AS c3, pg_catalog.unnest($4::\"public\".\"items\"[]) AS r) AS v \
+         WHERE t.\"id\" = v.c2 AND t.\"k\" = v.c3"
+    );
+    let row = [(1, None), (2, None), (3, None), (4, Some(3)), (6, None), (7, None)];
+    let row = row.map(|(number, position)| in_row(number, position)).to_vec();
+    assert_eq!(set.parameters.last(), Some(&SetParameter::Rows(row)));
+    assert_eq!(set.received_types(), [(4, 104)]);
+    let insert = sql(&table, &table.usual_insert(), ValueForm::Binary);
+    assert!(insert.contains("SELECT v.c1, v.c2, v.c3, (v.r).\"list\" FROM"), "{insert}");
+    for without in [table.update_key(vec![0, 1, 2]), table.usual_delete()] {
+        assert!(!sql(&table, &without, ValueForm::Binary).contains("items\"[]"), "{without:?}");
+    }
+}
+
+#[test]
+fn a_row_is_found_by_what_has_no_array_too() {
+    let BoundTable { relation, target, mut columns, .. } = usual();
+    columns[2].array = ArrayForm::OfText;
+    columns[2].is_domain = true;
+    let target = TargetTable { columns: columns.clone(), ..target };
+    let table = BoundTable::new(relation, target, columns);
+    assert_eq!(
+        sql(&table, &table.usual_delete(), ValueForm::Binary),
+        "DELETE FROM ONLY \"public\".\"items\" AS t USING (SELECT pg_catalog.unnest($1::integer[]) AS c1, \
+         pg_catalog.unnest($2::\"public\".\"items\"[]) AS r) AS v \
+         WHERE t.\"id\" = v.c1 AND t.\"k\"::text = (v.r).\"k\"::text"
+    );
+}
+
+/// A domain that refuses NULL refuses it in a row as well.
+#[test]
+fn a_domain_is_in_every_row_of_the_table_or_there_are_none() {
+    let BoundTable { relation, target, mut columns, .. } = usual();
+    columns[1].is_domain = true;
+    let target = TargetTable { columns: columns.clone(), ..target };
+    let table = BoundTable::new(relation, target, columns);
+    let set = table.set_statement(&table.usual_update(), ValueForm::Binary).expect("a statement");
+    assert!(set.sql.contains("SET \"my \"\"b\"\"\" = v.c1, \"list\" = (v.r).\"list\" FROM"), "{}", set.sql);
+    let row = [(1, None), (2, Some(1)), (3, None), (4, Some(3))];
+    let row = row.map(|(number, position)| in_row(number, position)).to_vec();
+    assert_eq!(set.parameters.last(), Some(&SetParameter::Rows(row)));
+    assert_eq!(table.set_statement(&table.update_key(vec![0, 2, 3]), ValueForm::Binary), None);
     assert!(table.set_statement(&table.usual_delete(), ValueForm::Binary).is_some());
+}
+
+#[test]
+fn what_has_no_array_in_text_form_goes_one_by_one() {
     let BoundTable { relation, target, mut columns, .. } = usual();
     columns[2].array = ArrayForm::None;
     let table = BoundTable::new(relation, target, columns);
     assert_eq!(table.set_statement(&table.usual_delete(), ValueForm::Text), None);
+    assert!(table.set_statement(&table.usual_delete(), ValueForm::Binary).is_some());
 }
 
 /// INV-6: two rows with one key and none with another would look like one each.
@@ -224,6 +282,26 @@ fn a_binary_array_is_the_values_with_the_elements_type_before_them() {
     let mut texts = [1, 1, 25, 2, 1, -1, 1].map(i32::to_be_bytes).concat();
     texts.push(b'x');
     assert_eq!(found[1], texts.as_slice());
+}
+
+#[test]
+fn a_row_of_the_table_is_its_columns_with_their_types_and_lengths() {
+    let table = usual();
+    let set = table.set_statement(&table.update_key(vec![3]), ValueForm::Binary).expect("a statement");
+    let id = || binary(&[0, 0, 0, 9]);
+    let rows: [&[_]; 2] = [&[binary(b"list"), id(), binary(b"k")], &[BindValue::Null, id(), binary(b"l")]];
+    let values = arrays(&set, &packed(&rows).iter().collect::<Vec<_>>()).expect("arrays");
+    let mut out = BytesMut::new();
+    let array = Type::new("_items".into(), 9, Kind::Array(Type::RECORD), "public".into());
+    values.last().expect("rows").to_sql(&array, &mut out).expect("encoded");
+    let record = i32::try_from(Type::RECORD.oid()).expect("small");
+    let mut expected = [1, 0, record, 2, 1].map(i32::to_be_bytes).concat();
+    expected.extend([40, 4, 101, -1, 102, -1, 103, -1, 104, 4].map(i32::to_be_bytes).concat());
+    expected.extend(b"list");
+    expected.extend([36, 4, 101, -1, 102, -1, 103, -1, 104, -1].map(i32::to_be_bytes).concat());
+    assert_eq!(out, expected.as_slice());
+    let as_text = Values::new(&[text("{}"), id(), binary(b"k")]);
+    assert!(arrays(&set, &[&as_text]).is_none());
 }
 
 /// A byte of type `"char"` that is no text comes in binary form in a stream of text.

@@ -273,7 +273,7 @@ impl Writing {
         eprintln!("{} {seen:?}", mode.name());
         if self == Self::Sets {
             let [set, copy, _, refused, miscounted, ..] = seen.as_slice() else { panic!("{seen:?}") };
-            // What is found by all it holds goes one by one, and in binary form what has an array among its columns.
+            // What is found by all it holds goes one by one.
             assert!(set.1 > 2_000.0 && copy.1 > 5_000.0, "{seen:?}");
             assert!(refused.1 + miscounted.1 < 1.0, "{seen:?}");
         }
