@@ -59,11 +59,12 @@ impl Known {
     /// A relation just announced, in place of what was known of it.
     pub(super) fn announced(relation: Relation, before: Option<Self>) -> Self {
         let written_by = before.as_ref().and_then(|known| known.written_by);
-        let before = before.filter(|known| known.relation == relation).and_then(|known| match known.binding {
-            Binding::Table(standing) => Some(*standing),
-            Binding::None => known.before,
-            Binding::TableUntilCommit(..) | Binding::CopyHasThem(_) => None,
-        });
+        let before =
+            before.filter(|known| known.relation == relation).and_then(|known| match known.binding {
+                Binding::Table(standing) => Some(*standing),
+                Binding::None => known.before,
+                Binding::TableUntilCommit(..) | Binding::CopyHasThem(_) => None,
+            });
         Self { relation, binding: Binding::None, before, written_by }
     }
 
@@ -147,7 +148,8 @@ impl Gatherer {
                 let Found { target, matched, record } = *found;
                 self.format.check(&announced, &matched.columns)?;
                 let stays_open = matched.has_leftovers;
-                let record = if stays_open { record } else { self.accept(&announced, &target, &matched, record) };
+                let record =
+                    if stays_open { record } else { self.accept(&announced, &target, &matched, record) };
                 let table = self.format.bind(BoundTable::new(announced, target, matched.columns));
                 self.bindings += 1;
                 let bound = Bound { table: Arc::new(table), number: self.bindings };
@@ -168,11 +170,7 @@ impl Gatherer {
     }
 
     /// The table that the same announcement was bound to before, if the record is still what it was then.
-    async fn bound_before(
-        &mut self,
-        relation: Oid,
-        commit_lsn: Lsn,
-    ) -> Result<Option<Bound>, StreamError> {
+    async fn bound_before(&mut self, relation: Oid, commit_lsn: Lsn) -> Result<Option<Bound>, StreamError> {
         let Some(standing) = self.known.get_mut(&relation).and_then(|known| known.before.take()) else {
             return Ok(None);
         };

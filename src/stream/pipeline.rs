@@ -98,12 +98,7 @@ impl Pipeline {
     }
 
     /// Sends a prepared statement with values as the source sent them.
-    pub(super) fn send_values(
-        &mut self,
-        statement: &Statement,
-        values: Values,
-        expectation: Expectation,
-    ) {
+    pub(super) fn send_values(&mut self, statement: &Statement, values: Values, expectation: Expectation) {
         let bytes = values.size();
         let (session, statement) = (Arc::clone(&self.session), statement.clone());
         let answer = Box::pin(async move { session.execute_raw(&statement, values.iter()).await });

@@ -183,5 +183,6 @@ impl Segments {
 }
 
 fn is_long(values: &Values) -> bool {
-    values.size() > SET_VALUE_BYTES_MAX && values.iter().any(|value| value.bytes().len() > SET_VALUE_BYTES_MAX)
+    values.size() > SET_VALUE_BYTES_MAX
+        && values.iter().any(|value| value.bytes().len() > SET_VALUE_BYTES_MAX)
 }

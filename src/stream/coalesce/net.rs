@@ -59,7 +59,8 @@ impl<'a> Part<'a> {
             let before = std::mem::replace(net, Net::Nothing);
             *net = before.then(at, &logged.change, table, log)?;
         } else {
-            places.insert_unique(hash, u32::try_from(rows.len()).ok()?, |place| hasher.hash_one(key_of(place)));
+            places
+                .insert_unique(hash, u32::try_from(rows.len()).ok()?, |place| hasher.hash_one(key_of(place)));
             rows.push(Row { at, net: Net::of(at, &logged.change) });
         }
         Some(())
@@ -153,7 +154,9 @@ impl Net {
     /// What it is after one more change; `None` if that change is impossible after what there was.
     fn then(self, at: u32, change: &BoundChange, table: &BoundTable, log: &[Logged]) -> Option<Self> {
         match (self, change.key.op) {
-            (Self::Inserted(row), RowOp::Update) => Some(Self::Inserted(row.written_over(change, table, log))),
+            (Self::Inserted(row), RowOp::Update) => {
+                Some(Self::Inserted(row.written_over(change, table, log)))
+            }
             (Self::Inserted(_), RowOp::Delete) => Some(Self::Nothing),
             (Self::Updated(row), RowOp::Update) => Some(Self::Updated(row.and_then(at, change, table, log))),
             (Self::Updated(_), RowOp::Delete) => Some(Self::Deleted(at)),
@@ -199,11 +202,7 @@ fn writes_all_of(later: &Arc<StatementKey>, earlier: &Arc<StatementKey>) -> bool
 }
 
 /// The columns that either of two updates writes, and their values: the later one's where both do.
-fn united<'a>(
-    written: &[u16],
-    values: &'a Values,
-    later: &'a BoundChange,
-) -> (Vec<u16>, Vec<BindValue<'a>>) {
+fn united<'a>(written: &[u16], values: &'a Values, later: &'a BoundChange) -> (Vec<u16>, Vec<BindValue<'a>>) {
     let mut both: Vec<(u16, BindValue<'_>)> =
         later.key.written.iter().copied().zip(later.values.iter()).collect();
     let only_earlier = written

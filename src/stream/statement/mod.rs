@@ -7,11 +7,11 @@ mod bind;
 mod copy_in;
 mod row_sql;
 mod set_sql;
-mod values;
 #[cfg(test)]
 mod set_tests;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::sync::Arc;
 

@@ -137,7 +137,10 @@ mod tests {
     fn values_are_equal_where_every_one_is() {
         let of = |values: &[BindValue<'_>]| Values::new(values);
         assert_ne!(of(&[BindValue::Null]), of(&[BindValue::Text(b"")]));
-        assert_ne!(of(&[BindValue::Text(b"ab"), BindValue::Text(b"")]), of(&[BindValue::Text(b"a"), BindValue::Text(b"b")]));
+        assert_ne!(
+            of(&[BindValue::Text(b"ab"), BindValue::Text(b"")]),
+            of(&[BindValue::Text(b"a"), BindValue::Text(b"b")])
+        );
         assert_ne!(of(&[BindValue::Text(b"a")]), of(&[BindValue::Binary(b"a")]));
         assert_eq!(of(&[BindValue::Text(b"a")]), of(&[BindValue::Text(b"a")]));
     }

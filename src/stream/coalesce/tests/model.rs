@@ -166,12 +166,7 @@ impl Rows {
     }
 
     /// A statement for all of them: it sees the table as it was before, and touches a row once.
-    fn set(
-        &mut self,
-        table: &BoundTable,
-        key: &StatementKey,
-        rows: Vec<&Values>,
-    ) -> Result<(), Refused> {
+    fn set(&mut self, table: &BoundTable, key: &StatementKey, rows: Vec<&Values>) -> Result<(), Refused> {
         if key.op != RowOp::Insert {
             let touched: BTreeSet<_> =
                 rows.iter().map(|values| equal_to(values.iter().skip(key.written.len()))).collect();
@@ -184,7 +179,10 @@ impl Rows {
                 for (index, find) in table.key().iter().zip(values.iter().skip(key.written.len())) {
                     // The set's statement leaves the key's columns out.
                     let place = key.written.iter().position(|written| written == index);
-                    assert!(place.is_none_or(|place| values.get(place) == Some(find)), "a set changes no key");
+                    assert!(
+                        place.is_none_or(|place| values.get(place) == Some(find)),
+                        "a set changes no key"
+                    );
                 }
             }
             self.row(table, key, values)?;
