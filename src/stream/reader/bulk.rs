@@ -27,6 +27,8 @@ use super::{Feed, Place};
 
 /// How often the slot is moved. Each time, the source reads the WAL since the last time once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(10);
+/// How long streaming waits at most for the target to have what was read last.
+const LAST_ROWS_MAX: Duration = Duration::from_secs(1);
 /// SQLSTATE `configuration_limit_exceeded`: no slot is free.
 const LIMIT_EXCEEDED: &str = "53400";
 /// SQLSTATE `insufficient_privilege`.
@@ -123,13 +125,12 @@ async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError
         match step.then {
             Then::Piece(next) => {
                 piece = next;
-                spare = own.map_or(Spare::Refused, Spare::Ready);
+                spare = own.map_or(Spare::Refused, |own| Spare::Ready(Box::new(own)));
             }
             Then::Idle(other) => {
-                return leave(feed, step.next, own.unwrap_or(other)).await.map(|connection| {
-                    tracing::info!(position = %step.position, changes, "the backlog was read");
-                    Place { connection, position: step.position }
-                });
+                tracing::info!(position = %step.position, changes, "the backlog was read");
+                let connection = plan.leave(feed, step.position, step.next, own.unwrap_or(other)).await?;
+                return Ok(Place { connection, position: step.position });
             }
         }
     }
@@ -143,20 +144,6 @@ async fn pass(feed: &mut Feed, position: Lsn) -> Result<(), StreamError> {
         Ok(flushed) => flushed,
         Err(_) => Err(BulkError::Blocked(BLOCKED_MAX).into()),
     }
-}
-
-/// The end of reading in bulk; the session is for streaming.
-async fn leave(feed: &Feed, next: Next, mut ahead: Ahead) -> Result<ReplicationConnection, StreamError> {
-    ahead.drop_copy().await?;
-    if next == Next::NotWorthIt {
-        feed.outlet.metrics().bulk_ended(BulkEnd::TooSlow);
-        feed.withheld.for_a_while();
-        tracing::warn!("the source takes long to decode pieces of the backlog; it streams instead");
-    } else {
-        feed.outlet.metrics().bulk_ended(BulkEnd::NearTheEnd);
-        feed.withheld.lift();
-    }
-    Ok(ahead.connection)
 }
 
 /// Nothing was decoded on the connection, so the walsender streams on it.
@@ -176,7 +163,7 @@ enum Spare {
     /// It is made when it is needed.
     Unconnected,
     /// It waits for work.
-    Ready(Ahead),
+    Ready(Box<Ahead>),
     /// The source does not allow it: pieces are decoded one after the other.
     Refused,
 }
@@ -257,7 +244,7 @@ impl Plan {
         Some(Box::pin(async move {
             let stepping = async {
                 let ahead = match spare {
-                    Spare::Ready(ahead) => ahead,
+                    Spare::Ready(ahead) => *ahead,
                     Spare::Unconnected | Spare::Refused => self.connect().await?,
                 };
                 self.step(ahead, last).await
@@ -296,6 +283,33 @@ impl Plan {
         self.confirm(&mut ahead).await?;
         let piece = self.decode(ahead, position, end).await?;
         Ok(Step { plan: self, position, next, then: Then::Piece(piece) })
+    }
+
+    /// The end of reading in bulk; the session is for streaming. The walsender passes over everything again since the slot's
+    /// restart position: it had better not do so while the target needs the processor for what was read last, nor farther
+    /// than it has to.
+    async fn leave(
+        mut self,
+        feed: &mut Feed,
+        position: Lsn,
+        next: Next,
+        mut ahead: Ahead,
+    ) -> Result<ReplicationConnection, StreamError> {
+        ahead.drop_copy().await?;
+        if next == Next::NotWorthIt {
+            feed.outlet.metrics().bulk_ended(BulkEnd::TooSlow);
+            feed.withheld.for_a_while();
+            tracing::warn!("the source takes long to decode pieces of the backlog; it streams instead");
+        } else {
+            feed.outlet.metrics().bulk_ended(BulkEnd::NearTheEnd);
+            feed.withheld.lift();
+        }
+        let is_durable =
+            |durable: &Option<DurableLsn>| durable.is_some_and(|durable| durable.lsn() >= position);
+        let _ = tokio::time::timeout(LAST_ROWS_MAX, feed.durable.wait_for(is_durable)).await;
+        self.durable = *feed.durable.borrow();
+        self.confirm(&mut ahead).await?;
+        Ok(ahead.connection)
     }
 
     /// Moves the slot to what is durable, if that has gone on and it was not done lately (INV-3, INV-7: the source forgets
