@@ -11,6 +11,7 @@ use std::time::Duration;
 use pgsluice_proto::command::{PgoutputOptions, SlotName};
 use pgsluice_proto::copy_out::CopyOutError;
 use pgsluice_proto::frame::ErrorFields;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::connection::{ConnectionSettings, ReplicationConnection, ReplicationError};
@@ -100,11 +101,12 @@ async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError
     );
     let mut plan = Plan::new(feed);
     let mut piece = plan.decode(first, position, end).await?;
-    let mut spare = Spare::Unconnected;
+    let mut spare = Some(plan.connect_beside());
     let mut changes = 0;
     loop {
         let last = Last::of(&piece);
-        let prepared = |feed: &Feed| plan.clone().prepare_beside(spare, last.clone(), feed);
+        let prepared =
+            |feed: &Feed| spare.map(|spare| plan.clone().prepare_beside(spare, last.clone(), feed));
         let (own, facts, prepared) = piece.take(feed, prepared).await?;
         changes += facts.changes;
         feed.outlet.metrics().bulk_piece(facts.changes);
@@ -125,7 +127,7 @@ async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError
         match step.then {
             Then::Piece(next) => {
                 piece = next;
-                spare = own.map_or(Spare::Refused, |own| Spare::Ready(Box::new(own)));
+                spare = own.map(|own| Spare::Ready(Box::new(own)));
             }
             Then::Idle(other) => {
                 tracing::info!(position = %step.position, changes, "the backlog was read");
@@ -158,14 +160,12 @@ fn refused(feed: &Feed, error: &ReplicationError) {
     tracing::warn!(%error, "the backlog cannot be read in bulk; it is streamed, which takes longer");
 }
 
-/// The second session.
+/// The second session. Where the source does not allow it there is none: pieces are decoded one after the other.
 enum Spare {
-    /// It is made when it is needed.
-    Unconnected,
+    /// It is being made.
+    Connecting(JoinHandle<Result<Ahead, StreamError>>),
     /// It waits for work.
     Ready(Box<Ahead>),
-    /// The source does not allow it: pieces are decoded one after the other.
-    Refused,
 }
 
 /// Where a piece begins and what it is read from.
@@ -236,16 +236,15 @@ impl Plan {
     }
 
     /// The step after a piece whose rows are being taken, on the second session.
-    fn prepare_beside(mut self, spare: Spare, last: Last, feed: &Feed) -> Option<Meanwhile<Prepared>> {
-        if matches!(spare, Spare::Refused) {
-            return None;
-        }
+    fn prepare_beside(mut self, spare: Spare, last: Last, feed: &Feed) -> Meanwhile<Prepared> {
         self.durable = *feed.durable.borrow();
-        Some(Box::pin(async move {
+        Box::pin(async move {
             let stepping = async {
                 let ahead = match spare {
                     Spare::Ready(ahead) => *ahead,
-                    Spare::Unconnected | Spare::Refused => self.connect().await?,
+                    Spare::Connecting(connecting) => {
+                        connecting.await.map_err(|_| StreamError::TaskGone("reads the backlog"))??
+                    }
                 };
                 self.step(ahead, last).await
             };
@@ -256,15 +255,18 @@ impl Plan {
                     Prepared::Refused
                 }
             })
-        }))
+        })
     }
 
-    async fn connect(&self) -> Result<Ahead, StreamError> {
-        let connection =
-            ReplicationConnection::connect(&self.settings, Side::Source, "backlog", &[])
+    /// The second session, made in the background: it is needed when the first row comes.
+    fn connect_beside(&self) -> Spare {
+        let (settings, slot) = (self.settings.clone(), self.slot.clone());
+        Spare::Connecting(tokio::spawn(async move {
+            let connection = ReplicationConnection::connect(&settings, Side::Source, "backlog", &[])
                 .await
                 .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
-        Ahead::new(connection, &self.slot).await
+            Ahead::new(connection, &slot).await
+        }))
     }
 
     /// Decides what follows a piece, and asks for it. If `ahead` reached another server than the piece's session did, that one
