@@ -13,12 +13,12 @@ use pgsluice::config::{
 };
 use pgsluice::telemetry::{Console, start_logging};
 
-/// Batches are many small values on several threads: it gives their memory back sooner than the system's allocator.
+/// Batches are many small values on several threads: it gives their memory back sooner than the system's allocator. Without huge
+/// pages, of which a batch touches a small part of each; its version 3 keeps memory for a second, version 2 for 10 ms.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    use_small_pages();
     let arguments = Arguments::parse();
     let console = match start_logging(arguments.global.log_format, arguments.global.log_level.as_deref()) {
         Ok(console) => console,
@@ -32,12 +32,6 @@ fn main() -> ExitCode {
     // A lookup that hangs in a system call must not keep the process: everything that matters has ended.
     runtime.shutdown_background();
     code
-}
-
-/// The allocator asks for huge pages, of which a batch touches a small part of each: memory would be twice as much for no gain.
-fn use_small_pages() {
-    #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 async fn perform(arguments: Arguments, console: Console) -> ExitCode {

@@ -29,8 +29,10 @@ pub(super) struct Known {
     pub(super) relation: Relation,
     binding: Binding,
     /// The binding of the same announcement before this one, which each piece of a backlog repeats: it stands if the record
-    /// does.
+    /// and the target's table do.
     before: Option<Standing>,
+    /// Whether another announcement may be the same: no type has changed since this one.
+    may_stand: bool,
     /// Commit position of the transaction that last wrote to it.
     written_by: Option<Lsn>,
 }
@@ -59,18 +61,18 @@ impl Known {
     /// A relation just announced, in place of what was known of it.
     pub(super) fn announced(relation: Relation, before: Option<Self>) -> Self {
         let written_by = before.as_ref().and_then(|known| known.written_by);
-        let before =
-            before.filter(|known| known.relation == relation).and_then(|known| match known.binding {
-                Binding::Table(standing) => Some(*standing),
-                Binding::None => known.before,
-                Binding::TableUntilCommit(..) | Binding::CopyHasThem(_) => None,
-            });
-        Self { relation, binding: Binding::None, before, written_by }
+        let is_the_same = |known: &Self| known.may_stand && known.relation == relation;
+        let before = before.filter(is_the_same).and_then(|known| match known.binding {
+            Binding::Table(standing) => Some(*standing),
+            Binding::None => known.before,
+            Binding::TableUntilCommit(..) | Binding::CopyHasThem(_) => None,
+        });
+        Self { relation, binding: Binding::None, before, may_stand: true, written_by }
     }
 
-    /// A type that it may use is another one now.
-    pub(super) fn forget_before(&mut self) {
-        self.before = None;
+    /// A type that it may use is another one now: the next announcement is not the same, whatever it says.
+    pub(super) const fn type_has_changed(&mut self) {
+        self.may_stand = false;
     }
 
     fn ready(&self, commit_lsn: Lsn) -> Option<Ready> {
@@ -169,12 +171,17 @@ impl Gatherer {
         Ok(ready)
     }
 
-    /// The table that the same announcement was bound to before, if the record is still what it was then.
+    /// The table that the same announcement was bound to before, if the record and the table are still what they were then.
     async fn bound_before(&mut self, relation: Oid, commit_lsn: Lsn) -> Result<Option<Bound>, StreamError> {
         let Some(standing) = self.known.get_mut(&relation).and_then(|known| known.before.take()) else {
             return Ok(None);
         };
         if self.record_of(relation).await?.as_ref() != Some(&standing.record) {
+            return Ok(None);
+        }
+        // What finds a row depends on the target's keys, too.
+        let target = self.prefetch.table(&self.catalog, &standing.record).await?;
+        if target.as_ref() != Some(standing.bound.table.target()) {
             return Ok(None);
         }
         let bound = standing.bound.clone();

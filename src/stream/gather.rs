@@ -147,7 +147,7 @@ impl Gatherer {
             StreamEvent::Type(type_info) => {
                 let before = self.types.insert(type_info.oid, type_info.clone());
                 if before.as_ref() != Some(&type_info) {
-                    self.known.values_mut().for_each(Known::forget_before);
+                    self.known.values_mut().for_each(Known::type_has_changed);
                 }
             }
             StreamEvent::Shape(relation) => {

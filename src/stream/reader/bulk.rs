@@ -52,6 +52,11 @@ pub enum BulkError {
     /// The target did not take it.
     #[error("the target has taken nothing of a piece of the backlog for {} s, and its query must not stay open on the source", .0.as_secs())]
     Blocked(Duration),
+    /// For a second session; nothing ends with it.
+    #[error(
+        "the source has fewer than two free replication slots: one for a second copy, one for a table that joins"
+    )]
+    NoSecondSlot,
 }
 
 impl BulkError {
@@ -61,6 +66,7 @@ impl BulkError {
             Self::Interrupted(_) | Self::Malformed(_) => BulkEnd::Interrupted,
             Self::TooSlow(_) => BulkEnd::TooSlow,
             Self::Blocked(_) => BulkEnd::Blocked,
+            Self::NoSecondSlot => BulkEnd::NoFreeSlot,
         }
     }
 }
@@ -87,15 +93,18 @@ pub(super) async fn read(
 async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError> {
     let Place { connection, position } = place;
     let mut first = Ahead::new(connection, &feed.slot).await?;
-    match first.take_copy(&feed.slot, position).await {
-        Ok(()) => {}
+    let begun = match first.take_copy(&feed.slot, position).await {
+        Ok(()) => first.wal_end().await,
+        Err(error) => Err(error),
+    };
+    let end = match begun {
+        Ok(end) => end,
         Err(error @ ReplicationError::Server(_)) => {
             refused(feed, &error);
-            return Ok(Place { connection: first.connection, position });
+            return Ok(Place { connection: first.into_connection().await?, position });
         }
         Err(error) => return Err(error.into()),
-    }
-    let end = first.wal_end().await?;
+    };
     tracing::info!(
         %position, source_end = %end.flushed, bytes = end.flushed.distance_from(position), "reading the backlog in bulk"
     );
@@ -265,7 +274,11 @@ impl Plan {
             let connection = ReplicationConnection::connect(&settings, Side::Source, "backlog", &[])
                 .await
                 .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
-            Ahead::new(connection, &slot).await
+            let mut ahead = Ahead::new(connection, &slot).await?;
+            if ahead.has_free_slots().await? {
+                return Ok(ahead);
+            }
+            Err(BulkError::NoSecondSlot.into())
         }))
     }
 
@@ -297,7 +310,6 @@ impl Plan {
         next: Next,
         mut ahead: Ahead,
     ) -> Result<ReplicationConnection, StreamError> {
-        ahead.drop_copy().await?;
         if next == Next::NotWorthIt {
             feed.outlet.metrics().bulk_ended(BulkEnd::TooSlow);
             feed.withheld.for_a_while();
@@ -311,7 +323,7 @@ impl Plan {
         let _ = tokio::time::timeout(LAST_ROWS_MAX, feed.durable.wait_for(is_durable)).await;
         self.durable = *feed.durable.borrow();
         self.confirm(&mut ahead).await?;
-        Ok(ahead.connection)
+        Ok(ahead.into_connection().await?)
     }
 
     /// Moves the slot to what is durable, if that has gone on and it was not done lately (INV-3, INV-7: the source forgets

@@ -25,16 +25,23 @@ use super::{FRAME_BYTES_MAX, Feed, SILENCE_LIMIT};
 const FIRST_ROW_MAX: Duration = Duration::from_secs(20);
 /// How long the queue may be full in the middle of a piece: its query keeps a snapshot on the source.
 pub(super) const BLOCKED_MAX: Duration = Duration::from_secs(60);
+/// How long what is done meanwhile may take after the last row: moving the slot passes over all WAL since an old transaction began.
+const MEANWHILE_MAX: Duration = Duration::from_secs(600);
 /// Should we be gone while the source decodes, it would otherwise not notice before it sends.
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '1s'";
 
 /// A large transaction is decoded more than twice as fast where it need not be put on disk meanwhile, and a piece somewhat faster:
 /// a session may use half of what the server's buffers take for the one, an eighth for the other, and not less than it is set
-/// to. In kB; `shared_buffers` is counted in blocks of 8 kB.
+/// to. Only one of two sessions decodes at a time. In kB; `shared_buffers` is counted in blocks of 8 kB.
 const USE_MEMORY: &str = "SELECT pg_catalog.set_config(s.name,
         greatest(s.setting::bigint, least(b.setting::bigint * 8 / w.part, w.kilobytes_max))::text, false)
     FROM (VALUES ('logical_decoding_work_mem', 2, 1048576), ('work_mem', 8, 131072)) AS w (name, part, kilobytes_max)
     JOIN pg_catalog.pg_settings AS s ON s.name = w.name JOIN pg_catalog.pg_settings AS b ON b.name = 'shared_buffers'";
+
+const USE_NO_MORE_MEMORY: &str = "RESET logical_decoding_work_mem; RESET work_mem";
+const FREE_SLOTS: &str =
+    "SELECT pg_catalog.current_setting('max_replication_slots')::int - count(*) >= 2 AS enough
+    FROM pg_catalog.pg_replication_slots";
 
 /// A session with a copy of the slot, waiting for commands. When it is lost the copy is gone with it.
 #[derive(Debug)]
@@ -51,8 +58,16 @@ impl Ahead {
         slot: &SlotName,
     ) -> Result<Self, StreamError> {
         let copy = copy_name(slot, connection.backend_pid())?;
-        connection.simple_query(NOTICE_LOST_CLIENT).await?;
-        connection.simple_query(USE_MEMORY).await?;
+        // Wishes: a source that does not grant them is read all the same.
+        for wish in [NOTICE_LOST_CLIENT, USE_MEMORY] {
+            match connection.simple_query(wish).await {
+                Ok(_) => {}
+                Err(ReplicationError::Server(error)) => {
+                    tracing::debug!(%error, "the source refused a setting")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(Self { connection, copy, has_copy: false })
     }
 
@@ -89,6 +104,19 @@ impl Ahead {
             self.has_copy = false;
         }
         Ok(())
+    }
+
+    /// What the session was given for pieces is not for a stream that may last for weeks.
+    pub(super) async fn into_connection(mut self) -> Result<ReplicationConnection, ReplicationError> {
+        self.drop_copy().await?;
+        self.connection.simple_query(USE_NO_MORE_MEMORY).await?;
+        Ok(self.connection)
+    }
+
+    /// Whether the source has a slot for another copy, and one more for a table that joins meanwhile.
+    pub(super) async fn has_free_slots(&mut self) -> Result<bool, ReplicationError> {
+        let rows = self.connection.simple_query(FREE_SLOTS).await?;
+        Ok(rows.first().and_then(|row| row.get("enough")) == Some("t"))
     }
 
     /// Moves the migration's slot.
@@ -198,6 +226,7 @@ impl Piece {
             let limit = match (is_blocked, begin.is_some()) {
                 (true, _) => BLOCKED_MAX,
                 (false, true) => FIRST_ROW_MAX,
+                (false, false) if ended => MEANWHILE_MAX,
                 (false, false) => SILENCE_LIMIT,
             };
             tokio::select! {

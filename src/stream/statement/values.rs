@@ -53,7 +53,8 @@ impl Values {
         let mut packed = Vec::with_capacity(values.len() * HEAD_BYTES + size);
         let mut end: u32 = 0;
         for value in values {
-            end = end.saturating_add(u32::try_from(value.bytes().len()).unwrap_or(u32::MAX));
+            let sum = u32::try_from(value.bytes().len()).ok().and_then(|len| end.checked_add(len));
+            end = sum.expect("the values of a row take less than 4 GiB");
             packed.push(value.kind());
             packed.extend_from_slice(&end.to_le_bytes());
         }
@@ -87,8 +88,7 @@ impl Values {
 
     /// All of them.
     pub(in crate::stream) fn iter(&self) -> impl ExactSizeIterator<Item = BindValue<'_>> + Clone {
-        // Every place below the count has a value.
-        (0..self.count()).map(|place| self.get(place).unwrap_or(BindValue::Null))
+        (0..self.count()).map(|place| self.get(place).expect("every place below the count has a value"))
     }
 
     fn head(&self, place: usize) -> Option<(u8, usize)> {
