@@ -53,7 +53,9 @@ pub(super) struct RawSource {
     pub(super) binary: RawBinary,
     /// Whether a backlog, as after the initial copy or an outage, is read in bulk: decoded in large pieces and sent by COPY
     /// instead of message by message, which costs both sides a fraction. It needs one more free replication slot on the
-    /// source, for a temporary copy of the slot; where it is not possible the backlog is streamed.
+    /// source, for a temporary copy of the slot; where it is not possible the backlog is streamed. With three free slots and one
+    /// more walsender than the stream's, the next piece is decoded while one is sent. Meanwhile the session that decodes may use
+    /// half as much memory as `shared_buffers`, 1 GB at most, for a transaction that large.
     pub(super) bulk: RawBulk,
     /// Whether a large transaction is sent while it still runs.
     pub(super) stream_in_progress: RawStreamInProgress,
@@ -176,7 +178,7 @@ pub(super) struct RawSnapshot {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawApply {
-    /// Memory for changes that are read and not yet applied, about: 64KiB to 256MiB. A quarter of it is a batch, what is
+    /// Memory for changes that are read and not yet applied, about: 64KiB to 256MiB. Half of it is a batch, what is
     /// applied in one target transaction when behind; all connections share it.
     pub(super) max_batch_bytes: ByteSize,
     /// How long a batch waits for more transactions before it is committed, 0 to 60000 ms. 0 is the least lag; more
