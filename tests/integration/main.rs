@@ -78,6 +78,7 @@ version_pairs::version_pairs! {
         schema_changes::renamed_and_moved_tables_keep_their_rows,
         schema_changes::a_wait_in_the_middle_of_a_transaction_survives_sudden_death,
         schema_changes::rolled_back_and_anticipated_changes_are_not_waited_for,
+        schema_changes::a_table_that_loses_its_key_is_not_known_by_it_any_more,
         schema_changes::existing_rows_that_a_change_left_different_are_copied_again,
     }
     pair_14_18 { 14 => 18:

@@ -558,6 +558,46 @@ pub(crate) async fn rolled_back_and_anticipated_changes_are_not_waited_for(pair:
     cut_over(&mut scene.replicator).await;
 }
 
+/// Traps 9 and 11: the stream announces such a table as before, and what found its rows until now is not unique any more.
+pub(crate) async fn a_table_that_loses_its_key_is_not_known_by_it_any_more(pair: Pair) {
+    let stage = Stage::new(pair).await;
+    let (source, target) = (stage.source_client().await, stage.target_client().await);
+    source
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY FULL;
+             INSERT INTO t SELECT i, 'copied' FROM generate_series(1, 20) i",
+        )
+        .await
+        .expect("schema");
+    let mut replicator = stage.streaming_with("apply.coalesce = \"always\"\n").await;
+    target.batch_execute("ALTER TABLE t REPLICA IDENTITY FULL").await.expect("as on the source");
+    source
+        .batch_execute(
+            "INSERT INTO t VALUES (100, 'new'); UPDATE t SET v = 'streamed' WHERE id IN (1, 2, 100)",
+        )
+        .await
+        .expect("changes by the key");
+    let mut did = vec!["changes of a table with a key".to_owned()];
+    stage.caught_up_after(&mut replicator, &did).await;
+    stage.assert_same_rows().await;
+
+    // The operator's order: the target first.
+    let drop_key = "ALTER TABLE t DROP CONSTRAINT t_pkey";
+    target.batch_execute(drop_key).await.expect("no key on the target");
+    source.batch_execute(drop_key).await.expect("no key on the source");
+    source
+        .batch_execute(
+            "BEGIN; INSERT INTO t VALUES (1, 'second'); DELETE FROM t WHERE v = 'streamed' AND id = 1;
+             UPDATE t SET v = 'changed' WHERE id = 2; INSERT INTO t VALUES (101, 'new'); DELETE FROM t WHERE id = 3; COMMIT",
+        )
+        .await
+        .expect("two rows with one id");
+    did.push("two rows with one id, and one of them deleted".to_owned());
+    stage.caught_up_after(&mut replicator, &did).await;
+    assert_eq!(text(&target, "SELECT string_agg(v, ',') FROM t WHERE id = 1").await, "second");
+    stage.assert_same_rows().await;
+}
+
 /// What is recorded of the tables that were copied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shapes_that_were_copied_are_recorded() {
