@@ -429,3 +429,7 @@ impl Gatherer {
         Ok(Some(Reason::waits_for_operator(format!("{message}: {}", words.join("; ")), sql.join("\n"))))
     }
 }
+
+#[cfg(test)]
+#[path = "bind_tests.rs"]
+mod tests;
