@@ -226,6 +226,68 @@ async fn without_a_free_slot_the_backlog_is_streamed_and_the_log_says_why() {
     assert!(!log.contains("interrupted"), "the connection was kept: {log}");
 }
 
+/// The slot and its copy take them all, or leave the one that a table needs that joins meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_slots_for_one_copy_only_pieces_are_read_one_after_the_other() {
+    for slots in ["2", "3"] {
+        let more = options().setting("max_replication_slots", slots);
+        let stage = Stage::with_options(PAIR, more, options()).await;
+        let source = stage.source_client().await;
+        source.batch_execute(SCHEMA).await.expect("schema");
+        let mut replicator = stage.streaming_with(ALWAYS).await;
+        kill(&mut replicator).await;
+        write_backlog(&source, 0, 60).await;
+        source.batch_execute("UPDATE t SET v = 'changed' WHERE id % 10 = 0").await.expect("update");
+        let replicator = stage.streaming_with(ALWAYS).await;
+        was_read_in_bulk(&replicator, 3.0).await;
+        stage.caught_up().await;
+        stage.assert_same_rows().await;
+        has_one_slot(&source).await;
+        let log = replicator.log();
+        assert!(
+            log.contains("pieces of the backlog are decoded one after the other"),
+            "{slots} slots: {log}"
+        );
+        assert!(log.contains("fewer than two free replication slots"), "{slots} slots: {log}");
+        assert!(!log.contains("cannot be read in bulk"), "{slots} slots: {log}");
+    }
+}
+
+/// What the documentation asks for, and no more, is enough for pieces, also for two sessions that decode them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_without_more_than_replication_and_its_tables_reads_a_backlog_in_bulk() {
+    for pair in [PAIR, Pair { source: 17, target: 18 }] {
+        let stage = Stage::new(pair).await;
+        let (source, target) = (stage.source_client().await, stage.target_client().await);
+        source
+            .batch_execute(&format!(
+                "{SCHEMA}; CREATE ROLE mover LOGIN REPLICATION PASSWORD 'm'; GRANT CREATE ON DATABASE app TO mover;
+                 ALTER TABLE t OWNER TO mover; ALTER TABLE other OWNER TO mover"
+            ))
+            .await
+            .expect("a role that owns its tables");
+        target.batch_execute("CREATE ROLE mover").await.expect("their owner");
+        let mut command = stage.command(ALWAYS);
+        command.source_url = stage.source.url_as("mover", "m", "app");
+        let mut replicator = command.start().expect("the program");
+        streaming(&mut replicator).await;
+        kill(&mut replicator).await;
+        write_backlog(&source, 0, 60).await;
+        let mut replicator = command.start().expect("the program");
+        streaming(&mut replicator).await;
+        was_read_in_bulk(&replicator, 3.0).await;
+        stage.caught_up().await;
+        stage.assert_same_rows().await;
+        has_one_slot(&source).await;
+        let log = replicator.log();
+        for refusal in ["cannot be read in bulk", "one after the other", "the source refused a setting"] {
+            assert!(!log.contains(refusal), "{pair:?}: {log}");
+        }
+        let ours = "SELECT bool_and(usename = 'mover')::text FROM pg_stat_activity WHERE application_name LIKE 'pgsluice%'";
+        assert_eq!(text(&source, ours).await, "true");
+    }
+}
+
 /// The plugin of a session that failed in the middle of decoding takes tables for announced that are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_without_room_for_a_piece_streams_and_announces_its_tables_again() {
