@@ -482,7 +482,9 @@ pub async fn drop_slot(
     let Some(state) = inspect(source, slot).await? else { return Ok(DroppedSlot::Absent) };
     refuse_foreign(source, slot, &state).await?;
     if let Some(pid) = state.active_pid {
-        if when_active == WhenActive::Refuse || !terminate_ours(source, pid).await? {
+        if when_active == WhenActive::Refuse
+            || !(terminate_ours(source, pid).await? || has_ended(source, pid).await?)
+        {
             return Err(SlotError::Active { slot: slot.to_owned(), pid });
         }
         await_release(source, slot, pid).await?;
@@ -506,6 +508,11 @@ async fn refuse_foreign(source: &SqlSession, slot: &str, state: &SlotState) -> R
         return Ok(());
     }
     Err(SlotError::Foreign { slot: slot.to_owned(), database: state.database.clone().unwrap_or_default() })
+}
+
+/// Whether the walsender that had the slot is gone by itself.
+async fn has_ended(source: &SqlSession, pid: i32) -> Result<bool, SlotError> {
+    Ok(source.query_opt("SELECT 1 FROM pg_stat_activity WHERE pid = $1", &[&pid]).await?.is_none())
 }
 
 /// Terminates a walsender that calls itself pgsluice and belongs to our role; `false` if it is none.
