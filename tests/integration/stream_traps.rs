@@ -236,6 +236,25 @@ async fn an_update_or_delete_that_finds_no_row_is_divergence_and_halts() {
     }
 }
 
+/// INV-6, trap 20: the rows of a set are counted, and the one that is not there is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_finds_fewer_rows_than_it_changes_is_divergence_and_halts() {
+    let sets = "apply.coalesce = \"always\"\n";
+    for statement in ["UPDATE t SET v = 'x' WHERE id <= 50", "DELETE FROM t WHERE id <= 50"] {
+        let (stage, source) = stage().await;
+        let replicator = stage.streaming_with(sets).await;
+        intruder(&stage).await.batch_execute("DELETE FROM t WHERE id = 5").await.expect("delete");
+        source.batch_execute(statement).await.expect(statement);
+        let log = halted(replicator).await;
+        assert!(log.contains("touched 0 rows"), "{log}");
+
+        intruder(&stage).await.batch_execute("INSERT INTO t VALUES (5, 'before')").await.expect("repair");
+        let _replicator = stage.streaming_with(sets).await;
+        stage.caught_up().await;
+        stage.assert_same_rows().await;
+    }
+}
+
 /// A changed table waits for its change on the target, and goes on by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_column_added_on_the_source_is_waited_for_and_never_dropped() {
