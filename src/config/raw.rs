@@ -178,7 +178,7 @@ pub(super) struct RawSnapshot {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawApply {
-    /// Memory for changes that are read and not yet applied, about: 64KiB to 256MiB. Half of it is a batch, what is
+    /// Memory for changes that are read and not yet applied, about: 64KiB to 256MiB. A third of it is a batch, what is
     /// applied in one target transaction when behind; all connections share it.
     pub(super) max_batch_bytes: ByteSize,
     /// How long a batch waits for more transactions before it is committed, 0 to 60000 ms. 0 is the least lag; more

@@ -242,7 +242,7 @@ async fn attempt(
         lanes,
         positions,
         // One batch is applied while another is gathered, and what is made of them takes about as much again.
-        bytes_max: usize::try_from(config.apply.max_batch_bytes / 2).unwrap_or(usize::MAX),
+        bytes_max: usize::try_from(config.apply.max_batch_bytes / 3).unwrap_or(usize::MAX),
         batch_delay: config.apply.max_batch_delay,
         start,
     };

@@ -22,7 +22,7 @@ use super::statement::{ArrayValue, BindValue, BoundTable, RowOp, Values};
 /// Statements under way at once (INV-11).
 const IN_FLIGHT_MAX: usize = 1_024;
 /// Bytes of parameters under way at once (INV-11, INV-12).
-const IN_FLIGHT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+const IN_FLIGHT_BYTES_MAX: usize = 2 * 1_024 * 1_024;
 
 /// Bytes of a COPY handed over at once.
 const COPY_PIECE_BYTES: usize = 64 * 1_024;
