@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pgsluice::demo::cluster::ServerTls;
 use pgsluice::demo::ledger;
-use pgsluice::demo::replicator::Replicator;
+use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use pgsluice::demo::store::{self, Scale};
 use pgsluice::demo::workload::{Workload, WorkloadOptions};
 use rand::RngExt;
@@ -182,6 +182,18 @@ async fn write_backlog(source: &Client, from: i32, transactions: i32) {
     }
 }
 
+/// The program once it has streamed, was killed, and has read in bulk what was written meanwhile.
+async fn killed_with_a_backlog_read_in_bulk(command: &ReplicatorCommand, source: &Client) -> Replicator {
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    kill(&mut replicator).await;
+    write_backlog(source, 0, 60).await;
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    was_read_in_bulk(&replicator, 3.0).await;
+    replicator
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_read_in_bulk_by_itself_and_what_follows_is_streamed() {
     let (stage, source) = stage().await;
@@ -269,13 +281,7 @@ async fn a_role_without_more_than_replication_and_its_tables_reads_a_backlog_in_
         target.batch_execute("CREATE ROLE mover").await.expect("their owner");
         let mut command = stage.command(ALWAYS);
         command.source_url = stage.source.url_as("mover", "m", "app");
-        let mut replicator = command.start().expect("the program");
-        streaming(&mut replicator).await;
-        kill(&mut replicator).await;
-        write_backlog(&source, 0, 60).await;
-        let mut replicator = command.start().expect("the program");
-        streaming(&mut replicator).await;
-        was_read_in_bulk(&replicator, 3.0).await;
+        let replicator = killed_with_a_backlog_read_in_bulk(&command, &source).await;
         stage.caught_up().await;
         stage.assert_same_rows().await;
         has_one_slot(&source).await;
@@ -470,13 +476,7 @@ async fn a_backlog_is_read_in_bulk_over_tls() {
     source.batch_execute(SCHEMA).await.expect("schema");
     let mut command = stage.command(ALWAYS);
     command.source_url = command.source_url.replace("sslmode=disable", "sslmode=require");
-    let mut replicator = command.start().expect("the program");
-    streaming(&mut replicator).await;
-    kill(&mut replicator).await;
-    write_backlog(&source, 0, 60).await;
-    let mut replicator = command.start().expect("the program");
-    streaming(&mut replicator).await;
-    was_read_in_bulk(&replicator, 3.0).await;
+    let _replicator = killed_with_a_backlog_read_in_bulk(&command, &source).await;
     let plain = "SELECT count(*)::text FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
                   WHERE application_name LIKE 'pgsluice%' AND NOT ssl";
     assert_eq!(text(&source, plain).await, "0");
