@@ -41,7 +41,8 @@ pub(super) struct Gatherer {
     /// Shapes accepted in batches that are not committed yet: our records do not say so.
     pub(super) accepted: HashMap<Oid, Accepted>,
     positions: Arc<Positions>,
-    /// Bytes of a lane's batch at which it is cut, in the middle of a transaction if need be.
+    /// Bytes gathered for all lanes at which a batch is cut, in the middle of a transaction if need be. As much may be on its
+    /// way.
     bytes_max: usize,
     /// How long a batch waits for more transactions.
     batch_delay: Duration,
@@ -121,7 +122,7 @@ impl Gatherer {
             hold_before,
             refused_since: None,
             publisher,
-            bytes_max: bytes_max / lanes.len().max(1),
+            bytes_max,
             batch_delay,
             lanes,
             way,
@@ -182,13 +183,30 @@ impl Gatherer {
         if self.transaction.is_some() {
             return Ok(());
         }
-        for lane in &mut self.lanes {
-            let is_full = lane.building.bytes() >= self.bytes_max / 3 * 2;
+        let full = self.largest_if(self.bytes_max / 4 * 3);
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
             let has_waited = lane.building.begun_at().is_none_or(|at| at.elapsed() >= self.batch_delay);
-            if is_full || (lane.has_work() && lane.is_ready() && has_waited) {
+            if full == Some(index) || (lane.has_work() && lane.is_ready() && has_waited) {
                 lane.hand_over(End::Commit(self.position), self.way).await?;
-                lane.relieve().await?;
             }
+        }
+        self.relieve().await
+    }
+
+    /// The lane for which most is gathered, if for all of them it is so much.
+    fn largest_if(&self, bytes: usize) -> Option<usize> {
+        let of_each = || self.lanes.iter().map(|lane| lane.building.bytes());
+        if of_each().sum::<usize>() < bytes {
+            return None;
+        }
+        of_each().enumerate().max_by_key(|(_, bytes)| *bytes).map(|(lane, _)| lane)
+    }
+
+    /// Waits while more is on its way than there is room for (INV-11). A lane that has much to do may take the room of those
+    /// that have little.
+    async fn relieve(&mut self) -> Result<(), StreamError> {
+        while self.lanes.iter_mut().map(Lane::bytes_on_the_way).sum::<usize>() > self.bytes_max {
+            self.progressed().await?;
         }
         Ok(())
     }
@@ -315,7 +333,7 @@ impl Gatherer {
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.building.change(&bound, change, commit_lsn);
         }
-        self.cut(lane).await?;
+        self.cut().await?;
         Ok(Step::Taken)
     }
 
@@ -358,13 +376,10 @@ impl Gatherer {
     }
 
     /// Hands over a slice of a transaction that is too large for one batch (INV-12).
-    async fn cut(&mut self, lane: usize) -> Result<(), StreamError> {
-        let Some(lane) = self.lanes.get_mut(lane).filter(|lane| lane.building.bytes() >= self.bytes_max)
-        else {
-            return Ok(());
-        };
-        lane.hand_over(End::Open, self.way).await?;
-        lane.relieve().await
+    async fn cut(&mut self) -> Result<(), StreamError> {
+        let Some(lane) = self.largest_if(self.bytes_max) else { return Ok(()) };
+        self.lanes[lane].hand_over(End::Open, self.way).await?;
+        self.relieve().await
     }
 
     async fn source_commit(&mut self, end: TransactionEnd) -> Result<(), StreamError> {

@@ -2,6 +2,7 @@
 //! receipts that speak for all of them. A lane applies in commit order; a table never changes lanes while they are at
 //! different positions, so the order within a table is the source's (INV-1).
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -69,6 +70,8 @@ pub(super) struct Lane {
     position: Lsn,
     /// Batches handed over.
     sent: u64,
+    /// Those of them that may not be answered yet, by number, and what each takes in memory.
+    on_the_way: VecDeque<(u64, usize)>,
     /// A slice was handed over whose transaction goes on.
     is_open: bool,
 }
@@ -86,6 +89,7 @@ impl Lane {
             recorded,
             position: recorded,
             sent: 0,
+            on_the_way: VecDeque::new(),
             is_open: false,
         }
     }
@@ -125,8 +129,10 @@ impl Lane {
     /// # Errors
     /// The connection's task is gone.
     pub(super) async fn hand_over(&mut self, end: End, way: Way) -> Result<(), StreamError> {
+        let bytes = self.building.bytes();
         let mut batch = self.building.take(way);
         self.sent += 1;
+        self.on_the_way.push_back((self.sent, bytes));
         batch.number = self.sent;
         batch.end = end;
         match end {
@@ -140,10 +146,11 @@ impl Lane {
         self.batches.send(batch).await.map_err(|_| gone())
     }
 
-    /// Waits until the batch before the last one handed over is answered, so that no more than two are in memory.
-    pub(super) async fn relieve(&mut self) -> Result<(), StreamError> {
-        let due = self.sent.saturating_sub(1);
-        self.stage.wait_for(|stage| stage.answered >= due).await.map(|_| ()).map_err(|_| gone())
+    /// What the batches handed over and not answered yet take in memory.
+    pub(super) fn bytes_on_the_way(&mut self) -> usize {
+        let answered = self.stage.borrow().answered;
+        while self.on_the_way.pop_front_if(|(number, _)| *number <= answered).is_some() {}
+        self.on_the_way.iter().map(|(_, bytes)| bytes).sum()
     }
 
     /// Waits until everything handed over is done.

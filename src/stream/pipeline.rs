@@ -124,7 +124,7 @@ impl Pipeline {
         self.send(Box::pin(async move { session.execute_raw(&statement, arrays).await }), expectation, bytes);
     }
 
-    /// Sends rows to a prepared COPY. The server has to be ready for it first: everything before it is answered then.
+    /// Sends rows to a prepared COPY, once the server is ready for them: everything before it is answered then.
     ///
     /// # Errors
     /// What the target answered before the rows were sent, or while they were.
@@ -134,7 +134,6 @@ impl Pipeline {
         mut data: Bytes,
         expectation: Expectation,
     ) -> Result<(), StreamError> {
-        self.drain().await?;
         let bytes = data.len();
         let copying = async {
             let mut sink = Box::pin(self.session.copy_in::<_, Bytes>(statement).await?);

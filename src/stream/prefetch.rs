@@ -21,17 +21,18 @@ const AGE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct Prefetch {
     records: BTreeMap<Oid, RelationRecord>,
-    records_read: Reading,
     by_oid: HashMap<u32, TargetTable>,
     by_name: HashMap<TableName, TargetTable>,
-    tables_read: Reading,
+    read_at: Option<Instant>,
+    asked: Asked,
 }
 
-/// When all were read, and how often one was asked for since.
+/// What was asked for since all were read.
 #[derive(Debug, Default)]
-struct Reading {
-    read_at: Option<Instant>,
-    /// How many were asked for one by one, and since when.
+struct Asked {
+    /// How many of those read ahead.
+    found: u32,
+    /// How many one by one, and since when.
     singly: Option<(Instant, u32)>,
 }
 
@@ -45,15 +46,13 @@ impl Prefetch {
         catalog: &SqlSession,
         relation: Oid,
     ) -> Result<Option<RelationRecord>, StreamError> {
-        if !self.records_read.is_new() {
-            self.records.clear();
-        }
+        self.forget_what_is_old();
         if let Some(record) = self.records.remove(&relation) {
+            self.asked.found += 1;
             return Ok(Some(record));
         }
-        if self.records_read.is_worth_it() {
-            self.records_read = Reading::now();
-            self.records = relations::read(catalog).await?;
+        if self.asked.is_for_many() {
+            self.read_all(catalog).await?;
             if let Some(record) = self.records.remove(&relation) {
                 return Ok(Some(record));
             }
@@ -70,18 +69,13 @@ impl Prefetch {
         catalog: &SqlSession,
         record: &RelationRecord,
     ) -> Result<Option<TargetTable>, StreamError> {
-        if !self.tables_read.is_new() {
-            self.by_oid.clear();
-            self.by_name.clear();
-        }
-        if let Some(table) = self.take_table(record) {
-            return Ok(Some(table));
-        }
-        if self.tables_read.is_worth_it() {
-            self.read_tables(catalog).await?;
-            if let Some(table) = self.take_table(record) {
-                return Ok(Some(table));
-            }
+        self.forget_what_is_old();
+        let read_ahead = match record.target_oid {
+            Some(oid) => self.by_oid.remove(&oid),
+            None => self.by_name.remove(&record.name),
+        };
+        if read_ahead.is_some() {
+            return Ok(read_ahead);
         }
         Ok(match record.target_oid {
             Some(oid) => target::read_by_oid(catalog, oid).await?,
@@ -89,47 +83,60 @@ impl Prefetch {
         })
     }
 
-    fn take_table(&mut self, record: &RelationRecord) -> Option<TargetTable> {
-        match record.target_oid {
-            Some(oid) => self.by_oid.remove(&oid),
-            None => self.by_name.remove(&record.name),
+    fn forget_what_is_old(&mut self) {
+        if self.read_at.is_some_and(|at| at.elapsed() >= AGE_MAX) {
+            self.read_at = None;
+            self.records.clear();
+            self.by_oid.clear();
+            self.by_name.clear();
         }
     }
 
-    async fn read_tables(&mut self, catalog: &SqlSession) -> Result<(), StreamError> {
-        self.tables_read = Reading::now();
-        let records = relations::read(catalog).await?;
+    async fn read_all(&mut self, catalog: &SqlSession) -> Result<(), StreamError> {
+        (self.read_at, self.asked) = (Some(Instant::now()), Asked::default());
+        self.records = relations::read(catalog).await?;
         let (mut oids, mut names) = (Vec::new(), Vec::new());
-        for record in records.values() {
+        for record in self.records.values() {
             match record.target_oid {
                 Some(oid) => oids.push(oid),
                 None => names.push(&record.name),
             }
         }
-        for table in target::read_tables(catalog, &oids, &names).await? {
-            self.by_name.insert(table.name.clone(), table.clone());
-            self.by_oid.insert(table.oid, table);
-        }
+        let tables = target::read_tables(catalog, &oids, &names).await?;
+        self.by_name = tables.iter().map(|table| (table.name.clone(), table.clone())).collect();
+        self.by_oid = tables.into_iter().map(|table| (table.oid, table)).collect();
         Ok(())
     }
 }
 
-impl Reading {
-    fn now() -> Self {
-        Self { read_at: Some(Instant::now()), singly: None }
-    }
-
-    fn is_new(&self) -> bool {
-        self.read_at.is_some_and(|at| at.elapsed() < AGE_MAX)
-    }
-
-    /// Whether it is time to read all: one more is asked for.
-    fn is_worth_it(&mut self) -> bool {
+impl Asked {
+    /// Whether it is time to read all: one more is asked for, which was not read ahead.
+    fn is_for_many(&mut self) -> bool {
         let (since, count) = self.singly.get_or_insert((Instant::now(), 0));
         if since.elapsed() >= WINDOW {
             (*since, *count) = (Instant::now(), 0);
         }
         *count += 1;
-        *count > SINGLY_MAX
+        // When many were asked for the last time, as many will be now: each piece of a backlog announces its tables again.
+        self.found > SINGLY_MAX || *count > SINGLY_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_are_asked_for_one_by_one_and_more_than_that_all_at_once() {
+        let mut asked = Asked::default();
+        let answers: Vec<bool> = (0..=SINGLY_MAX).map(|_| asked.is_for_many()).collect();
+        assert_eq!(answers.iter().position(|many| *many), Some(8));
+    }
+
+    #[test]
+    fn where_many_were_used_the_next_one_asks_for_all_and_where_few_were_it_does_not() {
+        let of = |found| Asked { found, ..Asked::default() }.is_for_many();
+        assert!(of(SINGLY_MAX + 1));
+        assert!(!of(SINGLY_MAX));
     }
 }

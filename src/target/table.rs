@@ -87,50 +87,66 @@ pub struct TargetTable {
     pub columns: Vec<TargetColumn>,
 }
 
+/// The tables with this condition, a row for each column, in order. What is the same for every column of a table or of a
+/// type is found out once: a backlog of a thousand tables asks for all of them at each piece.
+fn columns_sql(condition: &str) -> String {
+    format!("{TABLES_SQL} {condition} {COLUMNS_SQL}")
+}
+
+const TABLES_SQL: &str = "
+WITH tables AS MATERIALIZED (
+    SELECT c.oid, c.relkind, n.nspname, c.relname, pk.conkey AS primary_key,
+           (SELECT string_agg(array_to_string(i.indkey[0:i.indnkeyatts - 1], ','), ';')
+              FROM pg_index i
+             WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
+               AND i.indpred IS NULL AND i.indexprs IS NULL
+               AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) n
+                                 JOIN pg_attribute ia ON ia.attrelid = c.oid AND ia.attnum = i.indkey[n]
+                                 JOIN pg_opclass class ON class.oid = i.indclass[n]
+                                WHERE NOT class.opcdefault OR i.indcollation[n] <> ia.attcollation)) AS indexes
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_constraint pk ON pk.conrelid = c.oid AND pk.contype = 'p' AND NOT pk.condeferrable
+     WHERE c.relkind IN ('r', 'p') AND";
 const COLUMNS_SQL: &str = "
-SELECT c.relkind::text, a.attname::text,
-       format_type(b.oid, -1) AS cast_type,
-       CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname::text
-            ELSE format('%s.%s', bn.nspname, b.typname) END AS base_type,
-       a.atttypmod, t.typtype = 'd', a.attgenerated <> '', a.attidentity::text,
-       coalesce(a.attnum = ANY (pk.conkey), false),
-       coalesce((SELECT format('OPERATOR(%I.%s)', opn.nspname, op.oprname)
-                 FROM pg_opclass class JOIN pg_am am ON am.oid = class.opcmethod AND am.amname = 'btree'
-                 JOIN pg_amop member ON member.amopfamily = class.opcfamily AND member.amopstrategy = 3
-                      AND member.amoplefttype = class.opcintype AND member.amoprighttype = class.opcintype
-                 JOIN pg_operator op ON op.oid = member.amopopr
-                 JOIN pg_namespace opn ON opn.oid = op.oprnamespace AND opn.nspname <> 'pg_catalog'
-                 WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '='),
-       c.oid, n.nspname::text, c.relname::text, a.attnum,
-       a.atthasdef OR a.attidentity <> '' OR NOT (a.attnotnull OR t.typnotnull) OR t.typdefault IS NOT NULL,
-       a.atttypid, b.typdelim::text,
-       (SELECT string_agg(array_to_string(i.indkey[0:i.indnkeyatts - 1], ','), ';')
-          FROM pg_index i
-         WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
-           AND i.indpred IS NULL AND i.indexprs IS NULL
-           AND NOT EXISTS (SELECT FROM generate_series(0, i.indnkeyatts - 1) n
-                             JOIN pg_attribute ia ON ia.attrelid = c.oid AND ia.attnum = i.indkey[n]
-                             JOIN pg_opclass class ON class.oid = i.indclass[n]
-                            WHERE NOT class.opcdefault OR i.indcollation[n] <> ia.attcollation)),
-       CASE WHEN b.typarray <> 0 THEN 'type'
-            WHEN EXISTS (SELECT FROM pg_type element WHERE element.oid = b.typelem AND element.typarray = b.oid)
-                 AND NOT EXISTS (SELECT FROM pg_cast
-                                 WHERE castsource = 'pg_catalog.text'::regtype AND casttarget = b.oid) THEN 'text'
-            ELSE 'none' END
-FROM pg_class c
-JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-LEFT JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN LATERAL (
-    WITH RECURSIVE down(oid, basetype) AS (
-        SELECT t.oid, t.typbasetype
-        UNION ALL SELECT p.oid, p.typbasetype FROM down JOIN pg_type p ON p.oid = down.basetype
-    ) SELECT oid FROM down WHERE basetype = 0
-) base ON true
-LEFT JOIN pg_type b ON b.oid = base.oid
-LEFT JOIN pg_namespace bn ON bn.oid = b.typnamespace
-LEFT JOIN pg_constraint pk ON pk.conrelid = c.oid AND pk.contype = 'p' AND NOT pk.condeferrable
-WHERE c.relkind IN ('r', 'p') AND ";
+), columns AS MATERIALIZED (
+    SELECT c.*, a.*
+      FROM tables c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+), types AS MATERIALIZED (
+    SELECT t.oid, t.typtype = 'd' AS is_domain, t.typnotnull, t.typdefault IS NOT NULL AS has_default,
+           b.typdelim, format_type(b.oid, -1) AS cast_type,
+           CASE WHEN b.typnamespace = 'pg_catalog'::regnamespace THEN b.typname::text
+                ELSE format('%s.%s', bn.nspname, b.typname) END AS base_type,
+           coalesce((SELECT format('OPERATOR(%I.%s)', opn.nspname, op.oprname)
+                     FROM pg_opclass class JOIN pg_am am ON am.oid = class.opcmethod AND am.amname = 'btree'
+                     JOIN pg_amop member ON member.amopfamily = class.opcfamily AND member.amopstrategy = 3
+                          AND member.amoplefttype = class.opcintype AND member.amoprighttype = class.opcintype
+                     JOIN pg_operator op ON op.oid = member.amopopr
+                     JOIN pg_namespace opn ON opn.oid = op.oprnamespace AND opn.nspname <> 'pg_catalog'
+                     WHERE class.opcdefault AND class.opcintype = b.oid LIMIT 1), '=') AS equality,
+           CASE WHEN b.typarray <> 0 THEN 'type'
+                WHEN EXISTS (SELECT FROM pg_type element WHERE element.oid = b.typelem AND element.typarray = b.oid)
+                     AND NOT EXISTS (SELECT FROM pg_cast
+                                     WHERE castsource = 'pg_catalog.text'::regtype AND casttarget = b.oid) THEN 'text'
+                ELSE 'none' END AS array_form
+      FROM (SELECT DISTINCT atttypid FROM columns) used
+      JOIN pg_type t ON t.oid = used.atttypid
+      CROSS JOIN LATERAL (
+          WITH RECURSIVE down(oid, basetype) AS (
+              SELECT t.oid, t.typbasetype
+              UNION ALL SELECT p.oid, p.typbasetype FROM down JOIN pg_type p ON p.oid = down.basetype
+          ) SELECT oid FROM down WHERE basetype = 0
+      ) base
+      JOIN pg_type b ON b.oid = base.oid
+      JOIN pg_namespace bn ON bn.oid = b.typnamespace
+)
+SELECT c.relkind::text, c.attname::text, t.cast_type, t.base_type, c.atttypmod, t.is_domain,
+       c.attgenerated <> '', c.attidentity::text, coalesce(c.attnum = ANY (c.primary_key), false), t.equality,
+       c.oid, c.nspname::text, c.relname::text, c.attnum,
+       c.atthasdef OR c.attidentity <> '' OR NOT (c.attnotnull OR t.typnotnull) OR t.has_default,
+       c.atttypid, t.typdelim::text, c.indexes, t.array_form
+  FROM columns c LEFT JOIN types t ON t.oid = c.atttypid
+ ORDER BY c.oid, c.attnum";
 
 /// Reads the table of that name; `None` if the target has none.
 ///
@@ -140,7 +156,7 @@ pub async fn read(
     target: &SqlSession,
     name: &TableName,
 ) -> Result<Option<TargetTable>, tokio_postgres::Error> {
-    let sql = format!("{COLUMNS_SQL} n.nspname = $1 AND c.relname = $2 ORDER BY a.attnum");
+    let sql = columns_sql("n.nspname = $1 AND c.relname = $2");
     Ok(decode(&target.query(&sql, &[&name.schema, &name.name]).await?))
 }
 
@@ -152,7 +168,7 @@ pub async fn read_by_oid(
     target: &SqlSession,
     oid: u32,
 ) -> Result<Option<TargetTable>, tokio_postgres::Error> {
-    let sql = format!("{COLUMNS_SQL} c.oid = $1 ORDER BY a.attnum");
+    let sql = columns_sql("c.oid = $1");
     Ok(decode(&target.query(&sql, &[&oid]).await?))
 }
 
@@ -167,14 +183,11 @@ pub async fn read_tables(
 ) -> Result<Vec<TargetTable>, tokio_postgres::Error> {
     let mut rows = Vec::new();
     if !oids.is_empty() {
-        let sql = format!("{COLUMNS_SQL} c.oid = ANY ($1) ORDER BY c.oid, a.attnum");
+        let sql = columns_sql("c.oid = ANY ($1)");
         rows = target.query(&sql, &[&oids]).await?;
     }
     if !names.is_empty() {
-        let sql = format!(
-            "{COLUMNS_SQL} (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[])) \
-             ORDER BY c.oid, a.attnum"
-        );
+        let sql = columns_sql("(n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))");
         let (schemas, tables): (Vec<&str>, Vec<&str>) =
             names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
         rows.extend(target.query(&sql, &[&schemas, &tables]).await?);

@@ -14,7 +14,7 @@ const CHANGES_FIRST_ALWAYS: u32 = 100;
 /// Changes of the largest piece.
 const CHANGES_MAX: u32 = 2_000_000;
 /// A piece is at most so many times as large as the one before it.
-const GROWTH: u32 = 3;
+const GROWTH: u32 = 2;
 const GROWTH_ALWAYS: u32 = 2;
 /// Bytes of messages that a piece should have at most: it is a temporary file on the source.
 const BYTES_MAX: u64 = 256 << 20;
