@@ -42,6 +42,8 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 const GOOD_ATTEMPT: Duration = Duration::from_secs(10);
 /// How often it is tried again while an operator is waited for.
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
+/// Changes were made once already, triggers and all; a commit is waited for elsewhere.
+const ROLE: &str = "SET session_replication_role = replica; SET synchronous_commit = off";
 /// A session that waits for a lock would otherwise not notice that its client is gone.
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Sessions of ours may wait for one another by way of this process, which the server cannot see and would never end.
@@ -168,12 +170,19 @@ async fn attempt(
         () = shutdown.requested() => return Ok(()),
         locked = lock::become_replicator(&first) => locked?,
     }
-    let watch_session = beside(&first, connect_target(config, "durability").await?).await?;
-    let catalog = beside(&first, connect_target(config, "catalog").await?).await?;
+    let sessions = async {
+        let watch_session = async { beside(&first, connect_target(config, "durability").await?).await };
+        let catalog = async { beside(&first, connect_target(config, "catalog").await?).await };
+        tokio::try_join!(watch_session, catalog)
+    };
+    let ((watch_session, catalog), recorded, asked, connection) = tokio::try_join!(
+        sessions,
+        async { Ok(progress::read(&first).await?) },
+        withdrawn.choose(config, &context.record.identity.publication, &first),
+        walsender::connect(config),
+    )?;
     catalog.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
-    let recorded = progress::read(&first).await?;
-    let asked = withdrawn.choose(config, &context.record.identity.publication, &first).await?;
-    let source = walsender::connect(config, &context.record, recorded.as_ref()).await?;
+    let source = walsender::check(connection, &context.record, recorded.as_ref()).await?;
     let start = source.place.position;
     let recorded = recorded.ok_or(ResumeRefused::NoProgress)?;
     let lanes_recorded = divide(config, &first, &recorded).await?;
@@ -206,12 +215,12 @@ async fn attempt(
     let _ = receipts.send(CommitReceipt::of_commit(start, recorded.target_wal_end)).await;
     let positions = Positions::new(lanes_recorded.clone(), recorded.target_wal_end);
     let mut lanes = Vec::with_capacity(lanes_recorded.len());
-    let mut more = Vec::new();
-    while more.len() + 1 < lanes_recorded.len() {
+    let more = (1..lanes_recorded.len()).map(|_| async {
         let session = beside(&first, connect_applier(config).await?).await?;
         lock::join_appliers(&session).await?;
-        more.push(session);
-    }
+        Ok::<_, StreamError>(session)
+    });
+    let more = futures_util::future::try_join_all(more).await?;
     let sessions = std::iter::once(first).chain(more);
     for (lane, (session, recorded)) in sessions.zip(lanes_recorded).enumerate() {
         let (stage, stage_seen) = watch::channel(Stage::default());
@@ -295,13 +304,13 @@ fn is_without_its_cause(end: Option<&TaskEnd<StreamError>>) -> bool {
 /// A session that applies, in the role for replicated changes.
 async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
     let session = connect_target(config, "apply").await?;
-    session.batch_execute("SET session_replication_role = replica; SET synchronous_commit = off").await?;
     // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
     // the one replicator.
-    session.batch_execute(NOTICE_LOST_CLIENT).await?;
+    let mut settings = vec![ROLE, NOTICE_LOST_CLIENT];
     if config.apply.connections > 1 {
-        session.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
+        settings.push(NEVER_WAIT_FOR_EACH_OTHER);
     }
+    session.batch_execute(&settings.join("; ")).await?;
     Ok(session)
 }
 

@@ -112,10 +112,13 @@ impl Executor {
     /// What the target answered.
     pub(super) async fn new(setup: ExecutorSetup) -> Result<Self, StreamError> {
         let ExecutorSetup { session, lane, recorded, positions, receipts, stage, publisher, metrics } = setup;
-        session.batch_execute(PLANS).await?;
-        let advance = session.prepare(progress::ADVANCE_SQL).await?;
-        let wal_end = session.prepare(&format!("SELECT ({WAL_END})::text")).await?;
-        let types_unchanged = session.prepare(TYPES_UNCHANGED_SQL).await?;
+        let wal_end = format!("SELECT ({WAL_END})::text");
+        let ((), advance, wal_end, types_unchanged) = tokio::try_join!(
+            session.batch_execute(PLANS),
+            session.prepare(progress::ADVANCE_SQL),
+            session.prepare(&wal_end),
+            session.prepare(TYPES_UNCHANGED_SQL),
+        )?;
         let session = Arc::new(session);
         Ok(Self {
             pipeline: Pipeline::new(Arc::clone(&session)),

@@ -24,20 +24,26 @@ pub(super) struct ReadySource {
     pub source_end: Lsn,
 }
 
-/// Connects and checks.
+/// Connects. What was reached is still to be checked.
+///
+/// # Errors
+/// [`StreamError::Connect`].
+pub(super) async fn connect(config: &Config) -> Result<ReplicationConnection, StreamError> {
+    ReplicationConnection::connect(&config.source.connection, Side::Source, "stream", &[])
+        .await
+        .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })
+}
+
+/// Checks what was reached.
 ///
 /// # Errors
 /// [`StreamError::Resume`] if going on would lose changes; connection errors otherwise.
-pub(super) async fn connect(
-    config: &Config,
+pub(super) async fn check(
+    mut connection: ReplicationConnection,
     record: &MigrationRecord,
     progress: Option<&Progress>,
 ) -> Result<ReadySource, StreamError> {
     let slot = SlotName::new(&record.identity.slot)?;
-    let mut connection =
-        ReplicationConnection::connect(&config.source.connection, Side::Source, "stream", &[])
-            .await
-            .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
     let facts = read_facts(&mut connection, &slot).await?;
     let position = start_position(record, progress, &facts)?;
     Ok(ReadySource { place: Place { connection, position }, slot, source_end: facts.wal_end })

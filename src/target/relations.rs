@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use pgsluice_proto::command::quote_literal;
 use serde_json::{Value, json};
+use tokio_postgres::types::Type;
 
 use super::records::RecordError;
 use crate::connection::SqlSession;
@@ -76,7 +77,7 @@ pub struct RelationRecord {
 /// # Errors
 /// [`RecordError`].
 pub async fn read(target: &SqlSession) -> Result<BTreeMap<Oid, RelationRecord>, RecordError> {
-    let rows = target.query(READ, &[]).await?;
+    let rows = target.query_typed(READ, &[]).await?;
     rows.iter().map(|row| decode(row).map(|record| (record.source_oid, record))).collect()
 }
 
@@ -94,8 +95,9 @@ pub async fn read_if_any(target: &SqlSession) -> Result<Option<BTreeMap<Oid, Rel
 /// # Errors
 /// [`RecordError`].
 pub async fn read_one(target: &SqlSession, source_oid: Oid) -> Result<Option<RelationRecord>, RecordError> {
-    let row = target.query_opt(&format!("{READ} WHERE source_oid = $1"), &[&source_oid.0]).await?;
-    row.as_ref().map(decode).transpose()
+    let rows =
+        target.query_typed(&format!("{READ} WHERE source_oid = $1"), &[(&source_oid.0, Type::OID)]).await?;
+    rows.first().map(decode).transpose()
 }
 
 /// SQL that forgets every record and inserts these, for the transaction that records the end of the first copy.

@@ -1,6 +1,8 @@
 //! A table of the target, as its catalog describes it: what apply needs to write into it. Read once per shape the
 //! source announces; never cached across connections.
 
+use tokio_postgres::types::Type;
+
 use crate::connection::SqlSession;
 use crate::model::TableName;
 
@@ -157,7 +159,7 @@ pub async fn read(
     name: &TableName,
 ) -> Result<Option<TargetTable>, tokio_postgres::Error> {
     let sql = columns_sql("n.nspname = $1 AND c.relname = $2");
-    Ok(decode(&target.query(&sql, &[&name.schema, &name.name]).await?))
+    Ok(decode(&target.query_typed(&sql, &[(&name.schema, Type::TEXT), (&name.name, Type::TEXT)]).await?))
 }
 
 /// Reads the table with that OID, whatever it is called now; `None` if it is gone.
@@ -169,7 +171,7 @@ pub async fn read_by_oid(
     oid: u32,
 ) -> Result<Option<TargetTable>, tokio_postgres::Error> {
     let sql = columns_sql("c.oid = $1");
-    Ok(decode(&target.query(&sql, &[&oid]).await?))
+    Ok(decode(&target.query_typed(&sql, &[(&oid, Type::OID)]).await?))
 }
 
 /// Reads the tables with these OIDs, and those of these names, in two queries at most.
@@ -184,13 +186,15 @@ pub async fn read_tables(
     let mut rows = Vec::new();
     if !oids.is_empty() {
         let sql = columns_sql("c.oid = ANY ($1)");
-        rows = target.query(&sql, &[&oids]).await?;
+        rows = target.query_typed(&sql, &[(&oids, Type::OID_ARRAY)]).await?;
     }
     if !names.is_empty() {
         let sql = columns_sql("(n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[]))");
         let (schemas, tables): (Vec<&str>, Vec<&str>) =
             names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
-        rows.extend(target.query(&sql, &[&schemas, &tables]).await?);
+        rows.extend(
+            target.query_typed(&sql, &[(&schemas, Type::TEXT_ARRAY), (&tables, Type::TEXT_ARRAY)]).await?,
+        );
     }
     let same_table = |one: &tokio_postgres::Row, other: &tokio_postgres::Row| {
         one.get::<_, u32>(10) == other.get::<_, u32>(10)
