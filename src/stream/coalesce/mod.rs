@@ -15,7 +15,7 @@ use crate::model::Lsn;
 
 use super::statement::{BindValue, BoundChange, BoundTable, RowOp, StatementKey, Values};
 
-use net::Part;
+use net::Sets;
 
 /// Fewer rows than this are cheaper one by one: a set's statement has to be planned.
 const SET_ROWS_MIN: usize = 4;
@@ -139,16 +139,14 @@ fn runs_of_inserts(log: &[Logged], segments: &mut Segments) {
 fn keyed(table: &BoundTable, log: &[Logged], mut segments: Segments) -> Option<Vec<Segment>> {
     let mut begin = 0;
     while begin < log.len() {
-        let mut part = Part::new(table, log);
-        let mut end = begin;
-        while let Some(next) = log.get(end).filter(|next| !table.must_stay_in_order(&next.change)) {
-            part.take(end, next)?;
-            end += 1;
-        }
-        if end - begin < segments.set_rows_min {
+        let rest = &log[begin..];
+        let part = rest.iter().take_while(|logged| !table.must_stay_in_order(&logged.change)).count();
+        let end = begin + part;
+        let sets = Sets::of(table, log, begin..end)?;
+        if part < segments.set_rows_min {
             segments.ordered(begin..end);
         } else {
-            part.into_sets(&mut segments);
+            sets.into_segments(table, log, &mut segments);
         }
         // The change that ended the part.
         begin = log.len().min(end + 1);
@@ -171,8 +169,8 @@ impl Segments {
         }
     }
 
-    fn set(&mut self, key: &Arc<StatementKey>, rows: Vec<NetRow>, log: &[Logged]) {
-        let (long, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| is_long(row.values(log)));
+    fn set(&mut self, key: &Arc<StatementKey>, mut rows: Vec<NetRow>, log: &[Logged]) {
+        let long: Vec<_> = rows.extract_if(.., |row| is_long(row.values(log))).collect();
         let pace = if rows.len() < self.set_rows_min { Pace::OneByOne } else { Pace::Together };
         for (rows, pace) in [(rows, pace), (long, Pace::OneByOne)] {
             if !rows.is_empty() {

@@ -2,6 +2,7 @@
 //! there. Rows are known by places in the log: there may be as many of them as changes, and little is kept of each.
 
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -11,8 +12,34 @@ use crate::stream::statement::{BindValue, BoundChange, BoundTable, RowOp, Statem
 use super::row_key::{RowKey, SortKey};
 use super::{Logged, NetRow, Segments};
 
+/// The sets that bring the table to where a part of the log leaves it, each sorted by key.
+pub(super) struct Sets {
+    deletes: Vec<NetRow>,
+    updates: Vec<(Arc<StatementKey>, Vec<NetRow>)>,
+    inserts: Vec<NetRow>,
+}
+
+impl Sets {
+    /// The sets of a part of the log; `None` if it contradicts itself.
+    pub(super) fn of(table: &BoundTable, log: &[Logged], part: Range<usize>) -> Option<Self> {
+        match new_rows(table, log, part.clone()) {
+            Some(inserts) => Some(Self { deletes: Vec::new(), updates: Vec::new(), inserts }),
+            None => Part::of(table, log, part).map(Part::into_sets),
+        }
+    }
+
+    /// Deletes first, which make room for others, then updates, then inserts.
+    pub(super) fn into_segments(self, table: &BoundTable, log: &[Logged], segments: &mut Segments) {
+        segments.set(&table.usual_delete(), self.deletes, log);
+        for (key, rows) in self.updates {
+            segments.set(&key, rows, log);
+        }
+        segments.set(&table.usual_insert(), self.inserts, log);
+    }
+}
+
 /// What became of the rows that a part of the log is about.
-pub(super) struct Part<'a> {
+struct Part<'a> {
     table: &'a BoundTable,
     log: &'a [Logged],
     hasher: DefaultHashBuilder,
@@ -42,14 +69,35 @@ enum Net {
     Nothing,
 }
 
+/// The rows of a part of the log that holds nothing but inserts: they are what there is to do. `None` if it holds something
+/// else, or if two of them may have the same key.
+fn new_rows(table: &BoundTable, log: &[Logged], part: Range<usize>) -> Option<Vec<NetRow>> {
+    let changes = log.get(part.clone())?;
+    if changes.iter().any(|logged| logged.change.key.op != RowOp::Insert) {
+        return None;
+    }
+    let mut inserts = Group(Vec::with_capacity(changes.len()));
+    for at in part {
+        let at = u32::try_from(at).ok()?;
+        inserts.push(table, log, at, NetRow::Logged(at));
+    }
+    inserts.sort(table, log);
+    (!inserts.has_alike(table, log)).then(|| inserts.into_rows())
+}
+
 impl<'a> Part<'a> {
-    pub(super) fn new(table: &'a BoundTable, log: &'a [Logged]) -> Self {
-        let hasher = DefaultHashBuilder::default();
-        Self { table, log, hasher, places: HashTable::new(), rows: Vec::new() }
+    /// What became of the rows of a part of the log; `None` if it contradicts itself.
+    fn of(table: &'a BoundTable, log: &'a [Logged], part: Range<usize>) -> Option<Self> {
+        let (hasher, places) = (DefaultHashBuilder::default(), HashTable::with_capacity(part.len()));
+        let mut all = Self { table, log, hasher, places, rows: Vec::new() };
+        for at in part {
+            all.take(at, log.get(at)?)?;
+        }
+        Some(all)
     }
 
     /// Takes the change at this place of the log; `None` if it cannot follow those before it.
-    pub(super) fn take(&mut self, at: usize, logged: &Logged) -> Option<()> {
+    fn take(&mut self, at: usize, logged: &Logged) -> Option<()> {
         let (Self { table, log, hasher, places, rows }, at) = (self, u32::try_from(at).ok()?);
         let key_of = |place: &u32| row_key(table, log, rows[*place as usize].at);
         let key = row_key(table, log, at);
@@ -66,8 +114,7 @@ impl<'a> Part<'a> {
         Some(())
     }
 
-    /// The sets: deletes first, which make room for others, then updates, then inserts.
-    pub(super) fn into_sets(self, segments: &mut Segments) {
+    fn into_sets(self) -> Sets {
         let Self { table, log, places, rows, .. } = self;
         drop(places);
         let (mut deletes, mut updates, mut inserts) =
@@ -91,11 +138,12 @@ impl<'a> Part<'a> {
                 Net::Nothing => {}
             }
         }
-        segments.set(&table.usual_delete(), deletes.sorted(table, log), log);
-        for (key, rows) in updates.groups {
-            segments.set(&key, rows.sorted(table, log), log);
+        let updates = updates.groups.into_iter().map(|(key, rows)| (key, rows.sorted(table, log)));
+        Sets {
+            deletes: deletes.sorted(table, log),
+            updates: updates.collect(),
+            inserts: inserts.sorted(table, log),
         }
-        segments.set(&table.usual_insert(), inserts.sorted(table, log), log);
     }
 }
 
@@ -112,14 +160,30 @@ impl Group {
         self.0.push((SortKey::first_of(table, row_key(table, log, at)), at, row));
     }
 
-    fn sorted(self, table: &BoundTable, log: &[Logged]) -> Vec<NetRow> {
-        let mut rows = self.0;
-        rows.sort_unstable_by(|(a_first, a, _), (b_first, b, _)| {
-            let key = |first: &u64, at: &u32| SortKey::new(*first, row_key(table, log, *at), table);
-            key(a_first, a).cmp(&key(b_first, b))
-        });
-        rows.into_iter().map(|(_, _, row)| row).collect()
+    fn sort(&mut self, table: &BoundTable, log: &[Logged]) {
+        self.0.sort_unstable_by(|a, b| sort_key(a, table, log).cmp(&sort_key(b, table, log)));
     }
+
+    /// Whether two rows, sorted, have the same place in the order: rows with equal keys do, and are neighbours.
+    fn has_alike(&self, table: &BoundTable, log: &[Logged]) -> bool {
+        self.0.windows(2).any(|pair| match pair {
+            [a, b] => sort_key(a, table, log) == sort_key(b, table, log),
+            _ => false,
+        })
+    }
+
+    fn into_rows(self) -> Vec<NetRow> {
+        self.0.into_iter().map(|(_, _, row)| row).collect()
+    }
+
+    fn sorted(mut self, table: &BoundTable, log: &[Logged]) -> Vec<NetRow> {
+        self.sort(table, log);
+        self.into_rows()
+    }
+}
+
+fn sort_key<'a>(row: &(u64, u32, NetRow), table: &'a BoundTable, log: &'a [Logged]) -> SortKey<'a> {
+    SortKey::new(row.0, row_key(table, log, row.1), table)
 }
 
 /// Updates, by the columns they write: few kinds.

@@ -95,6 +95,7 @@ fn every_pair_of_changes_to_a_row_has_one_net_change() {
 fn a_log_that_contradicts_itself_is_not_interpreted() {
     for impossible in [
         ["I 1 a b", "I 1 a b"].as_slice(),
+        &["I 1 a b", "I 2 a b", "I 1 c d"],
         &["U 1 a b", "I 1 a b"],
         &["D 1", "U 1 a b"],
         &["D 1", "D 1"],
@@ -106,6 +107,18 @@ fn a_log_that_contradicts_itself_is_not_interpreted() {
         changes.extend(impossible);
         changes.push("D 7");
         assert_eq!(always(&changes), [format!("ordered 0..{}", changes.len())], "{changes:?}");
+    }
+}
+
+/// INV-6: also where nothing else is in it.
+#[test]
+fn new_rows_with_the_same_key_are_not_interpreted() {
+    for keys in [[1, 1, 2, 3], [1, 2, 3, 1], [3, 2, 1, 3], [2, 1, 3, 2]] {
+        let changes = keys.map(|key| format!("I {key} a b"));
+        let changes = changes.each_ref().map(String::as_str);
+        assert_eq!(always(&changes), ["ordered 0..4"], "{changes:?}");
+        let long = changes.map(|change| change.replace("I ", "I of-the-same-beginning-"));
+        assert_eq!(always(&long.each_ref().map(String::as_str)), ["ordered 0..4"], "{long:?}");
     }
 }
 
