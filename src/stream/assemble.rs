@@ -205,6 +205,11 @@ impl Assembler {
         }
     }
 
+    /// Whether the next message is one of a transaction that has not ended, or ends a part of it.
+    pub(super) const fn is_in_part(&self) -> bool {
+        matches!(self.place, Place::InBlock(_))
+    }
+
     /// Takes the next message.
     ///
     /// # Errors

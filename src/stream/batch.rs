@@ -2,12 +2,12 @@
 //! a log for each table. Before a batch is handed over, each log is turned into what is sent: sets where they are
 //! worth it, rows in their order where not. Pure. The log stays with the batch, so that it can be applied row by row.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
 
 use crate::config::Coalescing;
 use crate::model::{Lsn, Oid};
@@ -150,21 +150,19 @@ impl Building {
     fn log_of(&mut self, bound: &Bound) -> &mut Vec<Logged> {
         let relation = bound.table.relation();
         let known = self.places.get(&relation).copied();
-        let is_the_same = |round: &Gathered, place: usize| match round {
-            Gathered::Changes(logs) => logs.get(place).is_some_and(|log| log.bound.number == bound.number),
-            Gathered::Truncate(_) => false,
+        let logs = match self.rounds.last() {
+            Some(Gathered::Changes(logs)) => Some(logs),
+            None | Some(Gathered::Truncate(_)) => None,
         };
-        let fits =
-            known.is_some_and(|place| self.rounds.last().is_some_and(|round| is_the_same(round, place)));
-        let begins_a_round = match self.rounds.last() {
-            None | Some(Gathered::Truncate(_)) => true,
-            Some(Gathered::Changes(_)) => known.is_some() && !fits,
+        let is_the_same = |place: &usize| {
+            let log = logs.and_then(|logs| logs.get(*place));
+            log.is_some_and(|log| log.bound.number == bound.number)
         };
-        if begins_a_round {
+        let place = known.filter(is_the_same);
+        if logs.is_none() || (known.is_some() && place.is_none()) {
             self.places.clear();
             self.rounds.push(Gathered::Changes(Vec::new()));
         }
-        let place = self.places.get(&relation).copied();
         let Some(Gathered::Changes(logs)) = self.rounds.last_mut() else {
             unreachable!("a round of changes has just been begun")
         };

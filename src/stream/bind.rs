@@ -75,16 +75,25 @@ impl Known {
         self.may_stand = false;
     }
 
-    fn ready(&self, commit_lsn: Lsn) -> Option<Ready> {
-        match &self.binding {
-            Binding::Table(standing) => Some(Ready::Table(standing.bound.clone())),
-            Binding::TableUntilCommit(bound, until) if *until == commit_lsn => {
-                Some(Ready::Table(bound.clone()))
-            }
-            Binding::CopyHasThem(until) if commit_lsn < *until => Some(Ready::Passes),
-            _ => None,
-        }
+    /// What is to be done with a change of a transaction that commits there, if that is known already.
+    pub(super) fn ready(&mut self, commit_lsn: Lsn) -> Option<KnownReady<'_>> {
+        let ready = match &self.binding {
+            Binding::Table(standing) => KnownReady::Table(&standing.bound),
+            Binding::TableUntilCommit(bound, until) if *until == commit_lsn => KnownReady::Table(bound),
+            Binding::CopyHasThem(until) if commit_lsn < *until => KnownReady::Passes,
+            _ => return None,
+        };
+        self.written_by = Some(commit_lsn);
+        Some(ready)
     }
+}
+
+/// What is to be done with a change of a relation that is bound already.
+pub(super) enum KnownReady<'a> {
+    /// It goes to this table.
+    Table(&'a Bound),
+    /// Nothing: the copy has it.
+    Passes,
 }
 
 /// What is to be done with a change.
@@ -132,9 +141,10 @@ impl Gatherer {
     /// Where a change of the transaction under way goes.
     pub(super) async fn ready(&mut self, relation: Oid, commit_lsn: Lsn) -> Result<Ready, StreamError> {
         let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
-        if let Some(ready) = known.ready(commit_lsn) {
-            known.written_by = Some(commit_lsn);
-            return Ok(ready);
+        match known.ready(commit_lsn) {
+            Some(KnownReady::Table(bound)) => return Ok(Ready::Table(bound.clone())),
+            Some(KnownReady::Passes) => return Ok(Ready::Passes),
+            None => {}
         }
         if let Some(bound) = self.bound_before(relation, commit_lsn).await? {
             return Ok(Ready::Table(bound));

@@ -54,7 +54,7 @@ fn known(binding: Binding) -> Known {
 
 fn stands(known: &Known) -> bool {
     // It is asked for again in any case.
-    assert!(known.ready(COMMIT).is_none(), "{known:?}");
+    assert!(known.clone().ready(COMMIT).is_none(), "{known:?}");
     known.before.is_some()
 }
 

@@ -10,9 +10,9 @@ use crate::runtime::Shutdown;
 
 use super::assemble::StreamEvent;
 use super::error::StreamError;
-use super::gather::{Gatherer, Step};
+use super::gather::{AtOnce, Gatherer, Step};
 use super::hold::{Holding, LOOK_INTERVAL, Reason};
-use super::intake::Intake;
+use super::intake::{Aside, Heard, Intake};
 use super::reader::{Chunk, Incoming};
 
 /// How long a stream may move on before the progress records, and with them the slot, follow.
@@ -66,42 +66,54 @@ impl GatherLoop {
         }
     }
 
-    async fn gather(&mut self, chunk: Chunk) -> Result<(), StreamError> {
-        for incoming in &chunk.messages {
-            match incoming {
-                Incoming::Keepalive(wal_end) => {
-                    if let Some(event) = self.intake.keepalive(*wal_end) {
-                        self.take(event).await?;
+    async fn gather(&mut self, mut chunk: Chunk) -> Result<(), StreamError> {
+        for incoming in chunk.messages.drain(..) {
+            let event = match incoming {
+                Incoming::Keepalive(wal_end) => self.intake.keepalive(wal_end),
+                Incoming::Data(payload) => match self.intake.message(payload)? {
+                    Heard::Nothing => None,
+                    Heard::Event(event) => Some(event),
+                    Heard::Aside(aside) => {
+                        self.take_what_comes_of(aside).await?;
+                        None
                     }
+                },
+            };
+            let Some(event) = event else { continue };
+            match self.gatherer.event_at_once(&event)? {
+                AtOnce::Taken => self.goes_on(),
+                AtOnce::Then(due) => {
+                    self.gatherer.catch_up(due).await?;
+                    self.goes_on();
                 }
-                Incoming::Data(payload) => {
-                    let mut next = self.intake.message(payload).await?;
-                    while let Some(event) = next {
-                        self.take(event).await?;
-                        next = self.intake.more().await?;
-                    }
-                }
+                AtOnce::Later => self.take(&event).await?,
             }
         }
         // The chunk is dropped here: its room in the queue is given back once its changes are gathered.
         Ok(())
     }
 
+    async fn take_what_comes_of(&mut self, aside: Aside) -> Result<(), StreamError> {
+        let mut next = self.intake.put_aside(aside).await?;
+        while let Some(event) = next {
+            self.take(&event).await?;
+            next = self.intake.more().await?;
+        }
+        Ok(())
+    }
+
     /// Has an event gathered, however long it has to wait.
-    async fn take(&mut self, mut event: StreamEvent) -> Result<(), StreamError> {
-        loop {
-            match self.gatherer.event(event).await? {
-                Step::Waits(reason, again) => {
-                    event = again;
-                    self.hold(reason).await?;
-                }
-                Step::Taken => {
-                    if !self.gatherer.has_to_wait_later() {
-                        self.holding.over();
-                    }
-                    return Ok(());
-                }
-            }
+    async fn take(&mut self, event: &StreamEvent) -> Result<(), StreamError> {
+        while let Step::Waits(reason) = self.gatherer.event(event).await? {
+            self.hold(reason).await?;
+        }
+        self.goes_on();
+        Ok(())
+    }
+
+    fn goes_on(&mut self) {
+        if !self.gatherer.has_to_wait_later() {
+            self.holding.over();
         }
     }
 

@@ -7,7 +7,7 @@ use pgsluice_proto::pgoutput::{Decoder, LogicalMessage, ProtocolVersion};
 
 use crate::model::Lsn;
 
-use super::assemble::{AsideStep, Assembled, Assembler, InProgress, StreamEvent};
+use super::assemble::{AsideStep, AssembleError, Assembled, Assembler, InProgress, StreamEvent};
 use super::error::StreamError;
 use super::spool::{Replay, Spool};
 
@@ -28,6 +28,28 @@ struct Ending {
     commit: LogicalMessage,
 }
 
+/// What a message comes to.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// Nothing.
+    Nothing,
+    /// It happens next on the target.
+    Event(StreamEvent),
+    /// It is about a transaction that has not ended: [`Intake::put_aside`].
+    Aside(Aside),
+}
+
+/// A message about a transaction that has not ended.
+#[derive(Debug)]
+pub(super) struct Aside {
+    step: AsideStep,
+    /// There inside a part of a transaction.
+    as_it_came: Option<Bytes>,
+}
+
+const NOT_IN_PART: AssembleError =
+    AssembleError::OutOfPlace { message: "a change", place: "outside a part of an unended transaction" };
+
 impl Intake {
     /// At the beginning of a stream of this version; `spool` is there if transactions come while they run.
     #[must_use]
@@ -41,17 +63,38 @@ impl Intake {
         self.assembler.keepalive(wal_end)
     }
 
-    /// Takes the next message; whatever comes of it, [`Self::more`] is to be called until it has no more.
+    /// Takes the next message.
     ///
     /// # Errors
     /// [`StreamError`]: the connection must not be used further.
-    pub(super) async fn message(&mut self, payload: &Bytes) -> Result<Option<StreamEvent>, StreamError> {
-        let message = self.decoder.decode(payload.clone())?;
-        match self.assembler.message(message)? {
-            Assembled::Nothing => Ok(None),
-            Assembled::Event(event) => Ok(Some(event)),
-            Assembled::Aside(step) => self.put_aside(step, payload).await,
+    pub(super) fn message(&mut self, payload: Bytes) -> Result<Heard, StreamError> {
+        let as_it_came = self.assembler.is_in_part().then(|| payload.clone());
+        let message = self.decoder.decode(payload)?;
+        Ok(match self.assembler.message(message)? {
+            Assembled::Nothing => Heard::Nothing,
+            Assembled::Event(event) => Heard::Event(event),
+            Assembled::Aside(step) => Heard::Aside(Aside { step, as_it_came }),
+        })
+    }
+
+    /// Does what a message about a transaction that has not ended asks for; whatever event comes of it, [`Self::more`] is to be
+    /// called until it has no more.
+    ///
+    /// # Errors
+    /// As [`Self::message`].
+    pub(super) async fn put_aside(&mut self, aside: Aside) -> Result<Option<StreamEvent>, StreamError> {
+        let Some(spool) = &mut self.spool else { return Ok(None) };
+        match aside.step {
+            AsideStep::Open(xid) => spool.open(xid),
+            AsideStep::Keep => spool.keep(&aside.as_it_came.ok_or(NOT_IN_PART)?).await?,
+            AsideStep::Close => spool.close().await?,
+            AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
+            AsideStep::Replay { xid, begin, commit } => {
+                self.ending = Some(Ending { replay: spool.replay(xid).await?, commit });
+                return self.assemble(begin);
+            }
         }
+        Ok(None)
     }
 
     /// The next event of the message taken last.
@@ -69,25 +112,6 @@ impl Intake {
             };
             if let Some(event) = self.assemble(message)? {
                 return Ok(Some(event));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn put_aside(
-        &mut self,
-        step: AsideStep,
-        payload: &Bytes,
-    ) -> Result<Option<StreamEvent>, StreamError> {
-        let Some(spool) = &mut self.spool else { return Ok(None) };
-        match step {
-            AsideStep::Open(xid) => spool.open(xid),
-            AsideStep::Keep => spool.keep(payload).await?,
-            AsideStep::Close => spool.close().await?,
-            AsideStep::Discard { xid, part } => spool.discard(xid, part).await?,
-            AsideStep::Replay { xid, begin, commit } => {
-                self.ending = Some(Ending { replay: spool.replay(xid).await?, commit });
-                return self.assemble(begin);
             }
         }
         Ok(None)

@@ -243,7 +243,11 @@ async fn events(intake: &mut Intake, messages: &[LogicalMessage]) -> Result<Vec<
     for message in messages {
         let mut payload = BytesMut::new();
         encode(message, VERSION, &mut payload).expect("encodable");
-        let mut next = intake.message(&payload.freeze()).await?;
+        let mut next = match intake.message(payload.freeze())? {
+            Heard::Nothing => None,
+            Heard::Event(event) => Some(event),
+            Heard::Aside(aside) => intake.put_aside(aside).await?,
+        };
         while let Some(event) = next {
             events.push(event);
             next = intake.more().await?;

@@ -4,14 +4,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::model::{Lsn, Oid};
 use crate::target::CommitReceipt;
 
-use super::batch::{Building, End, PreparedBatch, Way};
+use super::assemble::RowChange;
+use super::batch::{Bound, Building, End, PreparedBatch, Way};
 use super::error::StreamError;
+use super::statement::BindError;
 
 /// Batches on their way to a connection, beside the one it works on (INV-11).
 pub(super) const BATCHES_QUEUED_MAX: usize = 1;
@@ -92,6 +95,26 @@ impl Lane {
             on_the_way: VecDeque::new(),
             is_open: false,
         }
+    }
+
+    /// Adds a change of a transaction that commits at `commit_lsn`.
+    ///
+    /// # Errors
+    /// [`BindError`]: it has no statement.
+    pub(super) fn gather(
+        &mut self,
+        bound: &Bound,
+        change: &RowChange,
+        commit_lsn: Lsn,
+    ) -> Result<(), BindError> {
+        self.building.change(bound, bound.table.bind(change)?, commit_lsn);
+        Ok(())
+    }
+
+    /// Whether the connection waits for what is gathered, and that need not wait for more.
+    pub(super) fn waits_for_work(&self, batch_delay: Duration) -> bool {
+        let has_waited = || self.building.begun_at().is_none_or(|at| at.elapsed() >= batch_delay);
+        self.has_work() && self.is_ready() && has_waited()
     }
 
     /// Whether something is gathered, or a transaction is to be ended on the target.

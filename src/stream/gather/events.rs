@@ -1,0 +1,281 @@
+//! The events of the stream, one by one: what each of them changes, what is due after it, and what it has to wait for. Nearly
+//! all are taken at once; only where something has to be found out, or a connection has to be waited for, is there anything
+//! to wait for here.
+
+use crate::model::{Lsn, Oid};
+use crate::stream::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
+use crate::stream::batch::{Bound, End};
+use crate::stream::bind::{Known, KnownReady, Ready};
+use crate::stream::error::StreamError;
+use crate::stream::handle::AppliedMarker;
+use crate::stream::hold::Reason;
+use crate::stream::lanes::lane_of;
+
+use super::{Gatherer, OpenTransaction, Skipped};
+
+/// What became of an event.
+pub(in crate::stream) enum Step {
+    /// It is taken.
+    Taken,
+    /// It cannot be taken now. No change of its transaction is gathered.
+    Waits(Reason),
+}
+
+/// What became of an event without waiting for anything.
+pub(in crate::stream) enum AtOnce {
+    /// It is taken.
+    Taken,
+    /// It is taken, and this is due before the next one.
+    Then(Due),
+    /// Nothing: something has to be found out first.
+    Later,
+}
+
+/// What may have to wait for a connection.
+pub(in crate::stream) enum Due {
+    /// A slice of a transaction that is too large for one batch (INV-12) is to be handed over by this lane.
+    Slice(usize),
+    /// Lanes are ready for whole transactions.
+    WholeTransactions,
+    /// A cutover's marker, committed here, is the last of what is gathered.
+    Marker(String, Lsn),
+}
+
+impl Gatherer {
+    /// Takes the next event.
+    ///
+    /// # Errors
+    /// [`StreamError`]: the attempt is over; nothing that is not recorded as progress is on the target (INV-5).
+    pub(in crate::stream) async fn event(&mut self, event: &StreamEvent) -> Result<Step, StreamError> {
+        match self.event_at_once(event)? {
+            AtOnce::Taken => {}
+            AtOnce::Then(due) => self.catch_up(due).await?,
+            AtOnce::Later => {
+                if let Some(reason) = self.find_out_and_take(event).await? {
+                    return Ok(Step::Waits(reason));
+                }
+            }
+        }
+        Ok(Step::Taken)
+    }
+
+    /// Takes the next event, unless something has to be found out first: of nearly all events everything is known.
+    ///
+    /// # Errors
+    /// As [`Self::event`].
+    pub(in crate::stream) fn event_at_once(&mut self, event: &StreamEvent) -> Result<AtOnce, StreamError> {
+        match event {
+            StreamEvent::Begin(start) => {
+                if self.hold_before.is_some() && !self.has_applied(*start) {
+                    return Ok(AtOnce::Later);
+                }
+                self.begin(*start);
+            }
+            StreamEvent::Type(type_info) => {
+                let before = self.types.insert(type_info.oid, type_info.clone());
+                if before.as_ref() != Some(type_info) {
+                    self.known.values_mut().for_each(Known::type_has_changed);
+                }
+            }
+            StreamEvent::Shape(relation) => {
+                // Whether it matches is asked when its first change is due: this one may have been applied already.
+                let id = relation.id;
+                let known = Known::announced(relation.clone(), self.known.remove(&id));
+                self.known.insert(id, known);
+            }
+            StreamEvent::Change { relation, change } => return self.change_at_once(*relation, change),
+            StreamEvent::Truncate { .. } => return Ok(AtOnce::Later),
+            StreamEvent::Marker { nonce } => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.marker = Some(nonce.clone());
+                }
+            }
+            StreamEvent::Commit(end) => return Ok(self.source_commit(*end)),
+            StreamEvent::Position(lsn) => self.reach(*lsn),
+        }
+        Ok(AtOnce::Taken)
+    }
+
+    /// Takes an event for which something has to be found out; why it waits, if it does.
+    async fn find_out_and_take(&mut self, event: &StreamEvent) -> Result<Option<Reason>, StreamError> {
+        match event {
+            StreamEvent::Begin(start) => {
+                let reason = self.waits_before(*start).await?;
+                if reason.is_none() {
+                    self.begin(*start);
+                }
+                Ok(reason)
+            }
+            StreamEvent::Change { relation, change } => self.change(*relation, change).await,
+            StreamEvent::Truncate { relations, .. } => self.truncate(relations).await,
+            StreamEvent::Type(_)
+            | StreamEvent::Shape(_)
+            | StreamEvent::Marker { .. }
+            | StreamEvent::Commit(_)
+            | StreamEvent::Position(_) => Ok(None),
+        }
+    }
+
+    /// Does what is due before the next event.
+    ///
+    /// # Errors
+    /// A connection's task is gone.
+    pub(in crate::stream) async fn catch_up(&mut self, due: Due) -> Result<(), StreamError> {
+        match due {
+            Due::Slice(lane) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.hand_over(End::Open, self.way).await?;
+                }
+                self.relieve().await
+            }
+            Due::WholeTransactions => self.hand_over_to_the_ready().await,
+            Due::Marker(nonce, commit_lsn) => {
+                // A marker says that everything before it is applied: on every connection.
+                self.settle().await?;
+                tracing::info!(%commit_lsn, "cutover marker applied");
+                self.publisher.marker(AppliedMarker { nonce, receipt: self.positions.receipt() });
+                Ok(())
+            }
+        }
+    }
+
+    /// The server skips what is before the position asked for; should one come all the same, it is known by its commit
+    /// position (INV-1), and applying it again would be wrong.
+    fn has_applied(&self, start: TransactionStart) -> bool {
+        self.lanes.iter().all(|lane| start.commit_lsn < lane.recorded)
+    }
+
+    fn begin(&mut self, start: TransactionStart) {
+        let skipped = if self.has_applied(start) { Skipped::AlreadyApplied } else { Skipped::No };
+        if skipped == Skipped::AlreadyApplied {
+            tracing::debug!(xid = start.xid.0, commit_lsn = %start.commit_lsn, "transaction already applied, passed over");
+        }
+        self.transaction = Some(OpenTransaction { start, marker: None, skipped, changes: 0, lane: 0 });
+    }
+
+    /// The commit position of the transaction under way; `None` if all of it has been applied already.
+    fn to_apply(&self) -> Option<Lsn> {
+        let transaction = self.transaction.as_ref()?;
+        (transaction.skipped == Skipped::No).then_some(transaction.start.commit_lsn)
+    }
+
+    /// The lane of a relation, unless that has applied the transaction already.
+    fn lane_to_apply(&self, relation: Oid, commit_lsn: Lsn) -> Option<usize> {
+        let lane = lane_of(relation, self.lanes.len());
+        self.lanes.get(lane).is_some_and(|found| commit_lsn >= found.recorded).then_some(lane)
+    }
+
+    /// Takes a change of a relation that is bound already.
+    fn change_at_once(&mut self, relation: Oid, change: &RowChange) -> Result<AtOnce, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(AtOnce::Taken) };
+        let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(AtOnce::Taken) };
+        let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
+        match known.ready(commit_lsn) {
+            Some(KnownReady::Table(bound)) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.gather(bound, change, commit_lsn)?;
+                }
+                Ok(self.gathered(lane))
+            }
+            Some(KnownReady::Passes) => Ok(AtOnce::Taken),
+            None => Ok(AtOnce::Later),
+        }
+    }
+
+    /// Takes a change of a relation that may have to be bound first; why it waits, if it does.
+    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<Option<Reason>, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
+        let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(None) };
+        match self.ready(relation, commit_lsn).await? {
+            Ready::Table(bound) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.gather(&bound, change, commit_lsn)?;
+                }
+                if let AtOnce::Then(due) = self.gathered(lane) {
+                    self.catch_up(due).await?;
+                }
+            }
+            Ready::Passes => {}
+            Ready::Waits(reason) => {
+                self.may_wait(relation, commit_lsn, &reason)?;
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn truncate(&mut self, relations: &[Oid]) -> Result<Option<Reason>, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
+        let mut tables: Vec<Vec<Bound>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for relation in relations {
+            let Some(lane) = self.lane_to_apply(*relation, commit_lsn) else { continue };
+            match self.ready(*relation, commit_lsn).await? {
+                Ready::Table(bound) => tables[lane].push(bound),
+                Ready::Passes => {}
+                Ready::Waits(reason) => {
+                    self.may_wait(*relation, commit_lsn, &reason)?;
+                    return Ok(Some(reason));
+                }
+            }
+        }
+        for (lane, tables) in tables.into_iter().enumerate().filter(|(_, tables)| !tables.is_empty()) {
+            self.count_change(lane);
+            self.lanes[lane].building.truncate(tables);
+        }
+        Ok(None)
+    }
+
+    /// A lane has one more change.
+    fn gathered(&mut self, lane: usize) -> AtOnce {
+        self.count_change(lane);
+        match self.largest_if(self.bytes_max) {
+            Some(largest) => AtOnce::Then(Due::Slice(largest)),
+            None => AtOnce::Taken,
+        }
+    }
+
+    fn count_change(&mut self, lane: usize) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.changes += 1;
+            transaction.lane = lane;
+        }
+    }
+
+    /// A transaction of which changes are gathered cannot wait: what the target has of it is rolled back.
+    fn may_wait(&self, relation: Oid, commit_lsn: Lsn, reason: &Reason) -> Result<(), StreamError> {
+        match &self.transaction {
+            Some(transaction) if transaction.changes > 0 => {
+                Err(self.held_midway(relation, commit_lsn, reason.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn source_commit(&mut self, end: TransactionEnd) -> AtOnce {
+        let Some(transaction) = self.transaction.take() else { return AtOnce::Taken };
+        self.reach(end.end_lsn);
+        if transaction.changes > 0
+            && let Some(lane) = self.lanes.get_mut(transaction.lane)
+        {
+            lane.building.transaction_ended();
+        }
+        if let Some(nonce) = transaction.marker {
+            return AtOnce::Then(Due::Marker(nonce, end.commit_lsn));
+        }
+        if self.has_to_hand_over() {
+            return AtOnce::Then(Due::WholeTransactions);
+        }
+        AtOnce::Taken
+    }
+
+    /// Everything up to `lsn` is gathered, or needs nothing.
+    fn reach(&mut self, lsn: Lsn) {
+        if self.transaction.is_some() || lsn <= self.position {
+            return;
+        }
+        self.position = lsn;
+        if self.is_settled() {
+            self.publisher.applied(lsn);
+        }
+    }
+}
