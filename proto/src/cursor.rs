@@ -2,7 +2,7 @@
 //! one buffer it was given, without copying, and says at which offset what was expected when it cannot.
 //! It never panics, never allocates by a length it has not checked, and its errors never quote the bytes (INV-10).
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::lsn::Lsn;
 use crate::scalar::{Oid, PgTimestamp, Xid};
@@ -61,8 +61,8 @@ pub enum DecodeProblem {
 }
 
 /// A position in one message body. `message` names what is being read, for errors.
-pub(crate) struct Cursor {
-    rest: Bytes,
+pub(crate) struct Cursor<B = Bytes> {
+    rest: B,
     offset: usize,
     message: &'static str,
 }
@@ -77,8 +77,48 @@ impl Cursor {
         self.message = message;
     }
 
+    /// Another cursor at the same place, to look ahead with.
+    pub(crate) fn ahead(&self) -> Cursor<&[u8]> {
+        Cursor { rest: &self.rest, offset: self.offset, message: self.message }
+    }
+
+    /// The next `len` bytes, sharing the buffer.
+    pub(crate) fn bytes(&mut self, len: usize, expected: &'static str) -> Result<Bytes, DecodeError> {
+        self.require(len, expected)?;
+        self.offset += len;
+        Ok(self.rest.split_to(len))
+    }
+
+    /// Everything that is left, sharing the buffer.
+    pub(crate) fn take_rest(&mut self) -> Bytes {
+        self.offset += self.rest.len();
+        std::mem::take(&mut self.rest)
+    }
+
+    /// The bytes up to a zero byte, which is consumed too.
+    pub(crate) fn cstr_bytes(&mut self, expected: &'static str) -> Result<Bytes, DecodeError> {
+        let Some(len) = self.rest.iter().position(|&byte| byte == 0) else {
+            return Err(self.error(expected, DecodeProblem::Unterminated));
+        };
+        let text = self.bytes(len, expected)?;
+        self.u8(expected)?;
+        Ok(text)
+    }
+
+    /// A zero-terminated UTF-8 string.
+    pub(crate) fn cstr(&mut self, expected: &'static str) -> Result<String, DecodeError> {
+        let offset = self.offset;
+        let text = self.cstr_bytes(expected)?;
+        match std::str::from_utf8(&text) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(self.error_at(offset, expected, DecodeProblem::NotUtf8)),
+        }
+    }
+}
+
+impl<B: Buf + AsRef<[u8]>> Cursor<B> {
     pub(crate) fn remaining(&self) -> usize {
-        self.rest.len()
+        self.rest.remaining()
     }
 
     /// An error at the current offset.
@@ -100,30 +140,30 @@ impl Cursor {
         DecodeError { message: self.message, offset, expected, problem }
     }
 
-    /// The next `len` bytes, sharing the buffer.
-    pub(crate) fn bytes(&mut self, len: usize, expected: &'static str) -> Result<Bytes, DecodeError> {
-        let available = self.rest.len();
+    fn require(&self, len: usize, expected: &'static str) -> Result<(), DecodeError> {
+        let available = self.remaining();
         if len > available {
             return Err(self.error(expected, DecodeProblem::Truncated { needed: len, available }));
         }
-        self.offset += len;
-        Ok(self.rest.split_to(len))
+        Ok(())
     }
 
-    /// Everything that is left, sharing the buffer.
-    pub(crate) fn take_rest(&mut self) -> Bytes {
-        self.offset += self.rest.len();
-        std::mem::take(&mut self.rest)
+    /// Passes over the next `len` bytes.
+    pub(crate) fn skip(&mut self, len: usize, expected: &'static str) -> Result<(), DecodeError> {
+        self.require(len, expected)?;
+        self.offset += len;
+        self.rest.advance(len);
+        Ok(())
     }
 
     pub(crate) fn array<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], DecodeError> {
-        let Some(array) = self.rest.first_chunk::<N>().copied() else {
-            let available = self.rest.len();
+        let Some(array) = self.rest.as_ref().first_chunk::<N>().copied() else {
+            let available = self.remaining();
             return Err(self.error(expected, DecodeProblem::Truncated { needed: N, available }));
         };
         self.offset += N;
         // In range: `first_chunk` found N bytes.
-        bytes::Buf::advance(&mut self.rest, N);
+        self.rest.advance(N);
         Ok(array)
     }
 
@@ -187,29 +227,9 @@ impl Cursor {
         }
     }
 
-    /// The bytes up to a zero byte, which is consumed too.
-    pub(crate) fn cstr_bytes(&mut self, expected: &'static str) -> Result<Bytes, DecodeError> {
-        let Some(len) = self.rest.iter().position(|&byte| byte == 0) else {
-            return Err(self.error(expected, DecodeProblem::Unterminated));
-        };
-        let text = self.bytes(len, expected)?;
-        self.u8(expected)?;
-        Ok(text)
-    }
-
-    /// A zero-terminated UTF-8 string.
-    pub(crate) fn cstr(&mut self, expected: &'static str) -> Result<String, DecodeError> {
-        let offset = self.offset;
-        let text = self.cstr_bytes(expected)?;
-        match std::str::from_utf8(&text) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(self.error_at(offset, expected, DecodeProblem::NotUtf8)),
-        }
-    }
-
     /// Ends the message: anything left over means that we misread it.
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
-        match self.rest.len() {
+        match self.remaining() {
             0 => Ok(()),
             left => Err(self.error("the end of the message", DecodeProblem::TrailingBytes(left))),
         }

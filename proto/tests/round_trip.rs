@@ -45,13 +45,15 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn tuple() -> impl Strategy<Value = Tuple> {
-    let value = prop_oneof![
-        Just(TupleValue::Null),
-        Just(TupleValue::UnchangedToast),
-        bytes().prop_map(TupleValue::Text),
-        bytes().prop_map(TupleValue::Binary),
-    ];
-    vec(value, 0..12).prop_map(|columns| Tuple { columns })
+    vec((0..4, bytes()), 0..12).prop_map(|values| {
+        let values = values.iter().map(|(kind, bytes)| match kind {
+            0 => TupleValue::Null,
+            1 => TupleValue::UnchangedToast,
+            2 => TupleValue::Text(bytes),
+            _ => TupleValue::Binary(bytes),
+        });
+        Tuple::new(values).unwrap()
+    })
 }
 
 fn old_tuple() -> impl Strategy<Value = OldTuple> {
@@ -282,14 +284,32 @@ proptest! {
 
 #[test]
 fn rows_share_the_buffer_they_came_in() {
-    let row = Tuple { columns: vec![TupleValue::Text(Bytes::from_static(b"a value"))] };
+    let row = Tuple::new([TupleValue::Text(b"a value")]).unwrap();
     let payload =
         encoded(&LogicalMessage::Insert { relation: Oid(1), new: row }, ProtocolVersion::V1).unwrap();
     let range = payload.as_ptr_range();
     let message = Decoder::new(ProtocolVersion::V1).decode(payload.clone()).unwrap();
     let LogicalMessage::Insert { new, .. } = message else { panic!("{message:?}") };
-    let TupleValue::Text(value) = &new.columns[0] else { panic!() };
+    let Some(TupleValue::Text(value)) = new.get(0) else { panic!() };
     assert!(range.contains(&value.as_ptr()), "the value was copied");
+}
+
+#[test]
+fn a_row_has_the_values_that_it_was_made_of() {
+    let values = [
+        TupleValue::Text(b"one"),
+        TupleValue::Null,
+        TupleValue::Binary(b""),
+        TupleValue::UnchangedToast,
+        TupleValue::Binary(b"n\0u"),
+    ];
+    let row = Tuple::new(values).unwrap();
+    assert!(row.iter().eq(values));
+    assert_eq!((row.count(), row.get(2), row.get(5)), (5, Some(values[2]), None));
+    let message =
+        LogicalMessage::Update { relation: Oid(1), old: Some(OldTuple::Full(row.clone())), new: row };
+    let payload = encoded(&message, ProtocolVersion::V1).unwrap();
+    assert_eq!(Decoder::new(ProtocolVersion::V1).decode(payload).unwrap(), message);
 }
 
 #[test]
@@ -316,10 +336,8 @@ fn what_the_wire_cannot_carry_is_refused_and_leaves_no_trace() {
     let mut out = BytesMut::from(&b"before"[..]);
     let nul = LogicalMessage::Origin { commit_lsn: None, name: "a\0b".to_owned() };
     assert_eq!(encode(&nul, ProtocolVersion::V1, &mut out), Err(EncodeError::InteriorNul("origin's name")));
-    let wide = Tuple { columns: vec![TupleValue::Null; 65_536] };
-    let wide = LogicalMessage::Insert { relation: Oid(1), new: wide };
     let too_long = EncodeError::TooLong { what: "row", len: 65_536, max: 65_535 };
-    assert_eq!(encode(&wide, ProtocolVersion::V1, &mut out), Err(too_long));
+    assert_eq!(Tuple::new(vec![TupleValue::Null; 65_536]), Err(too_long));
     let nested = LogicalMessage::Streamed { xid: Xid(1), message: Box::new(LogicalMessage::StreamStop) };
     assert_eq!(encode(&nested, ProtocolVersion::V2, &mut out), Err(EncodeError::OutOfPlace("stream stop")));
     assert_eq!(out, &b"before"[..]);
@@ -329,7 +347,7 @@ fn what_the_wire_cannot_carry_is_refused_and_leaves_no_trace() {
 fn values_and_contents_are_never_printed() {
     // INV-10.
     let secret = || Bytes::from_static(b"hunter2");
-    let row = Tuple { columns: vec![TupleValue::Text(secret()), TupleValue::Binary(secret())] };
+    let row = Tuple::new([TupleValue::Text(&secret()), TupleValue::Binary(&secret())]).unwrap();
     let messages = [
         LogicalMessage::Insert { relation: Oid(1), new: row },
         LogicalMessage::Message {

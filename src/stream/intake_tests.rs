@@ -85,6 +85,10 @@ impl Xids {
     }
 }
 
+fn row(value: &[u8]) -> Tuple {
+    Tuple::new([TupleValue::Text(value)]).expect("a row")
+}
+
 /// Decodes, and returns the xids of what was kept.
 fn decode(work: &[Work], xid: Xid, xids: &mut Xids, out: &mut Vec<Decoded>) -> Vec<Xid> {
     let mut kept = Vec::new();
@@ -97,8 +101,7 @@ fn decode(work: &[Work], xid: Xid, xids: &mut Xids, out: &mut Vec<Decoded>) -> V
         };
         let message = match one {
             Work::Insert(value) => {
-                let value = TupleValue::Text(Bytes::from(value.to_string()));
-                LogicalMessage::Insert { relation: Oid(1), new: Tuple { columns: vec![value] } }
+                LogicalMessage::Insert { relation: Oid(1), new: row(value.to_string().as_bytes()) }
             }
             Work::Truncate => {
                 LogicalMessage::Truncate { relations: vec![Oid(1)], options: Default::default() }
@@ -287,8 +290,7 @@ proptest! {
 }
 
 fn insert(xid: u32, bytes: usize) -> LogicalMessage {
-    let value = TupleValue::Text(Bytes::from(vec![b'x'; bytes]));
-    let message = LogicalMessage::Insert { relation: Oid(1), new: Tuple { columns: vec![value] } };
+    let message = LogicalMessage::Insert { relation: Oid(1), new: row(&vec![b'x'; bytes]) };
     LogicalMessage::Streamed { xid: Xid(xid), message: Box::new(message) }
 }
 

@@ -178,7 +178,7 @@ async fn messages_larger_than_any_buffer_arrive_whole_while_reads_are_cancelled(
             .expect("large row");
         let messages = next_transaction(&mut stream).await;
         let large = messages.iter().find_map(|message| match message {
-            LogicalMessage::Insert { new, .. } => new.columns.get(1),
+            LogicalMessage::Insert { new, .. } => new.get(1),
             _ => None,
         });
         let Some(TupleValue::Text(value)) = large else { panic!("{messages:?}") };

@@ -14,4 +14,4 @@ pub use decode::Decoder;
 pub use encode::encode;
 pub use message::{LogicalMessage, OldTuple, ProtocolVersion, StreamAbortInfo, TruncateOptions};
 pub use relation::{Relation, RelationColumn, ReplicaIdentity, TypeInfo};
-pub use tuple::{Tuple, TupleValue};
+pub use tuple::{Tuple, TupleValue, TupleValues};

@@ -31,12 +31,12 @@ fn logged(table: &BoundTable, change: &str) -> Logged {
 }
 
 fn row(words: &[&str]) -> Tuple {
-    let value = |word: &&str| match *word {
+    let values = words.iter().map(|word| match *word {
         "-" => TupleValue::UnchangedToast,
         "?" => TupleValue::Null,
-        word => TupleValue::Text(Bytes::copy_from_slice(word.as_bytes())),
-    };
-    Tuple { columns: words.iter().map(value).collect() }
+        word => TupleValue::Text(word.as_bytes()),
+    });
+    Tuple::new(values).expect("a row")
 }
 
 fn keyed_table() -> BoundTable {

@@ -61,7 +61,7 @@ impl BoundTable {
 
     /// Whether an update to this row writes every column.
     fn writes_all(&self, new: &Tuple) -> bool {
-        !self.has_identity_always && !new.columns.contains(&TupleValue::UnchangedToast)
+        !self.has_identity_always && !new.iter().any(|value| value == TupleValue::UnchangedToast)
     }
 
     /// An update that writes every column and leaves the key as it was.
@@ -85,7 +85,7 @@ impl BoundTable {
     ) -> Result<Vec<BindValue<'a>>, BindError> {
         self.check_width(new)?;
         let mut values = Vec::with_capacity(self.columns.len() + more);
-        for (index, value) in (0_u16..).zip(&new.columns) {
+        for (index, value) in (0_u16..).zip(new.iter()) {
             let value = self.bind_value(index, value);
             values.push(value.ok_or_else(|| self.missing(index, purpose))?);
         }
@@ -96,7 +96,7 @@ impl BoundTable {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
         let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
-        for (index, value) in (0_u16..).zip(&new.columns) {
+        for (index, value) in (0_u16..).zip(new.iter()) {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
             }
@@ -118,9 +118,11 @@ impl BoundTable {
     fn bind_key<'a>(&self, row: &'a Tuple, values: &mut Vec<BindValue<'a>>) -> Result<(), BindError> {
         self.check_width(row)?;
         self.check_identity()?;
+        let mut row = (0_u16..).zip(row.iter());
+        // The key's positions ascend.
         for index in &self.key {
-            let value = row.columns.get(usize::from(*index));
-            let value = value.and_then(|value| self.bind_value(*index, value));
+            let value = row.find(|(place, _)| place == index);
+            let value = value.and_then(|(_, value)| self.bind_value(*index, value));
             let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
             values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
         }
@@ -135,18 +137,18 @@ impl BoundTable {
     }
 
     fn check_width(&self, tuple: &Tuple) -> Result<(), BindError> {
-        if tuple.columns.len() == self.columns.len() {
+        if tuple.count() == self.columns.len() {
             return Ok(());
         }
         Err(BindError::WrongWidth {
             table: self.name().clone(),
             expected: self.columns.len(),
-            found: tuple.columns.len(),
+            found: tuple.count(),
         })
     }
 
     /// `None` for a value that was not sent.
-    fn bind_value<'a>(&self, index: u16, value: &'a TupleValue) -> Option<BindValue<'a>> {
+    fn bind_value<'a>(&self, index: u16, value: TupleValue<'a>) -> Option<BindValue<'a>> {
         match value {
             TupleValue::Null => Some(BindValue::Null),
             TupleValue::UnchangedToast => None,
@@ -172,12 +174,12 @@ impl BoundTable {
 
     /// Whether an UPDATE may have changed a column; false only if the source showed that it did not: it always sends the
     /// old key when that changed, and the whole old row with REPLICA IDENTITY FULL.
-    fn may_have_changed(&self, index: u16, old: Option<&OldTuple>, new: &TupleValue) -> bool {
+    fn may_have_changed(&self, index: u16, old: Option<&OldTuple>, new: TupleValue<'_>) -> bool {
         let is_key = self.relation.columns.get(usize::from(index)).is_some_and(|column| column.key);
         match old {
             None => !is_key,
             Some(OldTuple::Key(_)) if !is_key => true,
-            Some(old) => old_values(old).columns.get(usize::from(index)) != Some(new),
+            Some(old) => old_values(old).get(usize::from(index)) != Some(new),
         }
     }
 }

@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use pgsluice_proto::pgoutput::{OldTuple, RelationColumn, Tuple, TupleValue};
 
 use super::*;
@@ -48,14 +47,14 @@ fn table(identity: ReplicaIdentity, key: &[&str], primary_key: &[&str]) -> Bound
     BoundTable::new(relation, target, columns)
 }
 
-const UNCHANGED: TupleValue = TupleValue::UnchangedToast;
+const UNCHANGED: TupleValue<'static> = TupleValue::UnchangedToast;
 
-fn text(value: &'static str) -> TupleValue {
-    TupleValue::Text(Bytes::from_static(value.as_bytes()))
+fn text(value: &'static str) -> TupleValue<'static> {
+    TupleValue::Text(value.as_bytes())
 }
 
-fn row(values: [TupleValue; 3]) -> Tuple {
-    Tuple { columns: values.into() }
+fn row(values: [TupleValue<'_>; 3]) -> Tuple {
+    Tuple::new(values).expect("a row")
 }
 
 fn bound(value: &'static str) -> BindValue<'static> {
@@ -112,7 +111,7 @@ fn identity_full_uses_the_targets_primary_key_where_there_is_one() {
 #[test]
 fn a_row_that_does_not_fit_its_shape_or_lacks_its_key_is_refused() {
     let table = table(ReplicaIdentity::Default, &["id"], &["id"]);
-    let narrow = Tuple { columns: vec![text("1")] };
+    let narrow = Tuple::new([text("1")]).expect("a row");
     assert!(matches!(table.bind(&RowChange::Insert { new: narrow }), Err(BindError::WrongWidth { .. })));
     let keyless = OldTuple::Key(row([TupleValue::Null, TupleValue::Null, TupleValue::Null]));
     assert!(matches!(table.bind(&RowChange::Delete { old: keyless }), Err(BindError::MissingValue { .. })));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use pgsluice_proto::pgoutput::{Relation, RelationColumn, ReplicaIdentity, TupleValue};
+use pgsluice_proto::pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use super::*;
 use crate::model::{Oid, TableName};
@@ -104,7 +104,7 @@ pub(super) struct Rows(pub BTreeMap<Vec<String>, Row>);
 /// A row: its values, and that of the column that only the target has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
-    pub values: Vec<TupleValue>,
+    pub values: Vec<Option<Bytes>>,
     pub extra: &'static str,
 }
 
@@ -204,16 +204,10 @@ pub(super) fn equal_to<'a>(values: impl Iterator<Item = BindValue<'a>>) -> Vec<S
     values.map(|value| String::from_utf8_lossy(value.bytes()).to_lowercase()).collect()
 }
 
-fn owned(value: BindValue<'_>) -> TupleValue {
-    match value {
-        BindValue::Null => TupleValue::Null,
-        BindValue::Text(text) | BindValue::Binary(text) => TupleValue::Text(Bytes::copy_from_slice(text)),
-    }
+fn owned(value: BindValue<'_>) -> Option<Bytes> {
+    (value != BindValue::Null).then(|| Bytes::copy_from_slice(value.bytes()))
 }
 
-fn borrowed(value: &TupleValue) -> BindValue<'_> {
-    match value {
-        TupleValue::Text(text) | TupleValue::Binary(text) => BindValue::Text(text),
-        TupleValue::Null | TupleValue::UnchangedToast => BindValue::Null,
-    }
+fn borrowed(value: &Option<Bytes>) -> BindValue<'_> {
+    value.as_deref().map_or(BindValue::Null, BindValue::Text)
 }

@@ -55,7 +55,7 @@ impl History {
         let table = self.table.bound();
         let mut rows = Rows::default();
         for key in &self.present {
-            let values = self.values(*key, *key, 0).into_iter().map(TupleValue::Text).collect();
+            let values = self.values(*key, *key, 0).into_iter().map(Some).collect();
             // A key may be there twice in the list.
             let extra = if self.table.has_extra_column { "kept" } else { "" };
             let _ = rows.insert(&table, Row { values, extra });
@@ -77,23 +77,29 @@ impl History {
         let values = self.values(key % KEYS, way, step);
         let found = equal_to(self.table.key.iter().map(|at| BindValue::Text(&values[*at])));
         let Some(row) = rows.0.get(&found) else { return RowChange::Insert { new: sent_as(&values) } };
-        let old = Tuple { columns: row.values.clone() };
+        let old = || {
+            let values =
+                row.values.iter().map(|value| value.as_deref().map_or(TupleValue::Null, TupleValue::Text));
+            OldTuple::Key(Tuple::new(values).expect("a row"))
+        };
         match what % 8 {
-            0 | 1 => RowChange::Delete { old: OldTuple::Key(old) },
+            0 | 1 => RowChange::Delete { old: old() },
             2 => {
                 // Another key, or the same in another way.
                 let values = self.values(sent % KEYS, way / 2, step);
-                RowChange::Update { old: Some(OldTuple::Key(old)), new: sent_as(&values) }
+                RowChange::Update { old: Some(old()), new: sent_as(&values) }
             }
             _ => {
-                let mut new = sent_as(&values);
-                for (at, value) in new.columns.iter_mut().enumerate() {
+                let new = values.iter().enumerate().map(|(at, value)| {
                     if self.table.key.contains(&at) {
-                        *value = old.columns[at].clone();
+                        row.values[at].as_deref().map_or(TupleValue::Null, TupleValue::Text)
                     } else if sent >> at & 1 == 1 {
-                        *value = TupleValue::UnchangedToast;
+                        TupleValue::UnchangedToast
+                    } else {
+                        TupleValue::Text(value)
                     }
-                }
+                });
+                let new = Tuple::new(new).expect("a row");
                 RowChange::Update { old: None, new }
             }
         }
@@ -110,7 +116,7 @@ impl History {
 }
 
 fn sent_as(values: &[Bytes]) -> Tuple {
-    Tuple { columns: values.iter().cloned().map(TupleValue::Text).collect() }
+    Tuple::new(values.iter().map(|value| TupleValue::Text(value))).expect("a row")
 }
 
 /// Deletes, updates and inserts stand in this order between changes that are executed as they are.
@@ -179,7 +185,7 @@ proptest! {
     #[test]
     fn a_row_that_only_the_target_has_is_noticed_or_left_alone(history in histories(), key in 0..KEYS) {
         let Run { table, mut at_start, log, at_end } = history.run();
-        let values = history.values(key, 0, 999).into_iter().map(TupleValue::Text).collect();
+        let values = history.values(key, 0, 999).into_iter().map(Some).collect();
         let added = Row { values, extra: "" };
         prop_assume!(at_start.insert(&table, added.clone()).is_ok());
         for coalescing in EVERY {
