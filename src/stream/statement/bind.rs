@@ -7,7 +7,7 @@ use pgsluice_proto::pgoutput::{OldTuple, Tuple, TupleValue};
 use crate::model::TableName;
 use crate::stream::assemble::RowChange;
 
-use super::{BindValue, BoundChange, BoundTable, RowMatch, Values};
+use super::{BindValue, BoundChange, BoundTable, Packing, RowMatch};
 
 /// Why a change cannot be turned into a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,8 +55,9 @@ impl BoundTable {
     }
 
     fn bind_insert(&self, new: &Tuple) -> Result<BoundChange, BindError> {
-        let values = self.bind_all(new, 0, "insert the row")?;
-        Ok(BoundChange { key: Arc::clone(&self.usual.insert), values: Values::new(&values) })
+        let mut values = Packing::new(self.columns.len(), bytes_of(new));
+        self.bind_all(new, "insert the row", &mut values)?;
+        Ok(BoundChange { key: Arc::clone(&self.usual.insert), values: values.done() })
     }
 
     /// Whether an update to this row writes every column.
@@ -66,36 +67,26 @@ impl BoundTable {
 
     /// An update that writes every column and leaves the key as it was.
     fn bind_usual_update(&self, new: &Tuple) -> Result<BoundChange, BindError> {
-        let mut values = self.bind_all(new, self.key.len(), "write the row")?;
-        self.check_identity()?;
-        for index in &self.key {
-            let value = values.get(usize::from(*index)).copied();
-            let value = value.filter(|value| self.row_match != RowMatch::Key || *value != BindValue::Null);
-            values.push(value.ok_or_else(|| self.missing(*index, "find the row"))?);
-        }
-        Ok(BoundChange { key: Arc::clone(&self.usual.update), values: Values::new(&values) })
+        let mut values = Packing::new(self.columns.len() + self.key.len(), bytes_of(new));
+        self.bind_all(new, "write the row", &mut values)?;
+        self.bind_key(new, &mut values)?;
+        Ok(BoundChange { key: Arc::clone(&self.usual.update), values: values.done() })
     }
 
-    /// The values of all columns, with room for `more`.
-    fn bind_all<'a>(
-        &self,
-        new: &'a Tuple,
-        more: usize,
-        purpose: &'static str,
-    ) -> Result<Vec<BindValue<'a>>, BindError> {
+    /// The values of all columns.
+    fn bind_all(&self, new: &Tuple, purpose: &'static str, values: &mut Packing) -> Result<(), BindError> {
         self.check_width(new)?;
-        let mut values = Vec::with_capacity(self.columns.len() + more);
         for (index, value) in (0_u16..).zip(new.iter()) {
             let value = self.bind_value(index, value);
             values.push(value.ok_or_else(|| self.missing(index, purpose))?);
         }
-        Ok(values)
+        Ok(())
     }
 
     fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
-        let mut values = Vec::with_capacity(self.columns.len() + self.key.len());
+        let mut values = Packing::new(self.columns.len() + self.key.len(), bytes_of(new));
         for (index, value) in (0_u16..).zip(new.iter()) {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
@@ -106,16 +97,17 @@ impl BoundTable {
             }
         }
         self.bind_key(old.map_or(new, old_values), &mut values)?;
-        Ok(BoundChange { key: self.update_key(written), values: Values::new(&values) })
+        Ok(BoundChange { key: self.update_key(written), values: values.done() })
     }
 
     fn bind_delete(&self, old: &OldTuple) -> Result<BoundChange, BindError> {
-        let mut values = Vec::with_capacity(self.key.len());
+        let mut values = Packing::new(self.key.len(), bytes_of(old_values(old)));
         self.bind_key(old_values(old), &mut values)?;
-        Ok(BoundChange { key: Arc::clone(&self.usual.delete), values: Values::new(&values) })
+        Ok(BoundChange { key: Arc::clone(&self.usual.delete), values: values.done() })
     }
 
-    fn bind_key<'a>(&self, row: &'a Tuple, values: &mut Vec<BindValue<'a>>) -> Result<(), BindError> {
+    /// The values that find the row.
+    fn bind_key(&self, row: &Tuple, values: &mut Packing) -> Result<(), BindError> {
         self.check_width(row)?;
         self.check_identity()?;
         let mut row = (0_u16..).zip(row.iter());
@@ -182,6 +174,15 @@ impl BoundTable {
             Some(old) => old_values(old).get(usize::from(index)) != Some(new),
         }
     }
+}
+
+/// What the values of a row take together.
+fn bytes_of(row: &Tuple) -> usize {
+    let size = |value| match value {
+        TupleValue::Null | TupleValue::UnchangedToast => 0,
+        TupleValue::Text(bytes) | TupleValue::Binary(bytes) => bytes.len(),
+    };
+    row.iter().map(size).sum()
 }
 
 const fn old_values(old: &OldTuple) -> &Tuple {

@@ -26,6 +26,8 @@ pub(super) use bind::BindError;
 pub(super) use copy_in::{have_form, put_copy_header, put_copy_rows, put_copy_trailer};
 pub(super) use values::{BindValue, Values};
 
+use values::Packing;
+
 /// The form in which values are sent to the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueForm {

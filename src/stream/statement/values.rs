@@ -36,6 +36,14 @@ impl<'a> BindValue<'a> {
         }
     }
 
+    const fn of(kind: u8, bytes: &'a [u8]) -> Self {
+        match kind {
+            b'n' => Self::Null,
+            b't' => Self::Text(bytes),
+            _ => Self::Binary(bytes),
+        }
+    }
+
     const fn kind(self) -> u8 {
         match self {
             Self::Null => b'n',
@@ -45,21 +53,59 @@ impl<'a> BindValue<'a> {
     }
 }
 
+/// Packs values one by one.
+pub(in crate::stream) struct Packing {
+    packed: Vec<u8>,
+    count: usize,
+    /// For so many values there are heads, used or not.
+    heads: usize,
+}
+
+impl Packing {
+    /// Room for so many values, of so many bytes together: cheapest if that is right.
+    #[must_use]
+    pub(in crate::stream) fn new(heads: usize, bytes: usize) -> Self {
+        let mut packed = Vec::with_capacity(heads * HEAD_BYTES + bytes);
+        packed.resize(heads * HEAD_BYTES, 0);
+        Self { packed, count: 0, heads }
+    }
+
+    /// Adds a value.
+    pub(in crate::stream) fn push(&mut self, value: BindValue<'_>) {
+        let begin = self.count * HEAD_BYTES;
+        if self.count == self.heads {
+            self.packed.splice(begin..begin, [0; HEAD_BYTES]);
+            self.heads += 1;
+        }
+        self.packed.extend_from_slice(value.bytes());
+        let end = u32::try_from(self.packed.len() - self.heads * HEAD_BYTES);
+        let end = end.expect("the values of a row take less than 4 GiB");
+        if let Some([kind, place @ ..]) = self.packed.get_mut(begin..begin + HEAD_BYTES) {
+            *kind = value.kind();
+            place.copy_from_slice(&end.to_le_bytes());
+        }
+        self.count += 1;
+    }
+
+    /// The values.
+    #[must_use]
+    pub(in crate::stream) fn done(mut self) -> Values {
+        self.packed.drain(self.count * HEAD_BYTES..self.heads * HEAD_BYTES);
+        Values {
+            packed: self.packed.into_boxed_slice(),
+            count: u32::try_from(self.count).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 impl Values {
     /// Packs values.
     #[must_use]
     pub(in crate::stream) fn new(values: &[BindValue<'_>]) -> Self {
-        let size: usize = values.iter().map(|value| value.bytes().len()).sum();
-        let mut packed = Vec::with_capacity(values.len() * HEAD_BYTES + size);
-        let mut end: u32 = 0;
-        for value in values {
-            let sum = u32::try_from(value.bytes().len()).ok().and_then(|len| end.checked_add(len));
-            end = sum.expect("the values of a row take less than 4 GiB");
-            packed.push(value.kind());
-            packed.extend_from_slice(&end.to_le_bytes());
-        }
-        values.iter().for_each(|value| packed.extend_from_slice(value.bytes()));
-        Self { packed: packed.into_boxed_slice(), count: u32::try_from(values.len()).unwrap_or(u32::MAX) }
+        let bytes = values.iter().map(|value| value.bytes().len()).sum();
+        let mut packing = Packing::new(values.len(), bytes);
+        values.iter().for_each(|value| packing.push(*value));
+        packing.done()
     }
 
     /// How many.
@@ -77,28 +123,35 @@ impl Values {
     /// The value at this place.
     #[must_use]
     pub(in crate::stream) fn get(&self, place: usize) -> Option<BindValue<'_>> {
-        let (kind, end) = self.head(place)?;
-        if kind == b'n' {
-            return Some(BindValue::Null);
-        }
-        let begin = place.checked_sub(1).and_then(|before| self.head(before)).map_or(0, |(_, end)| end);
-        let bytes = self.packed.get(self.count() * HEAD_BYTES..)?.get(begin..end)?;
-        Some(if kind == b't' { BindValue::Text(bytes) } else { BindValue::Binary(bytes) })
+        let (heads, bytes) = self.parts();
+        let (kind, end) = read_head(heads.get(place)?);
+        let begin =
+            place.checked_sub(1).and_then(|before| heads.get(before)).map_or(0, |head| read_head(head).1);
+        Some(BindValue::of(kind, bytes.get(begin..end)?))
     }
 
     /// All of them.
     pub(in crate::stream) fn iter(&self) -> impl ExactSizeIterator<Item = BindValue<'_>> + Clone {
-        (0..self.count()).map(|place| self.get(place).expect("every place below the count has a value"))
+        let (heads, bytes) = self.parts();
+        let mut begin = 0;
+        heads.iter().map(move |head| {
+            let (kind, end) = read_head(head);
+            let bytes = bytes.get(begin..end).expect("every head has its bytes");
+            begin = end;
+            BindValue::of(kind, bytes)
+        })
     }
 
-    fn head(&self, place: usize) -> Option<(u8, usize)> {
-        if place >= self.count() {
-            return None;
-        }
-        let (kind, end) = self.packed.get(place * HEAD_BYTES..)?.split_first()?;
-        let end = u32::from_le_bytes(*end.first_chunk()?);
-        Some((*kind, usize::try_from(end).ok()?))
+    /// The heads, and the bytes behind them.
+    fn parts(&self) -> (&[[u8; HEAD_BYTES]], &[u8]) {
+        let (heads, bytes) = self.packed.split_at(self.count() * HEAD_BYTES);
+        (heads.as_chunks().0, bytes)
     }
+}
+
+/// A value's kind and where it ends.
+fn read_head([kind, end @ ..]: &[u8; HEAD_BYTES]) -> (u8, usize) {
+    (*kind, u32::from_le_bytes(*end) as usize)
 }
 
 /// Prints the kind only: row values never reach a log (INV-10).
@@ -131,6 +184,16 @@ mod tests {
         assert_eq!(packed.iter().collect::<Vec<_>>(), values);
         assert_eq!((packed.count(), packed.get(4)), (4, None));
         assert_eq!(Values::new(&[]).iter().len(), 0);
+    }
+
+    #[test]
+    fn as_many_values_are_packed_as_come_whatever_room_there_was() {
+        let values = [BindValue::Text(b"one"), BindValue::Null, BindValue::Text(b"two")];
+        for room in 0..6 {
+            let mut packing = Packing::new(room, room);
+            values.iter().for_each(|value| packing.push(*value));
+            assert_eq!(packing.done(), Values::new(&values));
+        }
     }
 
     #[test]
