@@ -1,6 +1,7 @@
 //! What became of each row that a part of the log is about, one change after the other, and the sets that bring the table
 //! there. Rows are known by places in the log: there may be as many of them as changes, and little is kept of each.
 
+use std::cmp::Ordering;
 use std::hash::BuildHasher as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -151,29 +152,34 @@ fn row_key<'a>(table: &'a BoundTable, log: &'a [Logged], at: u32) -> RowKey<'a> 
     RowKey { change: &log[at as usize].change, positions: table.key() }
 }
 
-/// Rows of one set, each with what mostly decides its order and a change that has its key.
+/// Rows of one set.
 #[derive(Default)]
-struct Group(Vec<(u64, u32, NetRow)>);
+struct Group(Vec<Placed>);
+
+/// A row, with what mostly decides its order and a change that has its key.
+struct Placed {
+    first: u64,
+    at: u32,
+    row: NetRow,
+}
 
 impl Group {
     fn push(&mut self, table: &BoundTable, log: &[Logged], at: u32, row: NetRow) {
-        self.0.push((SortKey::first_of(table, row_key(table, log, at)), at, row));
+        let first = SortKey { key: row_key(table, log, at), table }.first();
+        self.0.push(Placed { first, at, row });
     }
 
     fn sort(&mut self, table: &BoundTable, log: &[Logged]) {
-        self.0.sort_unstable_by(|a, b| sort_key(a, table, log).cmp(&sort_key(b, table, log)));
+        self.0.sort_unstable_by(|a, b| order(a, b, table, log));
     }
 
     /// Whether two rows, sorted, have the same place in the order: rows with equal keys do, and are neighbours.
     fn has_alike(&self, table: &BoundTable, log: &[Logged]) -> bool {
-        self.0.windows(2).any(|pair| match pair {
-            [a, b] => sort_key(a, table, log) == sort_key(b, table, log),
-            _ => false,
-        })
+        self.0.windows(2).any(|pair| matches!(pair, [a, b] if order(a, b, table, log).is_eq()))
     }
 
     fn into_rows(self) -> Vec<NetRow> {
-        self.0.into_iter().map(|(_, _, row)| row).collect()
+        self.0.into_iter().map(|placed| placed.row).collect()
     }
 
     fn sorted(mut self, table: &BoundTable, log: &[Logged]) -> Vec<NetRow> {
@@ -182,8 +188,9 @@ impl Group {
     }
 }
 
-fn sort_key<'a>(row: &(u64, u32, NetRow), table: &'a BoundTable, log: &'a [Logged]) -> SortKey<'a> {
-    SortKey::new(row.0, row_key(table, log, row.1), table)
+fn order(a: &Placed, b: &Placed, table: &BoundTable, log: &[Logged]) -> Ordering {
+    let key = |row: &Placed| SortKey { key: row_key(table, log, row.at), table };
+    a.first.cmp(&b.first).then_with(|| key(a).cmp(key(b)))
 }
 
 /// Updates, by the columns they write: few kinds.

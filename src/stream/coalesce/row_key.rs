@@ -1,5 +1,6 @@
 //! What tells one row from another in a log, and the order in which the rows of a set are visited.
 
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use crate::stream::statement::{BindValue, BoundChange, BoundTable, RowOp};
@@ -38,22 +39,16 @@ impl Hash for RowKey<'_> {
 
 /// The order in which the rows of a set are best visited, because neighbours in it are neighbours in an index too.
 pub(super) struct SortKey<'a> {
-    first: u64,
-    key: RowKey<'a>,
-    table: &'a BoundTable,
+    pub(super) key: RowKey<'a>,
+    pub(super) table: &'a BoundTable,
 }
 
-impl<'a> SortKey<'a> {
-    /// `first` is what [`Self::first_of`] says of it.
-    pub(super) const fn new(first: u64, key: RowKey<'a>, table: &'a BoundTable) -> Self {
-        Self { first, key, table }
-    }
-
-    /// What decides nearly always.
-    pub(super) fn first_of(table: &BoundTable, key: RowKey<'_>) -> u64 {
-        let bytes = key.values().next().map_or(&[][..], BindValue::bytes);
+impl SortKey<'_> {
+    /// What decides nearly always, and comes before [`Self::cmp`].
+    pub(super) fn first(&self) -> u64 {
+        let bytes = self.key.values().next().map_or(&[][..], BindValue::bytes);
         let mut first = [0; 8];
-        let room = if table.key_sorts_by_length(0) {
+        let room = if self.table.key_sorts_by_length(0) {
             first[0] = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
             &mut first[1..]
         } else {
@@ -62,36 +57,15 @@ impl<'a> SortKey<'a> {
         room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         u64::from_be_bytes(first)
     }
-}
 
-impl Ord for SortKey<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.first.cmp(&other.first).then_with(|| {
-            let pairs = self.key.values().zip(other.key.values()).enumerate();
-            pairs.fold(std::cmp::Ordering::Equal, |so_far, (place, (a, b))| {
-                so_far.then_with(|| {
-                    let (a, b) = (a.bytes(), b.bytes());
-                    if self.table.key_sorts_by_length(place) {
-                        (a.len(), a).cmp(&(b.len(), b))
-                    } else {
-                        a.cmp(b)
-                    }
-                })
+    /// Where the first says nothing.
+    pub(super) fn cmp(&self, other: Self) -> Ordering {
+        let pairs = self.key.values().zip(other.key.values()).enumerate();
+        pairs.fold(Ordering::Equal, |so_far, (place, (a, b))| {
+            so_far.then_with(|| {
+                let (a, b) = (a.bytes(), b.bytes());
+                if self.table.key_sorts_by_length(place) { (a.len(), a).cmp(&(b.len(), b)) } else { a.cmp(b) }
             })
         })
     }
 }
-
-impl PartialOrd for SortKey<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for SortKey<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for SortKey<'_> {}

@@ -101,6 +101,8 @@ pub(super) struct BoundTable {
     /// Those that take the relation's columns, in the relation's order.
     columns: Vec<TargetColumn>,
     key: Vec<u16>,
+    /// For each column of the key whether shorter values come first.
+    key_sorts_by_length: Vec<bool>,
     row_match: RowMatch,
     has_identity_always: bool,
     written: WrittenValues,
@@ -147,7 +149,19 @@ impl BoundTable {
         let usual = UsualKeys::new(relation.id, columns.len(), row_match);
         let has_identity_always = columns.iter().any(|column| column.identity == ColumnIdentity::Always);
         let written = WrittenValues::OfTheColumn;
-        Self { relation, target, columns, key, row_match, has_identity_always, written, usual }
+        let by_length = |index: &u16| columns.get(usize::from(*index)).is_some_and(sorts_by_length);
+        let key_sorts_by_length = key.iter().map(by_length).collect();
+        Self {
+            relation,
+            target,
+            columns,
+            key,
+            key_sorts_by_length,
+            row_match,
+            has_identity_always,
+            written,
+            usual,
+        }
     }
 
     /// The same for values in binary form.
@@ -233,6 +247,11 @@ impl BoundTable {
     fn column_name(&self, index: u16) -> &str {
         self.column(index).map_or("", |column| column.name.as_str())
     }
+}
+
+/// Whether of two values in text form the shorter is the lesser, mostly.
+fn sorts_by_length(column: &TargetColumn) -> bool {
+    matches!(column.base_type.as_str(), "int2" | "int4" | "int8" | "numeric" | "oid")
 }
 
 /// The columns that find a row, and how.

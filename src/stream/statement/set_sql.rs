@@ -138,10 +138,7 @@ impl BoundTable {
     /// Whether, of two values of this column of the key, the longer one is likely the greater.
     #[must_use]
     pub(in crate::stream) fn key_sorts_by_length(&self, place: usize) -> bool {
-        let column = self.key.get(place).and_then(|index| self.column(*index));
-        column.is_some_and(|column| {
-            matches!(column.base_type.as_str(), "int2" | "int4" | "int8" | "numeric" | "oid")
-        })
+        self.key_sorts_by_length.get(place).copied().unwrap_or(false)
     }
 
     fn insert_set_sql(&self, written: &[u16], arrays: &mut Arrays) -> Option<String> {
