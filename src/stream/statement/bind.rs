@@ -9,6 +9,9 @@ use crate::stream::assemble::RowChange;
 
 use super::{BindValue, BoundChange, BoundTable, Packing, RowMatch};
 
+/// What a value of a key takes, mostly less.
+const KEY_VALUE_BYTES: usize = 16;
+
 /// Why a change cannot be turned into a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
@@ -67,10 +70,15 @@ impl BoundTable {
 
     /// An update that writes every column and leaves the key as it was.
     fn bind_usual_update(&self, new: &Tuple) -> Result<BoundChange, BindError> {
-        let mut values = Packing::new(self.columns.len() + self.key.len(), bytes_of(new));
+        let mut values = self.packing_for_update(new);
         self.bind_all(new, "write the row", &mut values)?;
         self.bind_key(new, &mut values)?;
         Ok(BoundChange { key: Arc::clone(&self.usual.update), values: values.done() })
+    }
+
+    fn packing_for_update(&self, new: &Tuple) -> Packing {
+        let key = self.key.len();
+        Packing::new(self.columns.len() + key, bytes_of(new) + key * KEY_VALUE_BYTES)
     }
 
     /// The values of all columns.
@@ -86,7 +94,7 @@ impl BoundTable {
     fn bind_update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<BoundChange, BindError> {
         self.check_width(new)?;
         let mut written = Vec::with_capacity(self.columns.len());
-        let mut values = Packing::new(self.columns.len() + self.key.len(), bytes_of(new));
+        let mut values = self.packing_for_update(new);
         for (index, value) in (0_u16..).zip(new.iter()) {
             if self.is_identity_always(index) && !self.may_have_changed(index, old, value) {
                 continue;
