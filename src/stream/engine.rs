@@ -92,7 +92,8 @@ pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), Strea
     let mut hold_before: Option<HoldBefore> = None;
     loop {
         let begun_at = Instant::now();
-        let outcome = attempt(&context, &shutdown, &mut withdrawn, &withheld, hold_before.clone()).await;
+        let outcome =
+            Box::pin(attempt(&context, &shutdown, &mut withdrawn, &withheld, hold_before.clone())).await;
         let Err(error) = outcome else { return Ok(()) };
         if shutdown.is_requested() {
             return Ok(());

@@ -172,7 +172,9 @@ impl Lane {
     /// What the batches handed over and not answered yet take in memory.
     pub(super) fn bytes_on_the_way(&mut self) -> usize {
         let answered = self.stage.borrow().answered;
-        while self.on_the_way.pop_front_if(|(number, _)| *number <= answered).is_some() {}
+        while self.on_the_way.front().is_some_and(|(number, _)| *number <= answered) {
+            self.on_the_way.pop_front();
+        }
         self.on_the_way.iter().map(|(_, bytes)| bytes).sum()
     }
 
