@@ -27,7 +27,7 @@ const SET_BYTES: usize = 512 * 1_024;
 /// What a row of a COPY takes beside its values, at most; as much is around all of them.
 const ROW_BYTES: usize = 24;
 /// What a change takes in memory beside its values' bytes.
-const CHANGE_BYTES: usize = 48;
+const CHANGE_BYTES: usize = 64;
 
 /// A table that changes are bound to. Another shape of the same relation has another number.
 #[derive(Clone, Debug)]

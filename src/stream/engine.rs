@@ -218,10 +218,14 @@ async fn attempt(
     let mut lanes = Vec::with_capacity(lanes_recorded.len());
     let more = (1..lanes_recorded.len()).map(|_| async {
         let session = beside(&first, connect_applier(config).await?).await?;
+        session.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
         lock::join_appliers(&session).await?;
         Ok::<_, StreamError>(session)
     });
     let more = futures_util::future::try_join_all(more).await?;
+    if !more.is_empty() {
+        first.batch_execute(NEVER_WAIT_FOR_EACH_OTHER).await?;
+    }
     let sessions = std::iter::once(first).chain(more);
     for (lane, (session, recorded)) in sessions.zip(lanes_recorded).enumerate() {
         let (stage, stage_seen) = watch::channel(Stage::default());
@@ -307,11 +311,7 @@ async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
     let session = connect_target(config, "apply").await?;
     // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
     // the one replicator.
-    let mut settings = vec![ROLE, NOTICE_LOST_CLIENT];
-    if config.apply.connections > 1 {
-        settings.push(NEVER_WAIT_FOR_EACH_OTHER);
-    }
-    session.batch_execute(&settings.join("; ")).await?;
+    session.batch_execute(&format!("{ROLE}; {NOTICE_LOST_CLIENT}")).await?;
     Ok(session)
 }
 

@@ -150,7 +150,7 @@ impl Gatherer {
     }
 
     /// Whether [`Self::hand_over_to_the_ready`] has anything to do.
-    fn has_to_hand_over(&mut self) -> bool {
+    pub(super) fn has_to_hand_over(&mut self) -> bool {
         self.full().is_some()
             || self.lanes.iter().any(|lane| lane.waits_for_work(self.batch_delay))
             || self.has_too_much_on_the_way()
@@ -216,7 +216,7 @@ impl Gatherer {
                 lane.hand_over(End::Commit(self.position), self.way).await?;
             }
         }
-        Ok(())
+        self.relieve().await
     }
 
     /// Commits everything gathered, on every connection, up to the last source commit (or the last position without

@@ -140,6 +140,10 @@ impl GatherLoop {
                 return Ok(tokio::time::timeout(rest, chunks.recv()).await.unwrap_or(None));
             }
             self.gatherer.hand_over_to_the_ready().await?;
+            if self.gatherer.has_to_hand_over() {
+                // While one connection was waited for, another one has become free.
+                return Ok(None);
+            }
         }
         let until_record = PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
         let record_due = self.gatherer.has_unrecorded_position();

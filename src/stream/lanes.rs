@@ -77,6 +77,8 @@ pub(super) struct Lane {
     on_the_way: VecDeque<(u64, usize)>,
     /// A slice was handed over whose transaction goes on.
     is_open: bool,
+    /// The source transaction that last wrote to its tables, by its commit position.
+    written_by: Option<Lsn>,
 }
 
 impl Lane {
@@ -94,6 +96,7 @@ impl Lane {
             sent: 0,
             on_the_way: VecDeque::new(),
             is_open: false,
+            written_by: None,
         }
     }
 
@@ -108,7 +111,19 @@ impl Lane {
         commit_lsn: Lsn,
     ) -> Result<(), BindError> {
         self.building.change(bound, bound.table.bind(change)?, commit_lsn);
+        self.written_by = Some(commit_lsn);
         Ok(())
+    }
+
+    /// Adds the emptying of tables, by a transaction that commits at `commit_lsn`.
+    pub(super) fn truncate(&mut self, tables: Vec<Bound>, commit_lsn: Lsn) {
+        self.building.truncate(tables);
+        self.written_by = Some(commit_lsn);
+    }
+
+    /// Whether it was given changes of the transaction that commits at `commit_lsn`.
+    pub(super) fn has_some_of(&self, commit_lsn: Lsn) -> bool {
+        self.written_by == Some(commit_lsn)
     }
 
     /// Whether the connection waits for what is gathered, and that need not wait for more.

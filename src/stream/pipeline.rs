@@ -124,7 +124,9 @@ impl Pipeline {
         self.send(Box::pin(async move { session.execute_raw(&statement, arrays).await }), expectation, bytes);
     }
 
-    /// Sends rows to a prepared COPY, once the server is ready for them: everything before it is answered then.
+    /// Sends rows to a prepared COPY, once everything before it is answered: a COPY that is refused because something failed
+    /// before it gets one answer more than its client counts, and all later answers would be taken for others' (tokio-postgres
+    /// up to 0.7).
     ///
     /// # Errors
     /// What the target answered before the rows were sent, or while they were.
@@ -134,6 +136,7 @@ impl Pipeline {
         mut data: Bytes,
         expectation: Expectation,
     ) -> Result<(), StreamError> {
+        self.drain().await?;
         let bytes = data.len();
         let copying = async {
             let mut sink = Box::pin(self.session.copy_in::<_, Bytes>(statement).await?);

@@ -198,6 +198,44 @@ async fn triggers_that_fire_for_replicated_changes_are_a_blocker() {
     }
 }
 
+/// INV-6. What no set can do is done row by row, also with a COPY behind it: the server refuses that COPY then, and its answers
+/// must not be taken for those to other statements.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_set_that_does_not_fit_before_a_copy_is_applied_row_by_row() {
+    let stage = Stage::new(Pair { source: 14, target: 17 }).await;
+    let source = stage.source_client().await;
+    source
+        .batch_execute(
+            "CREATE TABLE t (id int PRIMARY KEY, name text UNIQUE); CREATE TABLE other (id int PRIMARY KEY);
+             INSERT INTO t SELECT id, chr(96 + id) FROM generate_series(1, 5) id",
+        )
+        .await
+        .expect("schema");
+    let replicator = stage.streaming().await;
+    for way in ["", "TRUNCATE other;"] {
+        source
+            .batch_execute(&format!(
+                "BEGIN; UPDATE t SET name = 'none ' || id; UPDATE t SET name = chr(97 + id % 5); {way}
+                 INSERT INTO t SELECT i, 'new ' || i FROM generate_series(10, 500) i;
+                 INSERT INTO other SELECT generate_series(1, 500); COMMIT;"
+            ))
+            .await
+            .expect("changes");
+        stage.caught_up().await;
+        stage.assert_same_rows().await;
+        for back in [
+            "DELETE FROM other; DELETE FROM t WHERE id > 5; UPDATE t SET name = id::text",
+            "UPDATE t SET name = chr(96 + id)",
+        ] {
+            source.batch_execute(back).await.expect(back);
+        }
+        stage.caught_up().await;
+    }
+    let metric = async |name: &str| replicator.api().metric(name).await.expect("metrics").unwrap_or_default();
+    assert_eq!(metric("pgsluice_apply_fallbacks_total{reason=\"unique_violation\"}").await, 2.0);
+    assert_eq!(metric("pgsluice_reconnects_total").await, 0.0, "{}", replicator.log());
+}
+
 /// The judge itself sees what these tests are about.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_judge_tells_rows_apart_that_are_equal_to_the_server() {

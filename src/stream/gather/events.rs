@@ -123,8 +123,12 @@ impl Gatherer {
     pub(in crate::stream) async fn catch_up(&mut self, due: Due) -> Result<(), StreamError> {
         match due {
             Due::Slice(lane) => {
+                let under_way = self.transaction.as_ref().map(|transaction| transaction.start.commit_lsn);
                 if let Some(lane) = self.lanes.get_mut(lane) {
-                    lane.hand_over(End::Open, self.way).await?;
+                    // One that has nothing of the transaction under way has whole ones, which need not wait for its end.
+                    let goes_on = under_way.is_some_and(|commit_lsn| lane.has_some_of(commit_lsn));
+                    let end = if goes_on { End::Open } else { End::Commit(self.position) };
+                    lane.hand_over(end, self.way).await?;
                 }
                 self.relieve().await
             }
@@ -220,7 +224,7 @@ impl Gatherer {
         }
         for (lane, tables) in tables.into_iter().enumerate().filter(|(_, tables)| !tables.is_empty()) {
             self.count_change(lane);
-            self.lanes[lane].building.truncate(tables);
+            self.lanes[lane].truncate(tables, commit_lsn);
         }
         Ok(None)
     }
