@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join3;
+use futures_util::future::try_join;
 use tokio_postgres::types::Type;
 
 use super::operation::Operation;
@@ -159,9 +159,13 @@ impl Operation {
                 )
             })
         };
-        let standbys = wait_for_standbys(target, self.ctx.config.target.durability);
-        let (durable, (), ()) = tokio::select! {
-            secured = try_join3(durable, intent, standbys) => secured?,
+        // Only then: the intent's commit flushes the sequences as well, whatever `synchronous_commit` is set to.
+        let on_standbys = async {
+            intent.await?;
+            wait_for_standbys(target, self.ctx.config.target.durability).await
+        };
+        let (durable, ()) = tokio::select! {
+            secured = try_join(durable, on_standbys) => secured?,
             () = armed.fence.lost() => return Err(fence_lost()),
         };
         where_changes_are_applied(target).await?;

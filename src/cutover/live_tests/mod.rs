@@ -1,6 +1,7 @@
 //! The whole operation against real servers, with a stand-in for the stream ([`rig`]).
 
 mod rig;
+mod standbys;
 
 use std::time::{Duration, Instant};
 
