@@ -13,7 +13,7 @@ use pgsluice::config::{
 };
 use pgsluice::telemetry::{Console, start_logging};
 
-/// Batches are many small values on several threads: it gives their memory back sooner than the system's allocator. Without huge
+/// Batches are many small values that come and go at once: it gives their memory back sooner than the system's allocator. Without huge
 /// pages, of which a batch touches a small part of each.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

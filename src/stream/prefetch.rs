@@ -1,7 +1,8 @@
 //! What is recorded of relations, and the target's tables for them: asked one by one, or all at once when many are
 //! announced in a short time. What was read ahead is used once, and only while it is new: the target may be altered.
 //! A record never turns from joined to copying behind the stream's back: a table that is joined is only marked to be copied
-//! again by the gatherer, which has taken its record out, or while no stream runs (`join::request::record`).
+//! again by the gatherer, which has taken its record out, or while no stream runs (`join::mark::demote`,
+//! `join::request::record`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
