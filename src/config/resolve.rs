@@ -22,6 +22,7 @@ use super::valid::{
     StreamInProgress, TableFilter, TargetConfig,
 };
 use crate::connection::ConnectionSettings;
+use crate::model::Direction;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
@@ -47,6 +48,7 @@ pub(super) fn resolve(raw: RawConfig, origins: &Origins) -> Result<Config, Confi
         ));
     }
     Ok(Config {
+        direction: Direction::Forward,
         source,
         target,
         preflight: PreflightConfig { waive: raw.preflight.waive },

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::connection::ConnectionSettings;
-use crate::model::TableName;
+use crate::model::{Direction, TableName};
 
 /// Everything the operator decided.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which of the configured databases is `source` here, and which `target`.
+    pub direction: Direction,
     /// The database that is left.
     pub source: SourceConfig,
     /// The database that is reached.
@@ -29,6 +31,37 @@ pub struct Config {
     pub cutover: CutoverConfig,
     /// How clients are moved, in this order.
     pub traffic: Vec<TrafficConfig>,
+}
+
+/// What the names of publication and slot on the way back end with.
+const BACK: &str = "_back";
+/// PostgreSQL's `NAMEDATALEN` less the end of the string, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+
+impl Config {
+    /// The way back of this migration: what was the target is the source, with a publication and a slot of names of
+    /// their own. The old side is asked for no standbys: whoever relies on them has left it.
+    #[must_use]
+    pub fn way_back(&self) -> Self {
+        let mut back = self.clone();
+        back.direction = Direction::Back;
+        back.source.connection = self.target.connection.clone();
+        back.source.publication = with_end(&self.source.publication);
+        back.source.slot = with_end(&self.source.slot);
+        back.target.connection = self.source.connection.clone();
+        back.target.durability = Durability::Local;
+        back
+    }
+}
+
+/// `name` with the end for the way back, cut so that it is a name still. What is cut off a publication's name may be
+/// part of a character: that one goes altogether.
+fn with_end(name: &str) -> String {
+    let mut kept = name.len().min(NAME_BYTES_MAX - BACK.len());
+    while !name.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    name.get(..kept).unwrap_or_default().to_owned() + BACK
 }
 
 /// `[source]`

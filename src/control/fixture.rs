@@ -17,6 +17,7 @@ use crate::config::{
 use crate::connection::ConnectionSettings;
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
 use crate::migration::{Command, CutoverMode, StatusBoard};
+use crate::model::Direction;
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -83,6 +84,7 @@ fn config() -> Config {
         ConnectionSettings::parse(&format!("host=127.0.0.1 dbname={name} user=test")).expect("settings")
     };
     Config {
+        direction: Direction::Forward,
         source: SourceConfig {
             connection: settings("old"),
             publication: "pgsluice".into(),

@@ -206,6 +206,7 @@ pub(super) fn launch(
     let context = TrafficContext {
         epoch: report.epoch,
         mode: report.mode,
+        direction: ctx.config.direction,
         nonce: purpose.nonce.to_string(),
         source: Endpoint::from(&ctx.config.source.connection),
         target: Endpoint::from(&ctx.config.target.connection),

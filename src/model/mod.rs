@@ -2,6 +2,7 @@
 //! Nothing here performs IO, reads a clock or knows of a database connection.
 
 mod column;
+mod direction;
 mod disposition;
 mod name;
 mod nearest;
@@ -9,6 +10,7 @@ mod side;
 mod stored_type;
 
 pub use column::RecordedColumn;
+pub use direction::Direction;
 pub use disposition::Disposition;
 pub use name::{SequenceName, TableName};
 pub use nearest::nearest;

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::TrafficConfig;
 use crate::connection::ConnectionSettings;
 use crate::migration::CutoverMode;
+use crate::model::Direction;
 
 pub use manual::OperatorsWord;
 
@@ -84,6 +85,8 @@ pub struct TrafficContext {
     pub epoch: i64,
     /// Real or rehearsal.
     pub mode: CutoverMode,
+    /// Which of the configured databases is left, and which is reached.
+    pub direction: Direction,
     /// The attempt.
     pub nonce: String,
     /// The database that is left.

@@ -13,6 +13,7 @@ fn context() -> TrafficContext {
     TrafficContext {
         epoch: 7,
         mode: CutoverMode::Cutover,
+        direction: Direction::Forward,
         nonce: "abc".into(),
         source: endpoint("old"),
         target: endpoint("new"),
