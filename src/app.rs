@@ -15,10 +15,9 @@ use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
 use crate::cutover::{self, CleanupError, CleanupOptions, CutoverError};
 use crate::migration::monitor::Monitor;
-use crate::migration::{self, Migration, MigrationError, StatusBoard};
+use crate::migration::{self, Legs, MigrationError, StatusBoard};
 use crate::preflight::{Finding, Severity};
 use crate::runtime::{Shutdown, Supervisor};
-use crate::stream::StreamPublisher;
 use crate::telemetry::{self, Console, Metrics};
 
 /// Commands of the API that wait for the migration task (INV-11).
@@ -96,7 +95,6 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
     let metrics = Metrics::new().map_err(|error| AppError::Start(error.to_string()))?;
     let board = StatusBoard::new(Timestamp::now());
     let shutdown = Shutdown::new();
-    let (publisher, stream) = StreamPublisher::new();
     let (commands, commands_taken) = mpsc::channel(COMMANDS_QUEUED_MAX);
 
     let mut tasks: Supervisor<AppError> = Supervisor::new(shutdown.clone());
@@ -110,12 +108,8 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
         let shutdown = shutdown.clone();
         async move { Ok(control::serve(listener, api, shutdown).await?) }
     });
-    let monitor = Monitor {
-        config: Arc::clone(&config),
-        stream: stream.clone(),
-        board: board.clone(),
-        metrics: Arc::clone(&metrics),
-    };
+    let (legs, leg) = Legs::new(config, board.clone(), Arc::clone(&metrics), shutdown.clone());
+    let monitor = Monitor { leg, board: board.clone(), metrics };
     tasks.spawn("monitor", {
         let shutdown = shutdown.clone();
         async move {
@@ -123,12 +117,7 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
             Ok(())
         }
     });
-    let migration =
-        Migration { config, board: board.clone(), metrics, publisher, stream, shutdown: shutdown.clone() };
-    tasks.spawn(
-        "migration",
-        async move { Ok(Box::pin(migration.run(commands_taken)).await.map_err(Box::new)?) },
-    );
+    tasks.spawn("migration", async move { Ok(legs.run(commands_taken).await.map_err(Box::new)?) });
     tasks.spawn("signals", await_signal(shutdown.clone()));
     if console.is_terminal() {
         tasks.spawn("progress", {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::{ClientCommand, OutputFormat, StatusView, Wait};
+use crate::migration::CutoverMode;
 use crate::telemetry::LogFormat;
 
 const EXIT_CODES: &str = "\
@@ -120,8 +121,17 @@ pub enum CliCommand {
         #[command(flatten)]
         api: ApiArguments,
     },
-    /// Switch back without loss inside the rollback window (not available in this version)
+    /// Switch back to the source after a cutover, without losing what was written on the target
+    ///
+    /// The same as a cutover, with the sides exchanged: possible until `pgsluice cleanup` ends the rollback window, and only
+    /// with `cutover.reverse = true`.
+    #[command(after_help = EXIT_CODES)]
     Rollback {
+        /// Only measure the write pause that a rollback would need: everything but the commit and the traffic
+        #[arg(long)]
+        rehearse: bool,
+        #[command(flatten)]
+        pause: PauseArguments,
         #[command(flatten)]
         api: ApiArguments,
     },
@@ -235,7 +245,10 @@ impl CliCommand {
             Self::Rehearse { pause, api } => (ClientCommand::Rehearse { max_pause: pause.max_pause() }, api),
             Self::Cutover { pause, api } => (ClientCommand::Cutover { max_pause: pause.max_pause() }, api),
             Self::Abort { api } => (ClientCommand::Abort, api),
-            Self::Rollback { api } => (ClientCommand::Rollback, api),
+            Self::Rollback { rehearse, pause, api } => {
+                let mode = if *rehearse { CutoverMode::Rehearsal } else { CutoverMode::Cutover };
+                (ClientCommand::Rollback { mode, max_pause: pause.max_pause() }, api)
+            }
             Self::Confirm { api } => (ClientCommand::Confirm, api),
             Self::Check | Self::Run | Self::Cleanup(_) | Self::Demo(_) | Self::ConfigReference => {
                 return None;

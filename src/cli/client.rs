@@ -19,6 +19,8 @@ use crate::control::dto::{
     AddTablesRecord, CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord,
     TableStandingRecord, TablesRecord,
 };
+use crate::migration::CutoverMode;
+use crate::model::Direction;
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
@@ -46,6 +48,13 @@ pub enum ClientCommand {
         /// The longest write pause; `None`: as configured there.
         max_pause: Option<Duration>,
     },
+    /// Move the primary back to the source, or rehearse that, and follow.
+    Rollback {
+        /// Real or rehearsal.
+        mode: CutoverMode,
+        /// The longest write pause; `None`: as configured there.
+        max_pause: Option<Duration>,
+    },
     /// Roll the running operation back, and follow.
     Abort,
     /// Give the word that a `manual` traffic adapter waits for, and follow.
@@ -61,8 +70,6 @@ pub enum ClientCommand {
     },
     /// Not in this version.
     Verify,
-    /// Not in this version.
-    Rollback,
 }
 
 /// Whether the status is shown once or again and again.
@@ -213,10 +220,14 @@ impl ApiClient {
         match command {
             ClientCommand::Status(view) => self.status(view, out).await,
             ClientCommand::Cutover { max_pause } => {
-                self.start(CutoverModeRecord::Cutover, max_pause, out).await
+                self.start("v1/cutover", CutoverModeRecord::Cutover, max_pause, out).await
             }
             ClientCommand::Rehearse { max_pause } => {
-                self.start(CutoverModeRecord::Rehearsal, max_pause, out).await
+                self.start("v1/cutover", CutoverModeRecord::Rehearsal, max_pause, out).await
+            }
+            ClientCommand::Rollback { mode, max_pause } => {
+                let mode = CutoverModeRecord::from((mode, Direction::Back));
+                self.start("v1/rollback", mode, max_pause, out).await
             }
             ClientCommand::Abort => {
                 let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover/abort", NO_BODY).await?;
@@ -239,10 +250,6 @@ impl ApiClient {
             ClientCommand::Verify => {
                 self.ask::<serde_json::Value>(Method::POST, "v1/verify", NO_BODY).await.map(|_| Exit::Success)
             }
-            ClientCommand::Rollback => self
-                .ask::<serde_json::Value>(Method::POST, "v1/rollback", NO_BODY)
-                .await
-                .map(|_| Exit::Success),
         }
     }
 
@@ -327,13 +334,14 @@ impl ApiClient {
 
     async fn start(
         &self,
+        route: &str,
         mode: CutoverModeRecord,
         max_pause: Option<Duration>,
         out: &mut (dyn Write + Send),
     ) -> Result<Exit, ClientError> {
         let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let request = CutoverRequestRecord { mode, max_pause_ms };
-        let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover", Some(&request)).await?;
+        let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms };
+        let accepted: CutoverRecord = self.ask(Method::POST, route, Some(&request)).await?;
         if self.output == OutputFormat::Table {
             writeln!(out, "{} {} accepted", accepted.mode.as_str(), accepted.epoch)?;
         }

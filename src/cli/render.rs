@@ -7,6 +7,7 @@ use indicatif::{BinaryBytes, HumanCount};
 use crate::control::dto::{
     CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord, TablesRecord,
 };
+use crate::model::Direction;
 
 /// Tables listed in the status; the rest is summed up.
 const TABLES_SHOWN_MAX: usize = 20;
@@ -263,6 +264,11 @@ pub(super) fn ending(cutover: &CutoverRecord) -> String {
     let mut text = String::new();
     let pause = cutover.pause_ms.map(|pause| format!("Writers waited {pause:.1} ms.")).unwrap_or_default();
     let meaning = match (cutover.outcome.as_str(), cutover.mode.as_str()) {
+        ("completed", "rollback") => "Completed: the source is the primary again.",
+        ("aborted", "rollback") => "Aborted: the target is the primary, as before.",
+        ("completed" | "aborted", "rehearsal") if cutover.direction == Direction::Back.as_str() => {
+            "The rollback was rehearsed only: the target is the primary, as before."
+        }
         ("completed", "rehearsal") => "Rehearsed: the source is as before, and this is the forecast.",
         ("completed", _) => "Completed: the target is the primary now.",
         ("aborted", _) => "Aborted: the source is the primary, as before.",
@@ -321,6 +327,7 @@ mod tests {
         let cutover = CutoverRecord {
             epoch: 3,
             mode: CutoverModeRecord::Cutover,
+            direction: "forward".into(),
             idempotency_key: None,
             state: "aborted".into(),
             outcome: "aborted".into(),

@@ -14,6 +14,7 @@ mod replication_error;
 mod settings;
 mod sql;
 mod sql_error;
+mod system;
 mod tls;
 mod transport;
 
@@ -25,4 +26,5 @@ pub use replication_error::ReplicationError;
 pub use settings::{ChannelBinding, ConnectionSettings, SettingsError, SslMode};
 pub use sql::{CancelHandle, SqlSession, connect_sql};
 pub use sql_error::SqlError;
+pub use system::{system_identity, timeline};
 pub use tls::TlsError;

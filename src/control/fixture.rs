@@ -56,6 +56,7 @@ pub(crate) fn running(epoch: i64, mode: CutoverMode) -> CutoverReport {
     CutoverReport {
         epoch,
         mode,
+        direction: Direction::Forward,
         idempotency_key: None,
         state: "arming",
         outcome: Outcome::Running,

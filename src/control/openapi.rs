@@ -27,7 +27,7 @@ use super::{dto, events, operations, problem, routes};
         operations::abort_cutover,
         operations::confirm_traffic,
         operations::verify,
-        operations::rollback,
+        operations::start_rollback,
     ),
     components(schemas(dto::StatusRecord, dto::TablesRecord, dto::AddTablesRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
     modifiers(&Bearer),

@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 
-use super::dto::{AddTablesRecord, CutoverRecord, CutoverRequestRecord, TablesRecord};
+use super::dto::{AddTablesRecord, CutoverModeRecord, CutoverRecord, CutoverRequestRecord, TablesRecord};
 use super::problem::{ApiError, ProblemRecord};
 use super::routes::Shared;
-use crate::migration::{Command, CutoverRequest, Refusal};
-use crate::model::TableName;
+use crate::migration::{Command, CutoverMode, CutoverRequest, Refusal};
+use crate::model::{Direction, TableName};
 
 /// How long the migration task may take to accept or refuse a command.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(8);
@@ -46,7 +46,8 @@ pub(super) async fn start_cutover(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let request = cutover_request(&headers, &body.map_err(|_| ApiError::TooLarge)?)?;
+    let body = body.map_err(|_| ApiError::TooLarge)?;
+    let request = cutover_request(&headers, &body, Direction::Forward)?;
     let report = ask(&shared, |reply| Command::StartCutover { request, reply }).await?;
     tracing::info!(epoch = report.epoch, mode = ?report.mode, "cutover accepted over http");
     let location = [(header::LOCATION, "/v1/cutover")];
@@ -145,18 +146,31 @@ pub(super) async fn verify() -> ApiError {
     }
 }
 
-/// Switching back after a completed cutover: not available in this version.
+/// Switches back to the source after a completed cutover, or rehearses that. Nothing that was written on the target is lost.
+///
+/// The same operation as a cutover, in the other direction; followed by `GET /v1/cutover`.
 #[utoipa::path(post, path = "/v1/rollback", tag = "cutover",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable ASCII characters.")),
+    request_body(content = CutoverRequestRecord, description = "An empty body means {\"mode\": \"rollback\"}."),
     responses(
+        (status = 202, description = "Accepted; `Location` names where to follow it.", body = CutoverRecord),
         (status = 401, description = "No or a wrong token.", body = ProblemRecord),
         (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
-        (status = 501, description = "Not available in this version.", body = ProblemRecord),
+        (status = 409, description = "Nothing was cut over, there is no way back, or one is running.", body = ProblemRecord),
+        (status = 422, description = "The body or the key is not understood.", body = ProblemRecord),
+        (status = 503, description = "The migration task does not answer.", body = ProblemRecord),
     ), security(("bearer" = [])))]
-pub(super) async fn rollback() -> ApiError {
-    ApiError::NotInThisVersion {
-        what: "rollback after a completed cutover",
-        remedy: "Before the fence is committed, POST /v1/cutover/abort rolls back without loss.",
-    }
+pub(super) async fn start_rollback(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = body.map_err(|_| ApiError::TooLarge)?;
+    let request = cutover_request(&headers, &body, Direction::Back)?;
+    let report = ask(&shared, |reply| Command::StartCutover { request, reply }).await?;
+    tracing::info!(epoch = report.epoch, mode = ?report.mode, "rollback accepted over http");
+    let location = [(header::LOCATION, "/v1/cutover")];
+    Ok((StatusCode::ACCEPTED, location, Json(CutoverRecord::from(&report))).into_response())
 }
 
 /// Sends a command and waits for its answer, both within [`ANSWER_TIME_MAX`].
@@ -173,19 +187,36 @@ async fn ask<T>(
     answered.map_err(|_| ApiError::Unresponsive)??.map_err(ApiError::Refused)
 }
 
-fn cutover_request(headers: &HeaderMap, body: &[u8]) -> Result<CutoverRequest, ApiError> {
+fn cutover_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    direction: Direction,
+) -> Result<CutoverRequest, ApiError> {
+    let real = CutoverModeRecord::from((CutoverMode::Cutover, direction));
+    let remedy = format!(
+        "Send {{\"mode\": \"{}\"}} or {{\"mode\": \"rehearsal\"}}, with \"max_pause_ms\" if wanted.",
+        real.as_str()
+    );
     let record = if body.is_empty() {
         CutoverRequestRecord::default()
     } else {
         serde_json::from_slice(body).map_err(|error| ApiError::Invalid {
             detail: format!("Nothing was changed: the body is not what it should be: {error}."),
-            remedy:
-                "Send {\"mode\": \"cutover\"} or {\"mode\": \"rehearsal\"}, with \"max_pause_ms\" if wanted."
-                    .into(),
+            remedy: remedy.clone(),
         })?
     };
+    let mode = match record.mode {
+        Some(CutoverModeRecord::Rehearsal) => CutoverMode::Rehearsal,
+        None => CutoverMode::Cutover,
+        Some(mode) if mode == real => CutoverMode::Cutover,
+        Some(mode) => {
+            let detail = format!("Nothing was changed: a {} is not what this route is for.", mode.as_str());
+            return Err(ApiError::Invalid { detail, remedy });
+        }
+    };
     Ok(CutoverRequest {
-        mode: record.mode.into(),
+        mode,
+        direction,
         max_pause: record.max_pause_ms.map(max_pause).transpose()?,
         idempotency_key: idempotency_key(headers)?,
     })

@@ -54,7 +54,7 @@ pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Route
         .route("/v1/cutover/abort", post(operations::abort_cutover))
         .route("/v1/cutover/confirm", post(operations::confirm_traffic))
         .route("/v1/verify", post(operations::verify))
-        .route("/v1/rollback", post(operations::rollback))
+        .route("/v1/rollback", post(operations::start_rollback))
         .route_layer(middleware::from_fn_with_state(shared.clone(), admit));
     Router::new()
         .route("/healthz", get(healthz))
@@ -108,14 +108,14 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str,
     let lag_bytes_max = shared.api.config.cutover.max_lag_bytes;
     shared.api.board.with(|status| match (status.phase, status.lag.bytes) {
         (Phase::CutOver, _) => Ok("ready\n"),
-        (Phase::Streaming, Some(lag_bytes)) if lag_bytes <= lag_bytes_max => Ok("ready\n"),
-        (Phase::Streaming, Some(lag_bytes)) => Err(ApiError::NotReady {
+        (Phase::Streaming | Phase::RollbackWindow, Some(lag_bytes)) if lag_bytes <= lag_bytes_max => Ok("ready\n"),
+        (Phase::Streaming | Phase::RollbackWindow, Some(lag_bytes)) => Err(ApiError::NotReady {
             detail: format!(
                 "Streaming, and {lag_bytes} bytes behind, which is above cutover.max_lag_bytes = {lag_bytes_max}. \
                  Nothing is lost; the target is catching up."
             ),
         }),
-        (Phase::Streaming, None) => {
+        (Phase::Streaming | Phase::RollbackWindow, None) => {
             Err(ApiError::NotReady { detail: "Streaming, and the lag is not known yet.".to_owned() })
         }
         (phase, _) => {

@@ -241,10 +241,8 @@ async fn what_is_not_there_says_so() {
     assert!(remedy.contains("/v1/status"), "{remedy}");
     let wrong_method = send(&fixture, command("/v1/status", Body::empty())).await;
     problem(wrong_method, StatusCode::METHOD_NOT_ALLOWED, "no-such-method").await;
-    for path in ["/v1/verify", "/v1/rollback"] {
-        let answer = send(&fixture, command(path, Body::empty())).await;
-        problem(answer, StatusCode::NOT_IMPLEMENTED, "not-in-this-version").await;
-    }
+    let answer = send(&fixture, command("/v1/verify", Body::empty())).await;
+    problem(answer, StatusCode::NOT_IMPLEMENTED, "not-in-this-version").await;
 }
 
 #[tokio::test]
@@ -254,9 +252,7 @@ async fn the_openapi_document_has_every_route() {
     for route in super::routes::ROUTES {
         assert_eq!(paths.contains_key(route), route != "/openapi.json", "{route}");
     }
-    for route in ["/v1/verify", "/v1/rollback"] {
-        assert!(paths[route]["post"]["responses"]["501"].is_object(), "{route}");
-    }
+    assert!(paths["/v1/verify"]["post"]["responses"]["501"].is_object());
     assert_eq!(document["paths"]["/v1/cutover"]["post"]["security"], json!([{ "bearer": [] }]));
     assert!(document["components"]["schemas"]["StepRecord"].is_object());
 }

@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::{Action, Event, State, Why};
-use super::{CutoverError, SqlFailure};
+use super::{CutoverError, SqlFailure, way_back};
 use crate::config::Durability;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode};
@@ -25,6 +25,8 @@ use crate::traffic::Step;
 const COMMIT_BOUND: Duration = Duration::from_secs(10);
 /// How long a rollback may wait for the source; after that the server does it by itself.
 const RELEASE_BOUND: Duration = Duration::from_secs(3);
+/// How long the slot of the way back may take to be dropped.
+const DISARM_BOUND: Duration = Duration::from_secs(5);
 /// How long one look at the fence row may wait for the fence transaction to end.
 const TRUTH_BOUND: Duration = Duration::from_secs(1);
 /// Tries of an adapter's undo.
@@ -66,6 +68,7 @@ impl Operation {
                 Ok(Event::TrafficResumed)
             }
             (Action::UndoTraffic, _) => self.undo_traffic().await,
+            (Action::Disarm, _) => self.disarm().await,
             (action, state) => Err(CutoverError::refuted(
                 format!("pgsluice made a mistake: {} while {}", action.as_str(), state.as_str()),
                 "Nothing was committed. Please report this with the log around it.",
@@ -169,6 +172,11 @@ impl Operation {
             () = armed.fence.lost() => return Err(fence_lost()),
         };
         where_changes_are_applied(target).await?;
+        let turn = match &armed.way_back {
+            Some(way_back) => way_back.turn_sql(way_back.begin(target).await?),
+            None => String::new(),
+        };
+        self.turn = turn;
         match TargetDurable::covering(caught_up, durable) {
             Some(durable) => Ok(Event::TargetDurable(durable)),
             None => Err(CutoverError::refuted(
@@ -181,7 +189,8 @@ impl Operation {
     async fn commit_fence(&mut self, marker_lsn: Lsn) -> Result<Event, CutoverError> {
         self.marker_lsn = Some(marker_lsn);
         let Some(armed) = self.armed.as_mut() else { return Ok(Event::CommitUnknown) };
-        let answer = tokio::time::timeout(COMMIT_BOUND, armed.fence.commit(&self.terms, marker_lsn)).await;
+        let answer =
+            tokio::time::timeout(COMMIT_BOUND, armed.fence.commit(&self.terms, marker_lsn, &self.turn)).await;
         Ok(match answer {
             Ok(CommitAnswer::Committed) => Event::FenceCommitted,
             Ok(CommitAnswer::Unknown(problem)) => {
@@ -278,6 +287,7 @@ impl Operation {
             _ => self.reconnected_target().await?,
         };
         gate::open(&target, self.terms.epoch).await?;
+        fence::lift(&target, Side::Target).await?;
         self.target = Some(target);
         Ok(())
     }
@@ -342,6 +352,24 @@ impl Operation {
         }
         self.log.no_trouble();
         Ok(Event::RolledBack)
+    }
+
+    /// The slot of the way back would keep the target's WAL for nobody.
+    async fn disarm(&mut self) -> Result<Event, CutoverError> {
+        let (true, Some(back)) = (self.armed_way_back, &self.ctx.way_back) else {
+            return Ok(Event::RolledBack);
+        };
+        let removed = async {
+            let target = connect_sql(&self.ctx.config.target.connection, Side::Target, "cutover").await?;
+            way_back::remove(back, &target).await
+        };
+        match tokio::time::timeout(DISARM_BOUND, removed).await {
+            Ok(removed) => removed.map(|()| Event::RolledBack),
+            Err(_) => Err(CutoverError::refuted(
+                "the slot of the way back stays on the target: it did not answer in time",
+                "The next operation or `pgsluice cleanup` drops it.",
+            )),
+        }
     }
 
     /// A few words for a person about a step that has ended.

@@ -10,13 +10,13 @@ use super::actions::enough_standbys;
 use super::driver::{lag_is_small, stream_waits};
 use super::operation::{Armed, Operation};
 use super::state::Event;
-use super::{CutoverError, SqlFailure};
+use super::{CutoverError, SqlFailure, way_back};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::join;
 use crate::migration::CutoverMode;
 use crate::model::Side;
-use crate::source::fence::{self, ArmBound, Fence};
+use crate::source::fence::{self, ArmBound, Fence, FencePlan};
 use crate::source::publication::{self, PublicationOwner, PublicationShape};
 use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
@@ -30,6 +30,7 @@ impl Operation {
     /// every catalog entry read once so that the pause does not have to.
     pub(super) async fn arm(&mut self) -> Result<Event, CutoverError> {
         let config = std::sync::Arc::clone(&self.ctx.config);
+        self.armed_way_back = self.mode() == CutoverMode::Cutover;
         let source = &config.source.connection;
         let (fence_session, marker) =
             try_join(connect_sql(source, Side::Source, "fence"), connect_sql(source, Side::Source, "marker"))
@@ -54,11 +55,17 @@ impl Operation {
                 "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
             ));
         }
-        fence::arm(control, &plan, &self.terms.moved_to, self.terms.on_writers, ArmBound::default()).await?;
-        gate::close(target, &plan.table_names(), GATE_BOUND).await?;
+        fence::arm(control, &plan, &self.terms, ArmBound::default()).await?;
+        close(target, &plan).await?;
         if self.mode() == CutoverMode::Cutover {
             self.traffic.perform(Step::Prepare, &self.traffic_context).await?;
         }
+        let way_back = match &self.ctx.way_back {
+            Some(back) if self.mode() == CutoverMode::Cutover => {
+                Some(way_back::prepare(back, control, target, &plan, &self.ctx.shutdown).await?)
+            }
+            _ => None,
+        };
         let servers = try_join(about(control, Side::Source), about(target, Side::Target)).await?;
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;
@@ -74,9 +81,19 @@ impl Operation {
         lag_is_small(lag, config.cutover.max_lag_bytes)
             .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
         self.servers = servers.into();
-        self.armed = Some(Armed { fence, marker });
+        self.armed = Some(Armed { fence, marker, way_back });
         Ok(Event::Armed)
     }
+}
+
+/// Closes the target to applications, table by table: by the fence that closed it when it was left, or by the gate.
+async fn close(target: &SqlSession, plan: &FencePlan) -> Result<(), CutoverError> {
+    let fenced = fence::closed_tables(target).await?;
+    let open: Vec<_> = plan.table_names().into_iter().filter(|table| !fenced.contains(table)).collect();
+    if !open.is_empty() {
+        gate::close(target, &open, GATE_BOUND).await?;
+    }
+    Ok(())
 }
 
 /// Every selected table is in the stream with all of its changes (INV-5), and the target shows no rows that the source has

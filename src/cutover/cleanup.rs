@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::CutoverMode;
-use crate::model::Side;
+use crate::model::{Direction, Side};
 use crate::source::fence::{self, ArmBound, FenceRow};
 use crate::source::publication::{self, PublicationError, PublicationOwner};
 use crate::source::slot::{self, SlotError, WhenActive};
@@ -174,7 +174,7 @@ async fn finished(
         return Ok(());
     }
     let is_finished = if journal::exists(target).await? {
-        journal::last(target).await?.is_some_and(|last| finishes(&last, row))
+        journal::last(target, Direction::Forward).await?.is_some_and(|last| finishes(&last, row))
     } else {
         // An earlier cleanup removed the journal, which it does last; without a gate there is nothing to open.
         gate::guarded_tables(target).await?.is_empty()

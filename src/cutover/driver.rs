@@ -18,7 +18,7 @@ use super::{CutoverError, Nonce, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
-use crate::model::Side;
+use crate::model::{Direction, Side};
 use crate::runtime::Shutdown;
 use crate::source::fence;
 use crate::stream::StreamHandle;
@@ -30,8 +30,10 @@ const TRUTH_BOUND: std::time::Duration = std::time::Duration::from_secs(1);
 /// What an operation works with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct CutoverContext {
-    /// What the operator decided.
+    /// What the operator decided, in the direction of this operation.
     pub config: Arc<Config>,
+    /// The same in the other direction, if the side that is left is to be kept current.
+    pub way_back: Option<Arc<Config>>,
     /// The stream of changes.
     pub stream: StreamHandle,
     /// Where it is told how the operation goes.
@@ -77,7 +79,7 @@ impl RunningCutover {
         let report = self.report();
         if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
             return Err(Refusal::PastThePointOfNoReturn {
-                message: "The cutover is completed: the target is the primary.".into(),
+                message: "The operation is completed: the target is the primary.".into(),
                 remedy: "Nothing can be aborted any more; see `pgsluice status`.".into(),
             });
         }
@@ -146,7 +148,8 @@ pub async fn start(
     let journal_session = connect(&ctx, Side::Target, "cutover journal").await?;
     journal::prepare(&target).await.map_err(CutoverError::from)?;
     if let Some(key) = &request.idempotency_key
-        && let Some(known) = journal::by_key(&target, key).await.map_err(CutoverError::from)?
+        && let Some(known) =
+            journal::by_key(&target, ctx.config.direction, key).await.map_err(CutoverError::from)?
     {
         return Ok((known.report.clone(), ended(known.report)));
     }
@@ -161,12 +164,17 @@ pub async fn start(
     let nonce = Nonce::random();
     let started_at = Timestamp::now();
     let key = request.idempotency_key.as_deref();
-    let epoch = journal::open_operation(&target, request.mode, &nonce, key, started_at)
+    let before = journal::highest_epoch(&control, Side::Source)
+        .await
+        .map_err(CutoverError::from)?
+        .max(journal::highest_epoch(&target, Side::Target).await.map_err(CutoverError::from)?);
+    let epoch = journal::open_operation(&target, request.mode, &nonce, key, started_at, before)
         .await
         .map_err(CutoverError::from)?;
     let report = CutoverReport {
         epoch,
         mode: request.mode,
+        direction: ctx.config.direction,
         idempotency_key: request.idempotency_key,
         state: State::Arming.as_str(),
         outcome: Outcome::Running,
@@ -180,7 +188,7 @@ pub async fn start(
         nonce,
         max_pause,
         traffic,
-        traffic_touched: false,
+        is_resumed: false,
         evidence: serde_json::Value::Null,
         marker_lsn: None,
         control: Some(control),
@@ -258,10 +266,14 @@ async fn connect(
 /// The stream runs and is nearly level.
 fn streaming_closely(ctx: &CutoverContext) -> Result<(), Refusal> {
     let (phase, lag) = ctx.board.with(|status| (status.phase, status.lag.bytes));
-    if phase != Phase::Streaming {
+    let streaming = match ctx.config.direction {
+        Direction::Forward => Phase::Streaming,
+        Direction::Back => Phase::RollbackWindow,
+    };
+    if phase != streaming {
         return Err(Refusal::NotReady {
             message: format!("The migration is not streaming: it is in phase `{}`.", phase.as_str()),
-            remedy: "Wait until `pgsluice status` says `streaming`.".into(),
+            remedy: format!("Wait until `pgsluice status` says `{}`.", streaming.as_str()),
         });
     }
     if let Some((message, remedy)) = stream_waits(&ctx.board) {

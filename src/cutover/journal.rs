@@ -14,7 +14,7 @@ use super::state::{Action, State};
 use super::{Nonce, SqlFailure};
 use crate::connection::SqlSession;
 use crate::migration::CutoverMode;
-use crate::model::Side;
+use crate::model::{Direction, Side};
 
 /// Entries that may wait to be written; an operation has fewer than this in all, so the bound is never felt.
 const QUEUE_ENTRIES_MAX: usize = 256;
@@ -78,24 +78,26 @@ pub(super) async fn exists(target: &Client) -> Result<bool, SqlFailure> {
     Ok(row.get(0))
 }
 
-/// Records a new operation and gives it the next epoch, never below `epoch_min`.
+/// Records a new operation and gives it the next epoch, after `epoch_before`: the last of the other direction.
 pub(super) async fn open_operation(
     target: &Client,
     mode: CutoverMode,
     nonce: &Nonce,
     idempotency_key: Option<&str>,
     now: Timestamp,
+    epoch_before: i64,
 ) -> Result<i64, SqlFailure> {
     let row = target
         .query_typed_one(
             "INSERT INTO pgsluice.cutover (epoch, mode, nonce, idempotency_key, state, outcome, started_at)
-             SELECT coalesce(max(epoch), 0) + 1, $1, $2, $3, 'arming', 'running', $4::text::timestamptz
+             SELECT greatest(coalesce(max(epoch), 0), $5) + 1, $1, $2, $3, 'arming', 'running', $4::text::timestamptz
              FROM pgsluice.cutover RETURNING epoch",
             &[
                 (&mode_name(mode), Type::TEXT),
                 (&nonce.as_str(), Type::TEXT),
                 (&idempotency_key, Type::TEXT),
                 (&now.to_string(), Type::TEXT),
+                (&epoch_before, Type::INT8),
             ],
         )
         .await
@@ -103,18 +105,40 @@ pub(super) async fn open_operation(
     Ok(row.get(0))
 }
 
-/// The last operation.
-pub(super) async fn last(target: &Client) -> Result<Option<Recorded>, SqlFailure> {
-    load(target, "ORDER BY epoch DESC LIMIT 1", &[]).await
+/// The highest epoch that a side knows, of operations whose journal it has and of fences that it has had; 0 if none.
+pub(super) async fn highest_epoch(session: &Client, side: Side) -> Result<i64, SqlFailure> {
+    let mut highest = 0;
+    for table in ["pgsluice.cutover", "pgsluice.fence"] {
+        let failed = SqlFailure::of(side, "read the last operation's epoch");
+        let known = session
+            .query_typed_one("SELECT to_regclass($1) IS NOT NULL", &[(&table, Type::TEXT)])
+            .await
+            .map_err(&failed)?;
+        if known.get::<_, bool>(0) {
+            let sql = format!("SELECT coalesce(max(epoch), 0) FROM {table}");
+            highest = highest.max(session.query_typed_one(&sql, &[]).await.map_err(&failed)?.get(0));
+        }
+    }
+    Ok(highest)
+}
+
+/// The last operation. `direction` is that of all operations with this journal.
+pub(super) async fn last(target: &Client, direction: Direction) -> Result<Option<Recorded>, SqlFailure> {
+    load(target, direction, "ORDER BY epoch DESC LIMIT 1", &[]).await
 }
 
 /// The operation that was started with this key.
-pub(super) async fn by_key(target: &Client, key: &str) -> Result<Option<Recorded>, SqlFailure> {
-    load(target, "WHERE idempotency_key = $1", &[(&key, Type::TEXT)]).await
+pub(super) async fn by_key(
+    target: &Client,
+    direction: Direction,
+    key: &str,
+) -> Result<Option<Recorded>, SqlFailure> {
+    load(target, direction, "WHERE idempotency_key = $1", &[(&key, Type::TEXT)]).await
 }
 
 async fn load(
     target: &Client,
+    direction: Direction,
     which: &str,
     parameters: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<Option<Recorded>, SqlFailure> {
@@ -141,6 +165,7 @@ async fn load(
     let report = CutoverReport {
         epoch,
         mode: if row.get::<_, &str>(1) == "cutover" { CutoverMode::Cutover } else { CutoverMode::Rehearsal },
+        direction,
         idempotency_key: row.get(3),
         state: State::NAMES.into_iter().find(|name| *name == state).unwrap_or("unknown"),
         outcome: outcome(&row),

@@ -15,6 +15,7 @@ mod proof;
 mod recovery;
 mod report;
 mod state;
+mod way_back;
 
 pub use cleanup::{CleanupAction, CleanupError, CleanupOptions, CleanupOutcome, cleanup};
 pub use driver::{CutoverContext, RunningCutover, start};

@@ -12,6 +12,7 @@ use super::driver::{Claim, CutoverContext, stream_waits};
 use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
+use super::way_back::WayBack;
 use super::{CutoverError, Nonce};
 use crate::config::Durability;
 use crate::connection::SqlSession;
@@ -26,8 +27,8 @@ pub(super) struct Purpose {
     pub(super) nonce: Nonce,
     pub(super) max_pause: Duration,
     pub(super) traffic: Traffic,
-    /// Whether the adapters were told anything by a process before this one.
-    pub(super) traffic_touched: bool,
+    /// Whether a process before this one may have told the adapters anything, and made a way back.
+    pub(super) is_resumed: bool,
     /// What is known for the certificate from a process before this one.
     pub(super) evidence: serde_json::Value,
     /// Where the marker is, if the fence was committed by a process before this one.
@@ -59,6 +60,10 @@ pub(super) struct Operation {
     pub(super) marker_lsn: Option<Lsn>,
     /// What the two servers say of themselves.
     pub(super) servers: Servers,
+    /// Whether something of a way back was made that would have to be taken back.
+    pub(super) armed_way_back: bool,
+    /// From where the way back streams, once that is known: statements for the fence's transaction.
+    pub(super) turn: String,
 }
 
 /// What arming makes.
@@ -66,6 +71,8 @@ pub(super) struct Armed {
     pub(super) fence: Fence,
     /// On the source: writes the marker, with `synchronous_commit = on`.
     pub(super) marker: SqlSession,
+    /// Unless there is to be none, and not in a rehearsal.
+    pub(super) way_back: Option<WayBack>,
 }
 
 /// How far the operation's run came.
@@ -129,13 +136,15 @@ impl Operation {
             terms,
             traffic: purpose.traffic,
             traffic_context,
-            traffic_touched: purpose.traffic_touched,
+            traffic_touched: purpose.is_resumed,
             control: purpose.control,
             target: purpose.target,
             armed: None,
             evidence: purpose.evidence,
             marker_lsn: purpose.marker_lsn,
             servers: Servers::default(),
+            armed_way_back: purpose.is_resumed,
+            turn: String::new(),
         }
     }
 
@@ -212,7 +221,7 @@ impl Operation {
                 Ok(event) => {
                     let outcome = match &event {
                         Event::Stop(_) | Event::CommitUnknown => StepOutcome::Failed,
-                        _ if matches!(action, Action::UndoTraffic) => StepOutcome::Undone,
+                        _ if matches!(action, Action::UndoTraffic | Action::Disarm) => StepOutcome::Undone,
                         _ => StepOutcome::Done,
                     };
                     let detail = self.detail(*action, &event);

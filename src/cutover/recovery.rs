@@ -42,7 +42,11 @@ pub enum Recovered {
 /// A server cannot be reached or asked; nothing was done.
 pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
     let target = connect_sql(&ctx.config.target.connection, Side::Target, "cutover recovery").await?;
-    let last = if journal::exists(&target).await? { journal::last(&target).await? } else { None };
+    let last = if journal::exists(&target).await? {
+        journal::last(&target, ctx.config.direction).await?
+    } else {
+        None
+    };
     let source = match connect_sql(&ctx.config.source.connection, Side::Source, "cutover recovery").await {
         Ok(source) => source,
         Err(error) => {
@@ -54,7 +58,7 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,
         Err(error @ FenceError::StillOpen) => {
-            let mut report = last.map_or_else(|| unknown(0), |last| last.report);
+            let mut report = last.map_or_else(|| unknown(&ctx, 0), |last| last.report);
             report.outcome = Outcome::InDoubt { reason: format!("{error}."), remedy: error.remedy() };
             ctx.board.update(|status| status.cutover = Some(report.clone()));
             return Ok(Recovered::InDoubt(report));
@@ -62,9 +66,13 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         Err(error) => return Err(error.into()),
     };
     let gate_is_open = gate::is_open(&target).await?;
+    // Fenced in turn by a later operation in the other direction: what the journal has here is history.
+    let closed_by = fence::read_truth(&target, TRUTH_BOUND).await?;
+    let is_history = |last: &Recorded| closed_by.as_ref().is_some_and(|row| row.epoch > last.report.epoch);
     drop((source, target));
     let recovered = match (last, truth) {
         (None, None) => Recovered::NothingToDo,
+        (Some(last), None) if is_history(&last) => Recovered::NothingToDo,
         (Some(last), None) if gate_is_open || was_committed(&last.report) => fence_is_gone(last.report),
         (Some(last), None) => without_fence(&ctx, last).await?,
         (last, Some(row)) => with_fence(&ctx, last, row).await?,
@@ -125,7 +133,7 @@ async fn with_fence(
         // The journal is older than the fence: the target lost its last moments (a failover to a standby that was
         // behind). What it has applied may be older too, so it must not be opened.
         other => {
-            let report = other.map_or_else(|| unknown(row.epoch), |last| last.report);
+            let report = other.map_or_else(|| unknown(ctx, row.epoch), |last| last.report);
             return Ok(Recovered::InDoubt(CutoverReport {
                 outcome: Outcome::InDoubt {
                     reason: format!(
@@ -173,7 +181,7 @@ async fn go_on(
         nonce,
         max_pause: ctx.config.cutover.max_pause,
         traffic: Traffic::new(&ctx.config.traffic, &word)?,
-        traffic_touched: true,
+        is_resumed: true,
         evidence: report.certificate.take().unwrap_or_default(),
         marker_lsn,
         control: None,
@@ -183,10 +191,11 @@ async fn go_on(
 }
 
 /// A report for an operation of which only the epoch is known.
-fn unknown(epoch: i64) -> CutoverReport {
+fn unknown(ctx: &CutoverContext, epoch: i64) -> CutoverReport {
     CutoverReport {
         epoch,
         mode: CutoverMode::Cutover,
+        direction: ctx.config.direction,
         idempotency_key: None,
         state: State::InDoubt.as_str(),
         outcome: Outcome::Running,

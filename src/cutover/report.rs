@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::migration::CutoverMode;
+use crate::model::Direction;
 
 /// How the operation stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct CutoverReport {
     pub epoch: i64,
     /// Real or rehearsal.
     pub mode: CutoverMode,
+    /// Forward: a cutover. Back: a rollback.
+    pub direction: Direction,
     /// The client's `Idempotency-Key`.
     pub idempotency_key: Option<String>,
     /// State of the state machine, e.g. `arming`, `fencing`, `completed`.

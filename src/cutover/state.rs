@@ -177,6 +177,8 @@ pub enum Action {
     ResumeTraffic,
     /// Have the adapters put back what they did.
     UndoTraffic,
+    /// Take back what arming made that costs something while it is not needed.
+    Disarm,
 }
 
 /// An event that makes no sense in a state: a defect of the driver, never of a server.
@@ -265,10 +267,11 @@ impl Cutover {
         Ok((Self { mode, state }, actions))
     }
 
-    /// Every way to an end before the point of no return goes through here: release, then undo (INV-9).
+    /// Every way to an end before the point of no return goes through here: release, undo, and last what nobody waits for
+    /// (INV-9).
     fn roll_back(self, why: Why) -> (Self, Vec<Action>) {
         let actions = match self.mode {
-            CutoverMode::Cutover => vec![Action::ReleaseFence, Action::UndoTraffic],
+            CutoverMode::Cutover => vec![Action::ReleaseFence, Action::UndoTraffic, Action::Disarm],
             CutoverMode::Rehearsal => vec![Action::ReleaseFence],
         };
         (Self { mode: self.mode, state: State::RollingBack { why } }, actions)
@@ -375,7 +378,7 @@ impl Event {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Arm,
         Self::PauseTraffic,
         Self::TakeFence,
@@ -389,6 +392,7 @@ impl Action {
         Self::RetargetTraffic,
         Self::ResumeTraffic,
         Self::UndoTraffic,
+        Self::Disarm,
     ];
 
     /// The step's name in the report and the journal.
@@ -408,6 +412,7 @@ impl Action {
             Self::RetargetTraffic => "retarget_traffic",
             Self::ResumeTraffic => "resume_traffic",
             Self::UndoTraffic => "undo_traffic",
+            Self::Disarm => "disarm",
         }
     }
 }

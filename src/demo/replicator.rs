@@ -315,6 +315,17 @@ impl Api {
         self.ask(Method::POST, "/v1/cutover", Some(&request), Some(idempotency_key)).await
     }
 
+    /// `POST /v1/rollback`.
+    ///
+    /// # Errors
+    /// When it refuses or does not answer.
+    pub async fn start_rollback(
+        &self,
+        request: CutoverRequestRecord,
+    ) -> Result<CutoverRecord, ReplicatorError> {
+        self.ask(Method::POST, "/v1/rollback", Some(&request), None).await
+    }
+
     /// `GET /v1/cutover`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::cutover::CutoverReport;
-use crate::model::TableName;
+use crate::model::{Direction, TableName};
 
 /// Whether the fence is committed at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum CutoverMode {
 pub struct CutoverRequest {
     /// Real or rehearsal.
     pub mode: CutoverMode,
+    /// Forward: a cutover. Back: a rollback.
+    pub direction: Direction,
     /// The longest write pause; `None`: as configured.
     pub max_pause: Option<Duration>,
     /// The client's `Idempotency-Key`: the same key again names the same operation.

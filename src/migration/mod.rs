@@ -4,6 +4,7 @@
 mod command;
 mod error;
 mod joining;
+mod legs;
 pub mod monitor;
 mod operation;
 mod setup;
@@ -12,8 +13,9 @@ mod task;
 
 pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
 pub use error::MigrationError;
+pub use legs::{Leg, Legs};
 pub use status::{
     Blocking, JoinNote, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState,
     Throughput,
 };
-pub use task::{Migration, check};
+pub use task::check;

@@ -4,6 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+use tokio_postgres::types::{ToSql, Type};
+
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::model::{Lsn, Side};
@@ -11,6 +14,7 @@ use crate::runtime::Shutdown;
 use crate::stream::StreamHandle;
 use crate::telemetry::{LagTracker, Metrics};
 
+use super::legs::Leg;
 use super::status::{LagView, Positions, StatusBoard, Throughput};
 
 /// How often the source is looked at.
@@ -21,10 +25,8 @@ const THROUGHPUT_WINDOW: Duration = Duration::from_secs(5);
 /// What the monitor needs.
 #[derive(Debug)]
 pub struct Monitor {
-    /// Where the source is.
-    pub config: Arc<Config>,
-    /// What the stream has done.
-    pub stream: StreamHandle,
+    /// Where the source is, and what the stream has done: both change when the direction turns.
+    pub leg: watch::Receiver<Leg>,
     /// Where it is published.
     pub board: StatusBoard,
     /// Gauges follow the board.
@@ -39,13 +41,20 @@ struct SourceView {
 
 impl Monitor {
     /// Watches until shutdown. A source that cannot be reached is looked for again at the next round.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         let mut session = None;
         let mut lag = LagTracker::new();
         let mut rates = Rates::default();
         loop {
-            let view = self.look(&mut session).await;
-            self.publish(view, &mut lag, &mut rates);
+            if self.leg.has_changed().unwrap_or(false) {
+                (session, lag, rates) = (None, LagTracker::new(), Rates::default());
+            }
+            let leg = self.leg.borrow_and_update().clone();
+            let view = look(&leg.config, &mut session).await;
+            // What was seen of one direction says nothing of the other.
+            if !self.leg.has_changed().unwrap_or(false) {
+                self.publish(&leg.stream, view, &mut lag, &mut rates);
+            }
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -53,55 +62,30 @@ impl Monitor {
         }
     }
 
-    async fn look(&self, session: &mut Option<SqlSession>) -> Option<SourceView> {
-        if session.is_none() {
-            *session = connect_sql(&self.config.source.connection, Side::Source, "monitor").await.ok();
-        }
-        let view = match session {
-            Some(session) => self.ask(session).await,
-            None => return None,
-        };
-        if view.is_none() {
-            *session = None;
-        }
-        view
-    }
-
-    async fn ask(&self, session: &SqlSession) -> Option<SourceView> {
-        let slot = &self.config.source.slot;
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [slot];
-        let asked = session.query_one(
-            "SELECT pg_current_wal_flush_lsn()::text,
-                    (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
-                     FROM pg_replication_slots WHERE slot_name = $1)",
-            &parameters,
-        );
-        let row = tokio::time::timeout(INTERVAL * 10, asked).await.ok()?.ok()?;
-        let retained: Option<i64> = row.get(1);
-        Some(SourceView {
-            wal_end: row.get::<_, &str>(0).parse().ok()?,
-            retained_bytes: retained.and_then(|bytes| bytes.try_into().ok()),
-        })
-    }
-
-    fn publish(&self, view: Option<SourceView>, lag: &mut LagTracker, rates: &mut Rates) {
+    fn publish(
+        &self,
+        stream: &StreamHandle,
+        view: Option<SourceView>,
+        lag: &mut LagTracker,
+        rates: &mut Rates,
+    ) {
         let now = Instant::now();
-        let applied = self.stream.applied_lsn();
+        let applied = stream.applied_lsn();
         if let Some(view) = view {
             lag.observe_source(view.wal_end, now);
         }
         if let Some(applied) = applied {
             lag.observe_applied(applied);
         }
-        let (transactions, rows) = self.stream.counts();
+        let (transactions, rows) = stream.counts();
         let throughput = rates.observe(now, transactions, rows);
         let lag_view = applied.and_then(|_| lag.lag(now)).map_or_else(LagView::default, LagView::from);
         self.board.update(|status| {
             status.positions = Positions {
                 source: view.map(|view| view.wal_end).or(status.positions.source),
-                received: self.stream.received_lsn().max(applied),
+                received: stream.received_lsn().max(applied),
                 applied,
-                durable: self.stream.durable_lsn().map(crate::target::DurableLsn::lsn),
+                durable: stream.durable_lsn().map(crate::target::DurableLsn::lsn),
             };
             status.lag = lag_view;
             status.throughput = throughput;
@@ -109,6 +93,36 @@ impl Monitor {
         });
         self.board.with(|status| self.metrics.publish(status));
     }
+}
+
+async fn look(config: &Config, session: &mut Option<SqlSession>) -> Option<SourceView> {
+    if session.is_none() {
+        *session = connect_sql(&config.source.connection, Side::Source, "monitor").await.ok();
+    }
+    let view = match session {
+        Some(session) => ask(session, &config.source.slot).await,
+        None => return None,
+    };
+    if view.is_none() {
+        *session = None;
+    }
+    view
+}
+
+async fn ask(session: &SqlSession, slot: &str) -> Option<SourceView> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&slot, Type::TEXT)];
+    let asked = session.query_typed_one(
+        "SELECT pg_current_wal_flush_lsn()::text,
+                (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
+                 FROM pg_replication_slots WHERE slot_name = $1)",
+        &parameters,
+    );
+    let row = tokio::time::timeout(INTERVAL * 10, asked).await.ok()?.ok()?;
+    let retained: Option<i64> = row.get(1);
+    Some(SourceView {
+        wal_end: row.get::<_, &str>(0).parse().ok()?,
+        retained_bytes: retained.and_then(|bytes| bytes.try_into().ok()),
+    })
 }
 
 /// Counters of the last few seconds, oldest first.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
 use crate::join::Wanted;
-use crate::model::TableName;
+use crate::model::{Direction, TableName};
 use crate::runtime::{Shutdown, Supervisor};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
@@ -17,7 +17,7 @@ use super::command::{Command, CutoverMode, CutoverRequest, Refusal};
 use super::error::MigrationError;
 use super::joining::Joining;
 use super::status::{Blocking, Phase, Problem, StatusBoard};
-use super::task::Migration;
+use super::task::{LegEnd, Migration};
 
 /// How long the stream gets to end.
 const STREAM_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
@@ -51,17 +51,23 @@ impl Operation {
     ///
     /// # Errors
     /// [`MigrationError::Halted`] when an operator has to decide.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
-        self.migration.board.enter(Phase::Streaming);
+    pub(super) async fn run(
+        mut self,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<LegEnd, MigrationError> {
+        self.migration.board.enter(match self.migration.config.direction {
+            Direction::Forward => Phase::Streaming,
+            Direction::Back => Phase::RollbackWindow,
+        });
         // What was detached and attached while nobody looked must not be applied as if nothing were missing.
         self.joining.correct_records().await;
         let mut tasks = self.start_stream();
         loop {
-            match self.next(&mut tasks, &mut commands).await {
+            match self.next(&mut tasks, commands).await {
                 Happened::Shutdown => {
                     tokio::join!(finish_cutover(self.running.as_mut()), self.joining.stop());
                     tasks.drain(STREAM_GRACE).await;
-                    return Ok(());
+                    return Ok(LegEnd::Stopped);
                 }
                 Happened::Tables => {
                     if self.running.is_none() {
@@ -81,9 +87,10 @@ impl Operation {
                 }
                 Happened::StreamEnded(halted) => {
                     if let Some(committed) = self.end_cutover_without_stream().await {
-                        return self.migration.serve_cut_over(commands, Some(committed)).await;
+                        self.joining.stop().await;
+                        return self.migration.serve_cut_over(commands, committed).await;
                     }
-                    return halted.map_or(Ok(()), |halted| Err(self.halt(halted)));
+                    return halted.map_or(Ok(LegEnd::Stopped), |halted| Err(self.halt(halted)));
                 }
                 Happened::Command(Command::AddTables { tables, reply }) => {
                     let _ = reply.send(self.add_tables(&mut tasks, &tables).await);
@@ -92,9 +99,11 @@ impl Operation {
                 Happened::CutoverEnded(report) => {
                     self.running = None;
                     if report.mode == CutoverMode::Cutover && report.outcome == Outcome::Completed {
+                        self.migration.board.enter(Phase::CutOver);
                         tasks.drain(STREAM_GRACE).await;
+                        self.joining.stop().await;
                         self.migration.record_cut_over().await;
-                        return self.migration.serve_cut_over(commands, None).await;
+                        return self.migration.after_cut_over(commands).await;
                     }
                 }
             }
@@ -194,6 +203,9 @@ impl Operation {
         if let Some(known) = known_by_key(&self.migration.board, &request) {
             return Ok(known);
         }
+        if request.direction != self.migration.config.direction {
+            return Err(wrong_way(request.direction));
+        }
         if self.joining.is_busy() {
             return Err(Refusal::Conflict {
                 message: "tables are joining the migration".into(),
@@ -261,6 +273,22 @@ async fn finish_cutover(running: Option<&mut RunningCutover>) {
 fn known_by_key(board: &StatusBoard, request: &CutoverRequest) -> Option<CutoverReport> {
     let key = request.idempotency_key.as_ref()?;
     board.with(|status| status.cutover.clone()).filter(|report| report.idempotency_key.as_ref() == Some(key))
+}
+
+/// The primary is not where the request thinks it is.
+fn wrong_way(wanted: Direction) -> Refusal {
+    match wanted {
+        Direction::Forward => Refusal::PastThePointOfNoReturn {
+            message: "the migration is cut over: the target is the primary".into(),
+            remedy: "GET /v1/cutover shows the certificate. `pgsluice rollback` moves the primary back without loss, \
+                     `pgsluice cleanup` ends the way back."
+                .into(),
+        },
+        Direction::Back => Refusal::Conflict {
+            message: "there is nothing to roll back: the source is the primary".into(),
+            remedy: "A cutover that runs is ended by `pgsluice abort`.".into(),
+        },
+    }
 }
 
 fn nothing_runs() -> Refusal {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{Config, SchemaMode};
-use crate::connection::SqlSession;
-use crate::model::Disposition;
+use crate::connection::{SqlSession, timeline};
+use crate::model::{Disposition, Side};
 use crate::runtime::{Backoff, Shutdown};
 use crate::snapshot::{self, SnapshotContext};
 use crate::source::SourceTable;
@@ -17,7 +17,7 @@ use crate::source::published::{self, PublishedRelation};
 use crate::source::slot::{ExportedSlot, OldTransaction, WhenActive};
 use crate::source::{catalog, publication, slot};
 use crate::target::records::{self, MigrationIdentity, RecordedPhase};
-use crate::target::relations::{self, JoinState, RelationRecord};
+use crate::target::relations::{self, RelationRecord};
 use crate::target::{gate, progress, schema};
 use crate::telemetry::Metrics;
 
@@ -144,7 +144,8 @@ impl Setup<'_> {
         exported: &ExportedSlot,
         tables: &[SourceTable],
     ) -> Result<(), MigrationError> {
-        let timeline = timeline(&self.source).await?;
+        let timeline =
+            timeline(&self.source).await.map_err(|error| MigrationError::sql(Side::Source, error))?;
         records::slot_created(&self.target, exported.consistent_lsn, timeline).await?;
         self.board.enter(Phase::Snapshot);
         let context = SnapshotContext {
@@ -205,7 +206,7 @@ impl Setup<'_> {
         self.target
             .batch_execute(&format!("BEGIN; {sql}; COMMIT"))
             .await
-            .map_err(|error| MigrationError::sql(crate::model::Side::Target, error))
+            .map_err(|error| MigrationError::sql(Side::Target, error))
     }
 }
 
@@ -220,23 +221,6 @@ fn baseline(published: Vec<PublishedRelation>, copied: &[SourceTable]) -> Vec<Re
     published
         .into_iter()
         .filter(|relation| copied.contains(&relation.oid))
-        .map(|relation| RelationRecord {
-            source_oid: relation.oid,
-            name: relation.name,
-            columns: relation.columns,
-            target_oid: None,
-            state: JoinState::Joined,
-            join_lsn: None,
-            membership: relation.membership,
-        })
+        .map(PublishedRelation::joined)
         .collect()
-}
-
-/// The timeline that is written now: the control file may still name the one before a promotion.
-async fn timeline(source: &SqlSession) -> Result<i32, MigrationError> {
-    let row = source
-        .query_one("SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int", &[])
-        .await
-        .map_err(|error| MigrationError::sql(crate::model::Side::Source, error))?;
-    Ok(row.get(0))
 }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::cutover::CutoverReport;
 use crate::join::TableStanding;
-use crate::model::{Lsn, TableName};
+use crate::model::{Direction, Lsn, TableName};
 use crate::preflight::Finding;
 
 /// Where the migration is. Set only by the migration task; derived again from both servers after a restart.
@@ -30,13 +30,15 @@ pub enum Phase {
     Streaming,
     /// The fence is committed: the target is the primary now.
     CutOver,
+    /// The target is the primary, and what is written there goes back to the source: a rollback loses nothing.
+    RollbackWindow,
     /// Stopped for an operator's decision; `Status::problem` says which.
     Halted,
 }
 
 impl Phase {
     /// Every phase, in the order they happen.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Starting,
         Self::Preflight,
         Self::Schema,
@@ -45,6 +47,7 @@ impl Phase {
         Self::Indexes,
         Self::Streaming,
         Self::CutOver,
+        Self::RollbackWindow,
         Self::Halted,
     ];
 
@@ -60,6 +63,7 @@ impl Phase {
             Self::Indexes => "indexes",
             Self::Streaming => "streaming",
             Self::CutOver => "cut_over",
+            Self::RollbackWindow => "rollback_window",
             Self::Halted => "halted",
         }
     }
@@ -184,6 +188,9 @@ pub struct JoinNote {
 pub struct Status {
     /// Where the migration is.
     pub phase: Phase,
+    /// Which of the configured databases is the source of what is streamed now: turned around between a cutover and the end
+    /// of its way back.
+    pub direction: Direction,
     /// Since when.
     pub phase_since: Timestamp,
     /// When this process started.
@@ -214,6 +221,7 @@ impl Status {
     fn starting(now: Timestamp) -> Self {
         Self {
             phase: Phase::Starting,
+            direction: Direction::Forward,
             phase_since: now,
             started_at: now,
             tables: BTreeMap::new(),

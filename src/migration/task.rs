@@ -2,18 +2,19 @@
 //! stream going and takes commands. Every phase is recorded on the target in the transaction that completes it, so
 //! that a crash anywhere is followed by a correct restart.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::connection::{SqlSession, connect_sql};
-use crate::cutover::{self, CutoverContext, RunningCutover};
-use crate::model::Side;
+use crate::connection::{SqlSession, connect_sql, system_identity};
+use crate::cutover::{self, CutoverContext, CutoverError, RunningCutover};
+use crate::model::{Direction, Side};
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::{Backoff, Shutdown};
+use crate::source::fence::{self, ArmBound};
+use crate::source::slot::{self, DroppedSlot, WhenActive};
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::target::records::{self, MigrationIdentity, MigrationRecord, RecordedPhase};
 use crate::target::{gate, lock};
@@ -28,27 +29,42 @@ use super::status::{Phase, StatusBoard};
 /// How long removing the open gate's triggers may wait for locks: clients are at work on the target by then.
 const GATE_REMOVAL_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the fence transaction of a process that is gone may take to end.
+const TRUTH_BOUND: Duration = Duration::from_secs(15);
 /// How long setting up may take to clean up after itself when the program is stopped.
 const CLEAN_UP_GRACE: Duration = Duration::from_secs(4);
 /// Delays between tries of what must be recorded in the end.
 const RECORD_RETRY_FIRST: Duration = Duration::from_millis(200);
 const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(10);
 
-/// What a migration needs.
+/// What a migration in one direction needs.
 #[derive(Debug)]
-pub struct Migration {
-    /// The operator's configuration.
-    pub config: Arc<Config>,
+pub(super) struct Migration {
+    /// The operator's configuration, in this direction.
+    pub(super) config: Arc<Config>,
+    /// The same in the other direction, unless there is to be no way back.
+    pub(super) way_back: Option<Arc<Config>>,
     /// Where it says what it is doing.
-    pub board: StatusBoard,
+    pub(super) board: StatusBoard,
     /// Where work is counted.
-    pub metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     /// The stream's writing end.
-    pub publisher: StreamPublisher,
+    pub(super) publisher: StreamPublisher,
     /// The stream's reading end.
-    pub stream: StreamHandle,
+    pub(super) stream: StreamHandle,
     /// The signal to stop.
-    pub shutdown: Shutdown,
+    pub(super) shutdown: Shutdown,
+}
+
+/// How a migration in one direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LegEnd {
+    /// On request.
+    Stopped,
+    /// Its cutover is completed: what is to be streamed now goes the other way.
+    Turned,
+    /// It is a way back, and there is none.
+    NoWayBack,
 }
 
 impl Migration {
@@ -56,7 +72,7 @@ impl Migration {
     ///
     /// # Errors
     /// [`MigrationError`]: its exit code says whether a person has to decide something.
-    pub async fn run(self, mut commands: mpsc::Receiver<Command>) -> Result<(), MigrationError> {
+    pub(super) async fn run(self, commands: &mut mpsc::Receiver<Command>) -> Result<LegEnd, MigrationError> {
         let prepared = {
             let prepare = self.prepare();
             tokio::pin!(prepare);
@@ -66,7 +82,7 @@ impl Migration {
                     () = self.shutdown.requested() => {
                         // What is under way cleans up after itself: no slot and no statement may outlive us unread.
                         let _ = tokio::time::timeout(CLEAN_UP_GRACE, &mut prepare).await;
-                        return Ok(());
+                        return Ok(LegEnd::Stopped);
                     }
                     Some(command) = commands.recv() => refuse(command, &self.board),
                 }
@@ -74,7 +90,8 @@ impl Migration {
         };
         match prepared {
             Prepared::Streaming(record) => Operation::new(self, record).run(commands).await,
-            Prepared::CutOver(finishing) => self.serve_cut_over(commands, Some(finishing)).await,
+            Prepared::CutOver(finishing) => self.serve_cut_over(commands, finishing).await,
+            Prepared::Ended(end) => Ok(end),
         }
     }
 
@@ -91,8 +108,16 @@ impl Migration {
             return Ok(Prepared::CutOver(finishing));
         }
         let source = self.connect(Side::Source).await?;
+        let recorded = records::read(&target).await?;
+        let is_back = self.config.direction == Direction::Back;
+        if is_back && recorded.is_none() {
+            return Ok(Prepared::Ended(LegEnd::NoWayBack));
+        }
+        if recorded.is_some() && other_leg_is_unfinished(&source, &target).await? {
+            return Ok(Prepared::Ended(LegEnd::Turned));
+        }
         let identity = identify(&self.config, &source, &target).await?;
-        let record = match records::read(&target).await? {
+        let record = match recorded {
             Some(record) if record.identity == identity => record,
             Some(record) => return Err(MigrationError::other_migration(&record.identity, &identity)),
             None => self.begin(&source, &mut target, &identity).await?,
@@ -100,7 +125,18 @@ impl Migration {
         tracing::info!(phase = record.phase.as_str(), "migration found");
         match self.recover_cutover(&record).await? {
             (_, Some(finishing)) => Ok(Prepared::CutOver(finishing)),
-            (phase, None) => self.set_up(record, phase, source, target).await,
+            (phase, None) => {
+                if let Some(back) = &self.way_back {
+                    // Of a way back that is over, or of one that was never needed: it would keep WAL for nobody, and bring
+                    // our own changes round again.
+                    let dropped =
+                        slot::drop_slot(&target, &back.source.slot, WhenActive::TerminateOurs).await?;
+                    if dropped == DroppedSlot::Dropped {
+                        tracing::info!(slot = back.source.slot, "the other direction's slot is dropped");
+                    }
+                }
+                self.set_up(record, phase, source, target).await
+            }
         }
     }
 
@@ -168,40 +204,62 @@ impl Migration {
     pub(super) fn cutover_context(&self) -> CutoverContext {
         CutoverContext {
             config: Arc::clone(&self.config),
+            way_back: self.way_back.clone(),
             stream: self.stream.clone(),
             board: self.board.clone(),
             shutdown: self.shutdown.clone(),
         }
     }
 
-    /// The migration is over: the status stays readable until somebody stops the process.
-    /// `finishing` is the operation that opens the target and moves the clients, if that was interrupted.
+    /// The fence is committed. `finishing` is the operation that opens the target and moves the clients, which was
+    /// interrupted if it is not over.
     pub(super) async fn serve_cut_over(
         &self,
-        mut commands: mpsc::Receiver<Command>,
-        mut finishing: Option<RunningCutover>,
+        commands: &mut mpsc::Receiver<Command>,
+        mut finishing: RunningCutover,
+    ) -> Result<LegEnd, MigrationError> {
+        self.board.enter(Phase::CutOver);
+        loop {
+            tokio::select! {
+                () = self.shutdown.requested() => return Ok(LegEnd::Stopped),
+                report = finishing.finished() => {
+                    tracing::info!(epoch = report.epoch, outcome = report.outcome.as_str(), "cutover finished");
+                    break;
+                }
+                Some(command) = commands.recv() => {
+                    super::operation::answer_cut_over(command, &self.board, Some(&finishing));
+                }
+            }
+        }
+        self.record_cut_over().await;
+        self.after_cut_over(commands).await
+    }
+
+    /// The cutover is completed and recorded: the way back is next, if there is to be one.
+    pub(super) async fn after_cut_over(
+        &self,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<LegEnd, MigrationError> {
+        if self.shutdown.is_requested() {
+            return Ok(LegEnd::Stopped);
+        }
+        match self.way_back {
+            Some(_) => Ok(LegEnd::Turned),
+            None => self.serve_without_way_back(commands).await.map(|()| LegEnd::Stopped),
+        }
+    }
+
+    /// The migration is over: the status stays readable until somebody stops the process.
+    pub(super) async fn serve_without_way_back(
+        &self,
+        commands: &mut mpsc::Receiver<Command>,
     ) -> Result<(), MigrationError> {
         self.board.enter(Phase::CutOver);
         loop {
-            let finished = async {
-                match &mut finishing {
-                    Some(running) => running.finished().await,
-                    None => pending().await,
-                }
-            };
-            let command = tokio::select! {
+            tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),
-                report = finished => {
-                    tracing::info!(epoch = report.epoch, outcome = report.outcome.as_str(), "cutover finished");
-                    None
-                }
-                Some(command) = commands.recv() => Some(command),
-            };
-            match command {
-                Some(command) => super::operation::answer_cut_over(command, &self.board, finishing.as_ref()),
-                None => {
-                    finishing = None;
-                    self.record_cut_over().await;
+                Some(command) = commands.recv() => {
+                    super::operation::answer_cut_over(command, &self.board, None);
                 }
             }
         }
@@ -222,10 +280,14 @@ impl Migration {
 
     async fn try_to_record_cut_over(&self) -> Result<(), MigrationError> {
         let target = self.connect(Side::Target).await?;
-        records::enter(&target, RecordedPhase::CutOver).await?;
-        // The gate is open; its triggers cost every statement a little until they are gone.
+        // Without progress nothing can be streamed in this direction any more: no change goes round (INV-8).
+        records::end_stream(&target).await?;
+        // Gate and fence are open; their triggers cost every statement a little until they are gone or disabled.
         if let Err(error) = gate::remove(&target, GATE_REMOVAL_WAIT).await {
             tracing::warn!(%error, "the open gate's triggers stay on the target until `pgsluice cleanup` removes them");
+        }
+        if let Err(error) = fence::rest(&target, ArmBound(GATE_REMOVAL_WAIT)).await {
+            tracing::warn!(%error, "some triggers of the lifted fence stay enabled; they let everybody pass");
         }
         Ok(())
     }
@@ -245,6 +307,19 @@ pub async fn check(config: &Config) -> Result<Vec<Finding>, MigrationError> {
 enum Prepared {
     Streaming(MigrationRecord),
     CutOver(RunningCutover),
+    /// There is nothing to do in this direction.
+    Ended(LegEnd),
+}
+
+/// Whether the last fence that was committed is of the other direction, and its cutover is not recorded as completed.
+async fn other_leg_is_unfinished(source: &SqlSession, target: &SqlSession) -> Result<bool, MigrationError> {
+    let Some(closed_by) = fence::read_truth(target, TRUTH_BOUND).await.map_err(CutoverError::from)? else {
+        return Ok(false);
+    };
+    let earlier = fence::read_truth(source, TRUTH_BOUND).await.map_err(CutoverError::from)?;
+    let is_last = earlier.is_none_or(|earlier| earlier.epoch < closed_by.epoch);
+    let of_the_other = records::read(source).await?;
+    Ok(is_last && of_the_other.is_some_and(|record| record.phase == RecordedPhase::Streaming))
 }
 
 /// Which two databases these are.
@@ -253,15 +328,15 @@ async fn identify(
     source: &SqlSession,
     target: &SqlSession,
 ) -> Result<MigrationIdentity, MigrationError> {
-    let sql = "SELECT system_identifier::text, current_database()::text FROM pg_control_system()";
-    let source_row =
-        source.query_one(sql, &[]).await.map_err(|error| MigrationError::sql(Side::Source, error))?;
-    let target_row =
-        target.query_one(sql, &[]).await.map_err(|error| MigrationError::sql(Side::Target, error))?;
+    let of_source = system_identity(source).await;
+    let (source_system_id, source_database) =
+        of_source.map_err(|error| MigrationError::sql(Side::Source, error))?;
+    let of_target = system_identity(target).await;
+    let (target_system_id, _) = of_target.map_err(|error| MigrationError::sql(Side::Target, error))?;
     Ok(MigrationIdentity {
-        source_system_id: source_row.get(0),
-        source_database: source_row.get(1),
-        target_system_id: target_row.get(0),
+        source_system_id,
+        source_database,
+        target_system_id,
         slot: config.source.slot.clone(),
         publication: config.source.publication.clone(),
     })

@@ -31,7 +31,7 @@ use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
 use crate::migration::StatusBoard;
 use crate::model::{Side, TableName};
 use crate::runtime::Shutdown;
-use crate::source::{SourceTable, slot};
+use crate::source::{SourceTable, fence, slot};
 use crate::target::lock;
 use crate::telemetry::Metrics;
 
@@ -144,6 +144,7 @@ async fn work(
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;
     target.batch_execute("SET session_replication_role = replica").await.map_err(SnapshotError::target)?;
+    fence::pass(&*target).await.map_err(SnapshotError::target)?;
     loop {
         let Some(chunk) = queue.lock().await.next() else { return Ok(()) };
         copiers.copy(&source, &mut target, &chunk, &progress).await?;

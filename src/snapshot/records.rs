@@ -14,6 +14,7 @@ use super::plan::Chunk;
 use crate::connection::SqlSession;
 use crate::migration::TableState;
 use crate::model::TableName;
+use crate::source::fence;
 
 /// How long somebody else's lock on a target table may hold us up before the step is tried anew.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -230,6 +231,7 @@ pub async fn reset(target: &mut SqlSession) -> Result<Vec<TableName>, SnapshotEr
         .batch_execute(&format!("SET LOCAL session_replication_role = replica; {}", lock_timeout()))
         .await
         .map_err(SnapshotError::target)?;
+    fence::pass(&transaction).await.map_err(SnapshotError::target)?;
     let rows = transaction
         .query(
             "SELECT schema_name, table_name FROM pgsluice.copy_table
@@ -273,6 +275,7 @@ pub async fn reset_tables(
         .batch_execute(&format!("SET LOCAL session_replication_role = replica; {}", lock_timeout()))
         .await
         .map_err(SnapshotError::target)?;
+    fence::pass(&transaction).await.map_err(SnapshotError::target)?;
     let (schemas, names): (Vec<&str>, Vec<&str>) =
         known.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
     let rows = transaction

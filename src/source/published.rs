@@ -6,7 +6,7 @@ use pgsluice_proto::command::quote_literal;
 use super::catalog::CatalogError;
 use crate::connection::SqlSession;
 use crate::model::{Oid, RecordedColumn, TableName};
-use crate::target::relations::decode_columns;
+use crate::target::relations::{JoinState, RelationRecord, decode_columns};
 
 /// A table whose changes are in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,22 @@ pub struct PublishedRelation {
     pub membership: String,
     /// The topmost partitioned table it is a partition of.
     pub root: Option<TableName>,
+}
+
+impl PublishedRelation {
+    /// What is recorded of it where all its rows are on the target, and its changes are applied from the beginning.
+    #[must_use]
+    pub fn joined(self) -> RelationRecord {
+        RelationRecord {
+            source_oid: self.oid,
+            name: self.name,
+            columns: self.columns,
+            target_oid: None,
+            state: JoinState::Joined,
+            join_lsn: None,
+            membership: self.membership,
+        }
+    }
 }
 
 /// What our publications contain: tables by name, and of partitioned ones everything below. The server's own function opens each

@@ -13,6 +13,7 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Problem, StatusBoard};
 use crate::model::{Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
+use crate::source::fence;
 use crate::target::lock;
 use crate::target::progress::{self, Progress};
 use crate::target::records::MigrationRecord;
@@ -312,6 +313,7 @@ async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
     // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
     // the one replicator.
     session.batch_execute(&format!("{ROLE}; {NOTICE_LOST_CLIENT}")).await?;
+    fence::pass(&*session).await?;
     Ok(session)
 }
 

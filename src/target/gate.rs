@@ -124,11 +124,13 @@ fn table_name(row: &Row) -> TableName {
 /// Repeating it changes nothing.
 ///
 /// # Errors
-/// The statement fails, or the gate is not there (`close` was never called on this target).
+/// The statement fails. A target that never had a gate is left alone: another fence may have closed it.
 pub async fn open(target: &Client, epoch: i64) -> Result<(), GateError> {
     let opening = format!(
         "BEGIN; SET LOCAL synchronous_commit = on; \
-         UPDATE pgsluice.gate SET is_open = true, epoch = {epoch}, changed_at = clock_timestamp() WHERE NOT is_open; \
+         DO $$ BEGIN IF to_regclass('pgsluice.gate') IS NOT NULL THEN \
+           UPDATE pgsluice.gate SET is_open = true, epoch = {epoch}, changed_at = clock_timestamp() WHERE NOT is_open; \
+         END IF; END $$; \
          COMMIT"
     );
     if let Err(error) = target.batch_execute(&opening).await {
@@ -137,6 +139,14 @@ pub async fn open(target: &Client, epoch: i64) -> Result<(), GateError> {
         return Err(SqlFailure::of(Side::Target, "open the gate")(error).into());
     }
     Ok(())
+}
+
+/// SQL that closes a gate which was opened, where there is one still: for the transaction that fences its side.
+#[must_use]
+pub const fn close_again_sql() -> &'static str {
+    "DO $$ BEGIN IF to_regclass('pgsluice.gate') IS NOT NULL THEN \
+       UPDATE pgsluice.gate SET is_open = false, changed_at = clock_timestamp() WHERE is_open; \
+     END IF; END $$"
 }
 
 /// Whether the target is open by [`open`]; not if it never had a gate.

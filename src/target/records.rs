@@ -192,12 +192,58 @@ pub async fn create(target: &mut SqlSession, identity: &MigrationIdentity) -> Re
     Ok(())
 }
 
+/// Creates schema and tables of a side that will be reached by the way back, without a record: that comes with
+/// [`stream_from_sql`].
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn ensure(target: &SqlSession) -> Result<(), RecordError> {
+    Ok(target.batch_execute(&format!("BEGIN; {ENSURE} {}; COMMIT", super::relations::ENSURE)).await?)
+}
+
+/// SQL that makes the record one of a migration that streams from `lsn` of its source on: part of the transaction that
+/// fences this side.
+#[must_use]
+pub fn stream_from_sql(identity: &MigrationIdentity, lsn: Lsn, timeline: i32) -> String {
+    use pgsluice_proto::command::quote_literal;
+    let MigrationIdentity { source_system_id, source_database, target_system_id, slot, publication } =
+        identity;
+    let values = [source_system_id, source_database, target_system_id, slot, publication]
+        .map(|text| quote_literal(text))
+        .join(", ");
+    format!(
+        "INSERT INTO pgsluice.migration AS m
+             (source_system_id, source_database, target_system_id, slot, publication, phase, snapshot_lsn, source_timeline)
+         VALUES ({values}, '{}', '{lsn}', {timeline})
+         ON CONFLICT (only_row) DO UPDATE SET source_system_id = excluded.source_system_id,
+             source_database = excluded.source_database, target_system_id = excluded.target_system_id,
+             slot = excluded.slot, publication = excluded.publication, phase = excluded.phase, phase_since = now(),
+             snapshot_lsn = excluded.snapshot_lsn, source_timeline = excluded.source_timeline",
+        RecordedPhase::Streaming.as_str()
+    )
+}
+
 /// Moves the record to another phase on its own (where no other transaction completes the one before).
 ///
 /// # Errors
 /// [`RecordError`].
 pub async fn enter(target: &SqlSession, phase: RecordedPhase) -> Result<(), RecordError> {
     Ok(target.batch_execute(&phase.record_sql()).await?)
+}
+
+/// Records that the target is the primary, and forgets up to where it had been brought: nothing is applied any more.
+///
+/// # Errors
+/// [`RecordError`]; nothing is recorded then.
+pub async fn end_stream(target: &SqlSession) -> Result<(), RecordError> {
+    let ending =
+        format!("BEGIN; {}; DELETE FROM pgsluice.progress; COMMIT", RecordedPhase::CutOver.record_sql());
+    if let Err(error) = target.batch_execute(&ending).await {
+        // If the connection is lost, the error says so and there is nothing to roll back.
+        let _ = target.batch_execute("ROLLBACK").await;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// Remembers where the slot begins, before anything is copied under its snapshot.

@@ -20,6 +20,7 @@ mod preflight;
 mod publication;
 mod random_histories;
 mod replication_connection;
+mod rollback;
 mod row_comparison;
 mod schema_changes;
 mod shapes;
@@ -50,6 +51,10 @@ version_pairs::version_pairs! {
         schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_14_17 { 14 => 17:
+        rollback::there_and_back_and_there_again_under_load,
+        rollback::the_window_outlives_the_program,
+        rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,
+        rollback::without_a_way_back_none_is_left_behind,
         joining::a_table_that_is_written_to_joins_the_running_migration,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         joining::a_partition_that_was_away_is_copied_again,

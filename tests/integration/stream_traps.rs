@@ -279,7 +279,7 @@ async fn a_table_created_while_streaming_is_never_lost_silently_by_a_cutover() {
         .await
         .expect("create");
     let request = pgsluice::control::dto::CutoverRequestRecord {
-        mode: pgsluice::control::dto::CutoverModeRecord::Cutover,
+        mode: Some(pgsluice::control::dto::CutoverModeRecord::Cutover),
         max_pause_ms: Some(5_000),
     };
     match replicator.api().start_cutover(request, "late table").await {

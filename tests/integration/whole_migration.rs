@@ -10,7 +10,7 @@ use tokio_postgres::error::SqlState;
 use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of};
 use crate::harness::wait::until;
 
-const SMALL: Scale = Scale::times(0.02);
+pub(crate) const SMALL: Scale = Scale::times(0.02);
 
 /// Client-side load that leaves room for two servers and the program.
 pub(crate) fn load(url: String, seed: u64) -> Workload {

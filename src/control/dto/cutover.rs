@@ -8,14 +8,15 @@ use utoipa::ToSchema;
 
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
 use crate::migration::CutoverMode;
+use crate::model::Direction;
 
-/// Body of `POST /v1/cutover`. Unknown fields are errors.
+/// Body of `POST /v1/cutover` and `POST /v1/rollback`. Unknown fields are errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CutoverRequestRecord {
-    /// `cutover` (the default) or `rehearsal`.
-    #[serde(default)]
-    pub mode: CutoverModeRecord,
+    /// `cutover` or `rollback`, as the route says (the default), or `rehearsal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<CutoverModeRecord>,
     /// The longest write pause in milliseconds; as configured when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10, maximum = 600_000, example = 1000)]
@@ -23,12 +24,13 @@ pub struct CutoverRequestRecord {
 }
 
 /// Whether the fence is committed at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CutoverModeRecord {
     /// The real one.
-    #[default]
     Cutover,
+    /// The real one, back from the target to the source.
+    Rollback,
     /// Everything but the commit, traffic and opening: measures the pause and leaves the source as it was.
     Rehearsal,
 }
@@ -39,36 +41,32 @@ impl CutoverModeRecord {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cutover => "cutover",
+            Self::Rollback => "rollback",
             Self::Rehearsal => "rehearsal",
         }
     }
 }
 
-impl From<CutoverMode> for CutoverModeRecord {
-    fn from(mode: CutoverMode) -> Self {
-        match mode {
-            CutoverMode::Cutover => Self::Cutover,
-            CutoverMode::Rehearsal => Self::Rehearsal,
+impl From<(CutoverMode, Direction)> for CutoverModeRecord {
+    fn from(operation: (CutoverMode, Direction)) -> Self {
+        match operation {
+            (CutoverMode::Cutover, Direction::Forward) => Self::Cutover,
+            (CutoverMode::Cutover, Direction::Back) => Self::Rollback,
+            (CutoverMode::Rehearsal, _) => Self::Rehearsal,
         }
     }
 }
 
-impl From<CutoverModeRecord> for CutoverMode {
-    fn from(mode: CutoverModeRecord) -> Self {
-        match mode {
-            CutoverModeRecord::Cutover => Self::Cutover,
-            CutoverModeRecord::Rehearsal => Self::Rehearsal,
-        }
-    }
-}
-
-/// One cutover or rehearsal, while it runs and afterwards.
+/// One cutover, rollback or rehearsal, while it runs and afterwards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CutoverRecord {
     /// Identity of the operation; counts up with each one.
     pub epoch: i64,
     /// Real or rehearsal.
     pub mode: CutoverModeRecord,
+    /// `forward`, or `back`: then source and target, in all that is said of it, are exchanged.
+    #[serde(default = "forward")]
+    pub direction: String,
     /// The client's `Idempotency-Key`; null when it sent none.
     pub idempotency_key: Option<String>,
     /// State of the operation, e.g. `arming`, `fencing`, `completed`.
@@ -124,7 +122,8 @@ impl From<&CutoverReport> for CutoverRecord {
         };
         Self {
             epoch: report.epoch,
-            mode: report.mode.into(),
+            mode: (report.mode, report.direction).into(),
+            direction: report.direction.as_str().to_owned(),
             idempotency_key: report.idempotency_key.clone(),
             state: report.state.to_owned(),
             outcome: report.outcome.as_str().to_owned(),
@@ -158,6 +157,10 @@ impl StepRecord {
             share_of_pause: pause.map(|pause| step.duration.as_secs_f64() / pause.as_secs_f64()),
         }
     }
+}
+
+fn forward() -> String {
+    Direction::Forward.as_str().to_owned()
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -14,9 +14,14 @@ use crate::preflight::Finding;
 pub struct StatusRecord {
     /// Version of the program.
     pub version: String,
-    /// `starting`, `preflight`, `schema`, `slot`, `snapshot`, `indexes`, `streaming`, `cut_over` or `halted`.
+    /// `starting`, `preflight`, `schema`, `slot`, `snapshot`, `indexes`, `streaming`, `cut_over`, `rollback_window` or `halted`.
     #[schema(example = "streaming")]
     pub phase: String,
+    /// `forward`, or `back` from a cutover to the end of its way back: then source and target, in positions, lag and problems,
+    /// are exchanged.
+    #[serde(default)]
+    #[schema(example = "forward")]
+    pub direction: String,
     /// Since when it is in this phase.
     #[schema(value_type = String, format = DateTime)]
     pub phase_since: Timestamp,
@@ -132,6 +137,7 @@ impl From<&Status> for StatusRecord {
     fn from(status: &Status) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            direction: status.direction.as_str().to_owned(),
             phase: status.phase.as_str().to_owned(),
             phase_since: status.phase_since,
             started_at: status.started_at,

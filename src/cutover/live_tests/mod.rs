@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use self::rig::{Rig, client, run};
 use super::*;
 use crate::migration::{CutoverMode, Refusal};
+use crate::model::Direction;
 
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -97,7 +98,8 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
     let certificate = report.certificate.expect("evidence");
     assert_eq!(certificate["tables_locked"]["count"], 6, "{certificate:#}");
     assert_eq!(certificate["sequences_set"]["count"], 6, "{certificate:#}");
-    let recorded = journal::last(&new).await.expect("a journal").expect("an operation").report;
+    let recorded =
+        journal::last(&new, Direction::Forward).await.expect("a journal").expect("an operation").report;
     assert_eq!((recorded.outcome, recorded.state), (Outcome::Completed, "completed"));
     assert_eq!(recorded.steps.len(), report.steps.len());
     let recorded = recorded.certificate.expect("evidence");
@@ -462,6 +464,7 @@ async fn a_writer_that_waits_for_the_fence_with_a_transaction_id_does_not_hang_i
 async fn the_same_idempotency_key_names_the_same_operation() {
     let rig = Rig::quick(&[]).await;
     let request = crate::migration::CutoverRequest {
+        direction: Direction::Forward,
         mode: CutoverMode::Rehearsal,
         max_pause: None,
         idempotency_key: Some("monday".into()),
@@ -585,8 +588,12 @@ async fn an_owner_without_superuser_can_rehearse_and_cut_over() {
     ctx.config =
         std::sync::Arc::new(crate::config::load(None, environment.into_iter()).expect("a configuration"));
     for mode in [CutoverMode::Rehearsal, CutoverMode::Cutover] {
-        let request =
-            crate::migration::CutoverRequest { mode, max_pause: Some(PAUSE), idempotency_key: None };
+        let request = crate::migration::CutoverRequest {
+            mode,
+            direction: Direction::Forward,
+            max_pause: Some(PAUSE),
+            idempotency_key: None,
+        };
         let (_, mut running) = start(ctx.clone(), request).await.expect("accepted");
         let report = running.finished().await;
         assert_eq!(report.outcome, Outcome::Completed, "{report:#?}");
@@ -634,7 +641,7 @@ async fn a_partition_made_between_arming_and_locking_ends_it_by_name() {
     fence.release(&control).await.expect("released");
     run(&rig.old_url(), "INSERT INTO events VALUES ('2025-02-02', 1)").await;
     // A fence transaction that is gone cannot be committed by mistake.
-    let answer = fence.commit(&terms, crate::model::Lsn::new(1)).await;
+    let answer = fence.commit(&terms, crate::model::Lsn::new(1), "").await;
     assert!(matches!(answer, crate::source::fence::CommitAnswer::Unknown(_)), "{answer:?}");
     let truth = crate::source::fence::read_truth(&control, PAUSE).await.expect("read");
     assert_eq!(truth, None);

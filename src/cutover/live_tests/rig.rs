@@ -17,7 +17,7 @@ use crate::cutover::{CutoverContext, CutoverReport, RunningCutover, start};
 use crate::demo::binaries::{Installation, discover};
 use crate::demo::cluster::{ClusterOptions, LocalCluster};
 use crate::migration::{CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
-use crate::model::{Lsn, Side};
+use crate::model::{Direction, Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::source::publication::OWNER_COMMENT;
 use crate::stream::{AppliedMarker, MARKER_PREFIX, StreamPublisher};
@@ -111,7 +111,8 @@ impl Rig {
             status.phase = Phase::Streaming;
             status.lag.bytes = Some(0);
         });
-        let ctx = CutoverContext { config: Arc::new(config), stream, board, shutdown: Shutdown::new() };
+        let (config, shutdown) = (Arc::new(config), Shutdown::new());
+        let ctx = CutoverContext { config, way_back: None, stream, board, shutdown };
         let mut rig = Self { source, target, ctx, publisher, stand_in: JoinSet::new() };
         let slot = "SELECT pg_create_logical_replication_slot('pgsluice', 'pgoutput')";
         run(&rig.old_url(), slot).await;
@@ -162,7 +163,12 @@ impl Rig {
         mode: CutoverMode,
         max_pause: Duration,
     ) -> Result<(CutoverReport, RunningCutover), Refusal> {
-        let request = CutoverRequest { mode, max_pause: Some(max_pause), idempotency_key: None };
+        let request = CutoverRequest {
+            mode,
+            direction: Direction::Forward,
+            max_pause: Some(max_pause),
+            idempotency_key: None,
+        };
         start(self.ctx.clone(), request).await
     }
 

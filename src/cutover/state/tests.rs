@@ -28,6 +28,7 @@ impl World {
             Action::OpenTarget => self.target_open = true,
             Action::ResumeTraffic | Action::UndoTraffic => self.clients_paused = false,
             Action::Arm
+            | Action::Disarm
             | Action::AwaitMarker
             | Action::AlignSequences
             | Action::SecureTarget

@@ -9,9 +9,9 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::obstacle::{lock_holders, terminate};
-use super::{DENY_TRIGGER, FenceError, FencePlan, FencedTable, SCHEMA};
+use super::{DENY_TRIGGER, FenceError, FencePlan, FenceTerms, FencedTable, PASS_SETTING, SCHEMA};
 use crate::config::OnWriters;
-use crate::cutover::SqlFailure;
+use crate::cutover::{Nonce, SqlFailure};
 use crate::model::{Side, TableName};
 use crate::runtime::Backoff;
 
@@ -42,12 +42,11 @@ impl Default for ArmBound {
 pub async fn arm(
     source: &Client,
     plan: &FencePlan,
-    moved_to: &str,
-    on_writers: OnWriters,
+    terms: &FenceTerms,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
     let failed = SqlFailure::of(Side::Source, "prepare the fence");
-    source.batch_execute(&objects(moved_to)).await.map_err(failed)?;
+    source.batch_execute(&objects()).await.map_err(&failed)?;
     for table in &plan.tables {
         // A trigger in any other state than disabled is not one of ours at rest: put it there.
         let statements = match table.deny_trigger {
@@ -60,8 +59,10 @@ pub async fn arm(
                 disable(&table.name)
             ),
         };
-        under_short_lock(source, table, &statements, on_writers, bound).await?;
+        under_short_lock(source, table, &statements, terms.on_writers, bound).await?;
     }
+    // Last: a trigger that an earlier cutover left enabled asks a function that lets everybody pass until here.
+    source.batch_execute(&deny_function(&terms.moved_to, &terms.nonce)).await.map_err(failed)?;
     Ok(())
 }
 
@@ -69,19 +70,13 @@ fn disable(table: &TableName) -> String {
     format!("ALTER TABLE ONLY {table} DISABLE TRIGGER {DENY_TRIGGER}")
 }
 
-/// Schema, state table and function. The error's text is part of the function, so that raising it reads nothing
-/// and needs no privilege of whoever writes.
-fn objects(moved_to: &str) -> String {
-    let message = quote_literal(&format!("pgsluice: this database has moved to {moved_to}"));
-    let hint =
-        quote_literal("Connect there and repeat the transaction: nothing of it has been written here.");
-    let body = quote_literal(&format!(
-        "BEGIN RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = {message}, HINT = {hint}; END"
-    ));
+/// Schema, state table, and a function that lets everybody pass, where there is none yet.
+fn objects() -> String {
     format!(
         "BEGIN;
          DO $$ BEGIN
            IF to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
+           IF to_regproc('{SCHEMA}.deny_write') IS NULL THEN {PASS_FUNCTION}; END IF;
          END $$;
          CREATE TABLE IF NOT EXISTS {SCHEMA}.fence (
            epoch bigint PRIMARY KEY,
@@ -93,9 +88,28 @@ fn objects(moved_to: &str) -> String {
          );
          COMMENT ON TABLE {SCHEMA}.fence IS 'A row here means: this database has moved. Written by the transaction \
            that fences it, so that it is there exactly when that was committed.';
-         CREATE OR REPLACE FUNCTION {SCHEMA}.deny_write() RETURNS trigger LANGUAGE plpgsql
-           SET search_path = pg_catalog, pg_temp AS {body};
          COMMIT"
+    )
+}
+
+/// What the triggers ask once the fence is lifted. Without a `$` in it: it stands inside a DO block, too.
+pub(super) const PASS_FUNCTION: &str = "CREATE OR REPLACE FUNCTION pgsluice.deny_write() RETURNS trigger LANGUAGE plpgsql \
+     SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'";
+
+/// What the triggers ask under the fence. The error's text is part of the function, so that raising it reads nothing and
+/// needs no privilege of whoever writes. Who carries the fence's nonce passes: the sessions that keep this side current.
+fn deny_function(moved_to: &str, nonce: &Nonce) -> String {
+    let message = quote_literal(&format!("pgsluice: this database has moved to {moved_to}"));
+    let hint =
+        quote_literal("Connect there and repeat the transaction: nothing of it has been written here.");
+    let nonce = quote_literal(nonce.as_str());
+    let body = quote_literal(&format!(
+        "BEGIN IF current_setting('{PASS_SETTING}', true) = {nonce} THEN RETURN NULL; END IF; \
+         RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = {message}, HINT = {hint}; END"
+    ));
+    format!(
+        "CREATE OR REPLACE FUNCTION {SCHEMA}.deny_write() RETURNS trigger LANGUAGE plpgsql \
+         SET search_path = pg_catalog, pg_temp AS {body}"
     )
 }
 
@@ -132,13 +146,27 @@ async fn under_short_lock(
     }
 }
 
+/// Puts the triggers of a lifted fence to rest: until then each statement asks a function that lets it pass. Repeating
+/// it changes nothing.
+///
+/// # Errors
+/// A statement fails, or a table's lock cannot be had within `bound`; the rest can be done later.
+pub async fn rest(side: &Client, bound: ArmBound) -> Result<(), FenceError> {
+    for table in armed_tables(side).await? {
+        if table.deny_trigger != Some(b'D') {
+            under_short_lock(side, &table, &disable(&table.name), OnWriters::Wait, bound).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether anything of the fence is on the source.
 ///
 /// # Errors
 /// The catalog cannot be read.
 pub async fn is_armed(source: &Client) -> Result<bool, FenceError> {
     let row = source
-        .query_typed_one("SELECT to_regnamespace('pgsluice') IS NOT NULL", &[])
+        .query_typed_one("SELECT to_regclass('pgsluice.fence') IS NOT NULL", &[])
         .await
         .map_err(SqlFailure::of(Side::Source, "look for the fence"))?;
     Ok(row.get(0))
@@ -196,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_place_it_moved_to_cannot_end_the_literal() {
-        let sql = objects("o'brien $$ \\ %");
+        let sql = deny_function("o'brien $$ \\ %", &Nonce::random());
         // Quoted twice: once as the message, once within the function's body.
         assert!(sql.contains("o''''brien"), "{sql}");
     }

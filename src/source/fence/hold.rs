@@ -309,25 +309,30 @@ impl Fence {
         crate::target::sequences::read(&self.session, Side::Source, &self.plan.sequence_names()).await
     }
 
-    /// COMMIT: the point of no return. `marker_lsn` goes into the fence row with it.
+    /// COMMIT: the point of no return. `marker_lsn` goes into the fence row with it, and `turn`, statements that make this
+    /// side the one that is reached, are part of the same transaction.
     ///
     /// Not cancel safe: whoever drops the future does not know, and must ask
     /// [`read_truth`](super::read_truth).
-    pub async fn commit(&mut self, terms: &FenceTerms, marker_lsn: Lsn) -> CommitAnswer {
+    pub async fn commit(&mut self, terms: &FenceTerms, marker_lsn: Lsn, turn: &str) -> CommitAnswer {
         // If the transaction has failed or is gone, the UPDATE fails or finds no row, and COMMIT commits nothing.
         let batch = format!(
             "SET LOCAL synchronous_commit = on; \
              UPDATE pgsluice.fence SET marker_lsn = '{marker_lsn}', committed_at = clock_timestamp() \
-             WHERE epoch = {} AND nonce = {}; COMMIT",
+             WHERE epoch = {} AND nonce = {}; {turn}{} COMMIT",
             terms.epoch,
-            quote_literal(terms.nonce.as_str())
+            quote_literal(terms.nonce.as_str()),
+            if turn.is_empty() { "" } else { ";" }
         );
         match self.session.simple_query(&batch).await {
             Ok(messages) => {
                 self.phase = Phase::Idle;
-                let updated =
-                    messages.iter().any(|message| matches!(message, SimpleQueryMessage::CommandComplete(1)));
-                if updated {
+                let mut done = messages.iter().filter_map(|message| match message {
+                    SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+                    _ => None,
+                });
+                // The first is SET's.
+                if done.nth(1) == Some(1) {
                     CommitAnswer::Committed
                 } else {
                     CommitAnswer::Unknown("the fence transaction was no longer there".into())

@@ -5,6 +5,7 @@
 
 mod arm;
 mod hold;
+mod lift;
 mod obstacle;
 mod plan;
 mod truth;
@@ -14,8 +15,9 @@ use crate::cutover::SqlFailure;
 use crate::model::TableName;
 
 pub(crate) use arm::armed_tables;
-pub use arm::{ArmBound, arm, disarm, is_armed};
+pub use arm::{ArmBound, arm, disarm, is_armed, rest};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
+pub use lift::{closed_tables, lift, pass};
 pub use obstacle::{Obstacle, long_transactions, prepared_transactions};
 pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
 pub use truth::{FenceRow, read_truth};
@@ -24,6 +26,9 @@ pub use truth::{FenceRow, read_truth};
 const SCHEMA: &str = "pgsluice";
 /// The trigger that refuses writes, on every published table: created disabled, enabled by the fence.
 pub const DENY_TRIGGER: &str = "pgsluice_deny";
+
+/// The setting that a session carries the fence's nonce in, so that the deny triggers let it pass.
+const PASS_SETTING: &str = "pgsluice.pass";
 
 /// The fence could not be armed, taken or read. Nothing is committed on the source when this is returned.
 #[derive(Debug, thiserror::Error)]

@@ -194,7 +194,7 @@ pub(crate) async fn ask(
     mode: CutoverModeRecord,
     max_pause_ms: u64,
 ) -> CutoverRecord {
-    let request = CutoverRequestRecord { mode, max_pause_ms: Some(max_pause_ms) };
+    let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms: Some(max_pause_ms) };
     let key = format!("test-{:08x}", rand::random::<u32>());
     replicator
         .api()
@@ -229,6 +229,38 @@ pub(crate) async fn cut_over(replicator: &mut Replicator) -> CutoverRecord {
         last = Some(ended);
     }
     panic!("no cutover completed: {last:#?}\n{}", replicator.log());
+}
+
+/// Waits until what is written on the target goes back to the source, and the lag of that is known.
+pub(crate) async fn way_back_is_open(replicator: &mut Replicator) {
+    let outcome = replicator
+        .wait_for_status("the way back", COPY_WAIT, |status| {
+            status.phase == "rollback_window" && status.lag.bytes.is_some()
+        })
+        .await;
+    if let Err(error) = outcome {
+        panic!("{error}\n{}", replicator.log());
+    }
+}
+
+/// A rollback that must complete; tried again when it was aborted, as an operator would.
+pub(crate) async fn roll_back(replicator: &mut Replicator) -> CutoverRecord {
+    let mut last = None;
+    for _ in 0..3 {
+        way_back_is_open(replicator).await;
+        let request = CutoverRequestRecord { mode: None, max_pause_ms: Some(20_000) };
+        let accepted = replicator
+            .api()
+            .start_rollback(request)
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", replicator.log()));
+        let ended = end_of(replicator, &accepted).await;
+        if ended.outcome == "completed" {
+            return ended;
+        }
+        last = Some(ended);
+    }
+    panic!("no rollback completed: {last:#?}\n{}", replicator.log());
 }
 
 /// The one value of a query, as text.
