@@ -174,7 +174,8 @@ pub async fn cleanup(
     arguments: CleanupArguments,
     output: OutputFormat,
 ) -> Result<Exit, AppError> {
-    let options = CleanupOptions { dry_run: arguments.dry_run, unfence_source: arguments.unfence_source };
+    let CleanupArguments { dry_run, unfence_source, without_source } = arguments;
+    let options = CleanupOptions { dry_run, unfence_source, without_source };
     let actions = cutover::cleanup(&config, options).await.map_err(Box::new)?;
     match output {
         OutputFormat::Table => print!("{}", cleanup_text(&actions)),

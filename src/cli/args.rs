@@ -225,6 +225,11 @@ pub struct CleanupArguments {
     /// not reach the target (INV-8).
     #[arg(long)]
     pub unfence_source: bool,
+    /// The source is gone for good: clean only the target, which must be the primary
+    ///
+    /// Ends the way back, whose slot would otherwise keep the target's WAL for a database that does not come back.
+    #[arg(long, conflicts_with = "unfence_source")]
+    pub without_source: bool,
 }
 
 impl CliCommand {

@@ -1,9 +1,11 @@
-//! Undo on both sides, after success, abort or abandonment: slot, publication and fence on the source; gate and
-//! records on the target. Every step can be repeated, and an interrupted cleanup is finished by the next one. The
+//! Undo on both sides, after success, abort or abandonment: slots, publications, fences, gate and records, of the
+//! migration and of its way back. Every step can be repeated, and an interrupted cleanup is finished by the next one. The
 //! fence of a committed cutover stays unless the operator says otherwise, because it is what keeps applications
 //! from writing to a database that nobody reads any more (INV-8).
 
 use std::time::Duration;
+
+use pgsluice_proto::command::quote_ident;
 
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
@@ -30,6 +32,8 @@ pub struct CleanupOptions {
     pub dry_run: bool,
     /// Also remove the fence of a committed cutover: the source accepts writes again.
     pub unfence_source: bool,
+    /// The source is gone for good: only the target is cleaned.
+    pub without_source: bool,
 }
 
 /// What became of one thing that this program left.
@@ -84,15 +88,24 @@ pub enum CleanupError {
     /// A replicator works on the target.
     #[error(transparent)]
     InUse(#[from] LockError),
-    /// A committed cutover was not finished.
+    /// A committed cutover or rollback was not finished.
     #[error(
-        "cutover {epoch} is committed on the source, and the target's journal does not say that it is finished: the target \
-         may not be open, or not have everything"
+        "operation {epoch} is committed on the {left}, and the journal of the {reached} does not say that it is finished: the \
+         {reached} may not be open, or not have everything"
     )]
     Unfinished {
         /// Its epoch.
         epoch: i64,
+        /// The side that was fenced.
+        left: Side,
+        /// The side that is to be opened.
+        reached: Side,
     },
+    /// Asked to clean the target alone, which is not known to be the primary.
+    #[error(
+        "the target's journal does not say that it is the primary: without the source nothing may be cleaned"
+    )]
+    NotCutOver,
 }
 
 impl CleanupError {
@@ -108,6 +121,9 @@ impl CleanupError {
                 "Start `pgsluice run`: it finishes the cutover. If the target is lost and the \
                  source is to be the primary again, use `pgsluice cleanup --unfence-source`."
                     .into()
+            }
+            Self::NotCutOver => {
+                "Run `pgsluice cleanup` without --without-source while the source can be reached.".into()
             }
         }
     }
@@ -137,21 +153,28 @@ impl From<SqlFailure> for CleanupError {
 /// A replicator is running, a committed cutover is unfinished (both before anything is removed), or a statement
 /// fails.
 pub async fn cleanup(config: &Config, options: CleanupOptions) -> Result<Vec<CleanupAction>, CleanupError> {
-    let source = connect(config, Side::Source).await?;
+    let back = config.way_back();
     let target = connect(config, Side::Target).await?;
-    if let Some(pid) = slot::inspect(&source, &config.source.slot).await?.and_then(|state| state.active_pid) {
-        return Err(SlotError::Active { slot: config.source.slot.clone(), pid }.into());
-    }
     lock::become_replicator(&target).await?;
-    let fence_row = fence::read_truth(&source, TRUTH_BOUND).await?;
-    finished(&target, fence_row.as_ref(), options).await?;
-
+    not_in_use(&target, &back.source.slot).await?;
     let mut list = List { options, actions: Vec::new() };
-    remove_slot(config, &source, &mut list).await?;
-    remove_publication(config, &source, &mut list).await?;
-    remove_fence(&source, fence_row, &mut list).await?;
+    if options.without_source {
+        is_the_primary(&target).await?;
+    } else {
+        let source = connect(config, Side::Source).await?;
+        lock::become_replicator(&source).await?;
+        not_in_use(&source, &config.source.slot).await?;
+        let moved = finished(&source, &target, options).await?;
+        remove_stream(config, Side::Source, &source, &mut list).await?;
+        let kept = moved.filter(|_| !options.unfence_source);
+        let keeps_fence = kept.is_some();
+        remove_fence(Side::Source, &source, kept, &mut list).await?;
+        remove_records(Side::Source, &source, keeps_fence, &mut list).await?;
+    }
+    remove_stream(&back, Side::Target, &target, &mut list).await?;
+    remove_fence(Side::Target, &target, None, &mut list).await?;
     remove_gate(&target, &mut list).await?;
-    remove_records(&target, &mut list).await?;
+    remove_records(Side::Target, &target, false, &mut list).await?;
     Ok(list.actions)
 }
 
@@ -163,23 +186,54 @@ async fn connect(config: &Config, side: Side) -> Result<SqlSession, CleanupError
     Ok(connect_sql(settings, side, "cleanup").await.map_err(CutoverError::from)?)
 }
 
-/// Removing the gate of a cutover that is committed but not finished would open the target unchecked.
-async fn finished(
-    target: &SqlSession,
-    fence_row: Option<&FenceRow>,
-    options: CleanupOptions,
-) -> Result<(), CleanupError> {
-    let Some(row) = fence_row else { return Ok(()) };
-    if options.unfence_source {
-        return Ok(());
+async fn not_in_use(session: &SqlSession, slot: &str) -> Result<(), CleanupError> {
+    match slot::inspect(session, slot).await?.and_then(|state| state.active_pid) {
+        Some(pid) => Err(SlotError::Active { slot: slot.to_owned(), pid }.into()),
+        None => Ok(()),
     }
-    let is_finished = if journal::exists(target).await? {
-        journal::last(target, Direction::Forward).await?.is_some_and(|last| finishes(&last, row))
+}
+
+/// Removing what closes the side that is reached by an operation that is committed but not finished would open it unchecked.
+/// The source's fence row comes back, if the database has moved from there.
+async fn finished(
+    source: &SqlSession,
+    target: &SqlSession,
+    options: CleanupOptions,
+) -> Result<Option<FenceRow>, CleanupError> {
+    let of_source = fence::read_truth(source, TRUTH_BOUND).await?;
+    let of_target = fence::read_truth(target, TRUTH_BOUND).await?;
+    if options.unfence_source {
+        return Ok(of_source);
+    }
+    let last_on_target = of_target.as_ref().map(|row| row.epoch) > of_source.as_ref().map(|row| row.epoch);
+    let (row, left, reached, session, direction) = if last_on_target {
+        (&of_target, Side::Target, Side::Source, source, Direction::Back)
     } else {
-        // An earlier cleanup removed the journal, which it does last; without a gate there is nothing to open.
-        gate::guarded_tables(target).await?.is_empty()
+        (&of_source, Side::Source, Side::Target, target, Direction::Forward)
     };
-    if is_finished { Ok(()) } else { Err(CleanupError::Unfinished { epoch: row.epoch }) }
+    let Some(row) = row else { return Ok(None) };
+    let is_finished = if journal::exists(session).await? {
+        journal::last(session, direction).await?.is_some_and(|last| finishes(&last, row))
+    } else {
+        // An earlier cleanup removed the journal, which it does last; where nothing is closed there is nothing to open.
+        gate::guarded_tables(session).await?.is_empty() && fence::closed_tables(session).await?.is_empty()
+    };
+    if is_finished {
+        Ok(of_source)
+    } else {
+        Err(CleanupError::Unfinished { epoch: row.epoch, left, reached })
+    }
+}
+
+/// Only the target's own journal can be asked: its last operation is a completed cutover, and it has not been left since.
+async fn is_the_primary(target: &SqlSession) -> Result<(), CleanupError> {
+    let is_left = fence::read_truth(target, TRUTH_BOUND).await?.is_some();
+    let last =
+        if journal::exists(target).await? { journal::last(target, Direction::Forward).await? } else { None };
+    let is_completed = last.is_some_and(|last| {
+        last.report.mode == CutoverMode::Cutover && last.report.outcome == Outcome::Completed
+    });
+    if is_completed && !is_left { Ok(()) } else { Err(CleanupError::NotCutOver) }
 }
 
 /// Whether the journal knows the very cutover that fenced the source, and its end. A target that lost commits does
@@ -211,44 +265,43 @@ impl List {
     }
 }
 
-async fn remove_slot(config: &Config, source: &SqlSession, list: &mut List) -> Result<(), CleanupError> {
-    let name = &config.source.slot;
-    if slot::inspect(source, name).await?.is_some()
-        && list.removes(Side::Source, format!("replication slot {name}"))
-    {
-        slot::drop_slot(source, name, WhenActive::Refuse).await?;
-    }
-    Ok(())
-}
-
-async fn remove_publication(
+/// Slot and publication that are read from `side` in one direction.
+async fn remove_stream(
     config: &Config,
-    source: &SqlSession,
+    side: Side,
+    session: &SqlSession,
     list: &mut List,
 ) -> Result<(), CleanupError> {
+    let slot = &config.source.slot;
+    if slot::inspect(session, slot).await?.is_some() && list.removes(side, format!("replication slot {slot}"))
+    {
+        slot::drop_slot(session, slot, WhenActive::Refuse).await?;
+    }
     let name = &config.source.publication;
     let subject = format!("publication {name}");
-    let Some(state) = publication::inspect(source, name).await? else { return Ok(()) };
+    let Some(state) = publication::inspect(session, name).await? else { return Ok(()) };
     if state.owner == PublicationOwner::Other {
-        list.keeps(Side::Source, subject, "It was not made by pgsluice. Drop it yourself if nobody uses it.");
-    } else if list.removes(Side::Source, subject) {
-        publication::drop(source, name).await?;
+        list.keeps(side, subject, "It was not made by pgsluice. Drop it yourself if nobody uses it.");
+    } else if list.removes(side, subject) {
+        publication::drop(session, name).await?;
     }
     Ok(())
 }
 
+/// `kept`: the row of a fence that stays, because the database has moved from there.
 async fn remove_fence(
-    source: &SqlSession,
-    row: Option<FenceRow>,
+    side: Side,
+    session: &SqlSession,
+    kept: Option<FenceRow>,
     list: &mut List,
 ) -> Result<(), CleanupError> {
-    let triggers = fence::armed_tables(source).await?.len();
-    if triggers == 0 && !fence::is_armed(source).await? {
+    let triggers = fence::armed_tables(session).await?.len();
+    if triggers == 0 && !fence::is_armed(session).await? {
         return Ok(());
     }
-    match row {
-        Some(row) if !list.options.unfence_source => list.keeps(
-            Side::Source,
+    match kept {
+        Some(row) => list.keeps(
+            side,
             format!("fence on {triggers} tables"),
             format!(
                 "The database has moved to {}; the fence keeps applications from writing here by mistake. Drop the \
@@ -256,9 +309,9 @@ async fn remove_fence(
                 row.moved_to
             ),
         ),
-        _ => {
-            if list.removes(Side::Source, format!("deny triggers of {triggers} tables, schema pgsluice")) {
-                fence::disarm(source, ArmBound(LOCK_BOUND)).await?;
+        None => {
+            if list.removes(side, format!("deny triggers of {triggers} tables, and the fence's state")) {
+                fence::disarm(session, ArmBound(LOCK_BOUND)).await?;
             }
         }
     }
@@ -273,15 +326,30 @@ async fn remove_gate(target: &SqlSession, list: &mut List) -> Result<(), Cleanup
     Ok(())
 }
 
-/// Records of the migration, its copy, its progress and its cutovers: everything is in one schema.
-async fn remove_records(target: &SqlSession, list: &mut List) -> Result<(), CleanupError> {
-    let failed = SqlFailure::of(Side::Target, "remove the migration's records");
-    let row = target
+/// Records of the migration, its copy, its progress and its operations: everything else in our schema.
+async fn remove_records(
+    side: Side,
+    session: &SqlSession,
+    keeps_fence: bool,
+    list: &mut List,
+) -> Result<(), CleanupError> {
+    let failed = SqlFailure::of(side, "remove the migration's records");
+    let sql = "SELECT c.relname::text FROM pg_class c
+         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname <> 'fence'";
+    let rows = session.query_typed(sql, &[]).await.map_err(&failed)?;
+    let exists = session
         .query_typed_one("SELECT to_regnamespace('pgsluice') IS NOT NULL", &[])
         .await
         .map_err(&failed)?;
-    if row.get(0) && list.removes(Side::Target, "schema pgsluice with the migration's records") {
-        target.batch_execute("DROP SCHEMA IF EXISTS pgsluice CASCADE").await.map_err(&failed)?;
+    if keeps_fence {
+        let tables: Vec<String> =
+            rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();
+        if !tables.is_empty() && list.removes(side, "the migration's records in schema pgsluice") {
+            let drop = format!("DROP TABLE {} CASCADE", tables.join(", "));
+            session.batch_execute(&drop).await.map_err(&failed)?;
+        }
+    } else if exists.get(0) && list.removes(side, "schema pgsluice with the migration's records") {
+        session.batch_execute("DROP SCHEMA IF EXISTS pgsluice CASCADE").await.map_err(&failed)?;
     }
     Ok(())
 }

@@ -127,7 +127,9 @@ impl Legs {
              the target). Meanwhile the new primary keeps the WAL for it"
         );
         tracing::warn!(message, remedy, "way back");
-        let remedy = format!("{remedy} If you need no way back any more, `pgsluice cleanup` ends it.");
+        let remedy = format!(
+            "{remedy} If it does not come back, stop pgsluice and end the way back: `pgsluice cleanup --without-source`."
+        );
         let problem = Problem { message, remedy, at: Timestamp::now(), blocking: Blocking::Retrying };
         self.board.update(|status| status.problem = Some(problem));
         self.board.enter(Phase::CutOver);

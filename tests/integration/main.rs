@@ -9,6 +9,7 @@ mod bad_input;
 mod bench_figures;
 mod binary;
 mod bulk;
+mod cleanup;
 mod connection;
 mod dashboards;
 mod demo;
@@ -51,6 +52,10 @@ version_pairs::version_pairs! {
         schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_14_17 { 14 => 17:
+        cleanup::nothing_is_left_after_a_cutover,
+        cleanup::nothing_is_left_after_a_rollback,
+        cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
+        cleanup::the_way_back_to_a_lost_source_is_ended_on_the_target_alone,
         rollback::there_and_back_and_there_again_under_load,
         rollback::the_window_outlives_the_program,
         rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,

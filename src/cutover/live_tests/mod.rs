@@ -532,7 +532,7 @@ async fn cleanup_after_a_cutover_keeps_the_fence_until_told_otherwise() {
             |set: &str| format!("SET session_replication_role = replica; UPDATE pgsluice.cutover SET {set};");
         run(&rig.new_url(), &journal(lost)).await;
         let refused = cleanup(&config, CleanupOptions::default()).await;
-        assert!(matches!(refused, Err(CleanupError::Unfinished { epoch: 1 })), "{lost}: {refused:?}");
+        assert!(matches!(refused, Err(CleanupError::Unfinished { epoch: 1, .. })), "{lost}: {refused:?}");
         run(&rig.new_url(), &journal(found)).await;
     }
     run(&rig.new_url(), "ALTER TABLE pgsluice.cutover RENAME TO lost").await;

@@ -120,7 +120,7 @@ fn an_unanswered_commit_holds_until_the_truth_is_read() {
     assert_eq!(*forward.state(), State::Opening);
     let (back, actions) = held.next(Event::FenceNotCommitted(failed())).expect("roll back");
     assert_eq!(*back.state(), State::RollingBack { why: failed() });
-    assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic]);
+    assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic, Action::Disarm]);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_stop_before_the_commit_always_ends_with_release_and_undo() {
     for length in 0..events.len() {
         let (cutover, _) = walk(CutoverMode::Cutover, events[..length].to_vec());
         let (cutover, actions) = cutover.next(Event::Stop(Why::Requested)).expect("can be stopped");
-        assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic]);
+        assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic, Action::Disarm]);
         let (cutover, actions) = cutover.next(Event::RolledBack).expect("ends");
         assert_eq!(*cutover.state(), State::Aborted { why: Why::Requested });
         assert!(actions.is_empty());
@@ -157,7 +157,7 @@ fn proofs_of_another_attempt_do_not_reach_the_commit() {
 fn what_was_interrupted_is_released_and_what_was_committed_goes_on() {
     let (cutover, actions) = Cutover::interrupted(CutoverMode::Cutover, "draining".into());
     assert_eq!(cutover.state().as_str(), "rolling_back");
-    assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic]);
+    assert_eq!(actions, [Action::ReleaseFence, Action::UndoTraffic, Action::Disarm]);
     let (cutover, actions) = Cutover::committed_earlier();
     assert_eq!((cutover.state().as_str(), actions), ("opening", vec![Action::OpenTarget]));
 }
