@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use tokio_postgres::types::Type;
 
 use super::operation::Operation;
@@ -107,7 +107,7 @@ impl Operation {
             )
         })?;
         let applied = tokio::select! {
-            applied = stream.marker_applied(nonce) => applied?,
+            applied = stream.marker_applied(nonce, marker_lsn) => applied?,
             () = armed.fence.lost() => return Err(fence_lost()),
         };
         match CaughtUp::of_marker(fenced, &applied, marker_lsn) {
@@ -145,7 +145,7 @@ impl Operation {
     ) -> Result<Event, CutoverError> {
         self.evidence = self.evidence_of(fenced, caught_up, aligned);
         let mut stream = self.ctx.stream.clone();
-        let (Some(armed), Some(target)) = (&self.armed, &self.target) else {
+        let (Some(armed), Some(target), Some(control)) = (&self.armed, &self.target, &self.control) else {
             return Err(CutoverError::refuted("the sessions are gone", "Start the operation again."));
         };
         let durable = async { Ok(stream.durable_at(caught_up.receipt().source_lsn()).await?) };
@@ -167,8 +167,10 @@ impl Operation {
             intent.await?;
             wait_for_standbys(target, self.ctx.config.target.durability).await
         };
-        let (durable, ()) = tokio::select! {
-            secured = try_join(durable, on_standbys) => secured?,
+        // Costs nothing here: the source is idle while the target is made durable.
+        let complete = async { Ok(armed.fence.still_complete(control, &self.terms).await?) };
+        let (durable, (), ()) = tokio::select! {
+            secured = try_join3(durable, on_standbys, complete) => secured?,
             () = armed.fence.lost() => return Err(fence_lost()),
         };
         where_changes_are_applied(target).await?;

@@ -14,7 +14,7 @@ use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
 use super::report::{CutoverReport, Outcome};
 use super::state::{Action, Cutover, State};
-use super::{CutoverError, Nonce, SqlFailure};
+use super::{CutoverError, Nonce, Probe, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
@@ -34,6 +34,8 @@ pub struct CutoverContext {
     pub config: Arc<Config>,
     /// The same in the other direction, if the side that is left is to be kept current.
     pub way_back: Option<Arc<Config>>,
+    /// Who is told of every action; nobody, but in tests.
+    pub probe: Option<Arc<dyn Probe>>,
     /// The stream of changes.
     pub stream: StreamHandle,
     /// Where it is told how the operation goes.

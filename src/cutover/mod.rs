@@ -11,6 +11,7 @@ mod failure;
 mod journal;
 mod log;
 mod operation;
+mod probe;
 mod proof;
 mod recovery;
 mod report;
@@ -21,6 +22,7 @@ pub use cleanup::{CleanupAction, CleanupError, CleanupOptions, CleanupOutcome, c
 pub use driver::{CutoverContext, RunningCutover, start};
 pub use error::CutoverError;
 pub use failure::SqlFailure;
+pub use probe::{Again, Probe};
 pub use proof::{CaughtUp, Nonce, Proofs, SequenceValue, SequencesAligned, SourceFenced, TargetDurable};
 pub use recovery::{Recovered, recover};
 pub use report::{CutoverReport, Outcome, StepOutcome, StepReport};

@@ -13,7 +13,7 @@ use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
 use super::way_back::WayBack;
-use super::{CutoverError, Nonce};
+use super::{Again, CutoverError, Nonce};
 use crate::config::Durability;
 use crate::connection::SqlSession;
 use crate::migration::CutoverMode;
@@ -196,6 +196,19 @@ impl Operation {
         if ours { event } else { Event::Stop(Why::Requested) }
     }
 
+    /// Performs one action, before the eyes of the probe if there is one.
+    async fn probed(&mut self, action: Action, state: &State) -> Result<Event, CutoverError> {
+        let Some(probe) = self.ctx.probe.clone() else { return self.perform(action, state).await };
+        probe.before(action).await;
+        loop {
+            let outcome = self.perform(action, state).await;
+            if let (Ok(_), Again::Yes) = (&outcome, probe.after(action).await) {
+                continue;
+            }
+            return outcome;
+        }
+    }
+
     /// Performs a state's actions; the last one's event counts.
     async fn turn(&mut self, state: &State, actions: &[Action], stops: &mut Stops) -> Turn {
         let mut last = Event::RolledBack;
@@ -205,15 +218,15 @@ impl Operation {
                 tokio::select! {
                     biased;
                     stop = stops.next() => Ok(Event::Stop(self.why(stop, *action))),
-                    event = self.perform(*action, state) => event,
+                    event = self.probed(*action, state) => event,
                 }
             } else if matches!(state, State::Committing { .. } | State::RollingBack { .. }) {
                 // Short and bounded, and neither may be left half done.
-                self.perform(*action, state).await
+                self.probed(*action, state).await
             } else {
                 tokio::select! {
                     biased;
-                    event = self.perform(*action, state) => event,
+                    event = self.probed(*action, state) => event,
                     () = stops.shutdown.requested() => return Turn::LeftToTheNextStart,
                 }
             };

@@ -13,6 +13,7 @@ use super::error::MigrationError;
 use super::status::{Blocking, LagView, Phase, Positions, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
 use crate::config::Config;
+use crate::cutover::Probe;
 use crate::model::Direction;
 use crate::runtime::{Backoff, Shutdown};
 use crate::stream::{StreamHandle, StreamPublisher};
@@ -36,6 +37,7 @@ pub struct Leg {
 pub struct Legs {
     forward: Arc<Config>,
     back: Option<Arc<Config>>,
+    probe: Option<Arc<dyn Probe>>,
     board: StatusBoard,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -55,7 +57,14 @@ impl Legs {
         let (publisher, stream) = StreamPublisher::new();
         let (current, seen) = watch::channel(Leg { config: Arc::clone(&forward), stream });
         let back = forward.cutover.reverse.then(|| Arc::new(forward.way_back()));
-        (Self { forward, back, board, metrics, shutdown, current, first: Some(publisher) }, seen)
+        (Self { forward, back, probe: None, board, metrics, shutdown, current, first: Some(publisher) }, seen)
+    }
+
+    /// The same, with somebody who is told of every action of its cutovers and rollbacks.
+    #[must_use]
+    pub fn watched_by(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.probe = Some(probe);
+        self
     }
 
     /// Runs until shutdown, one leg after the other.
@@ -113,6 +122,7 @@ impl Legs {
         Migration {
             config,
             way_back,
+            probe: self.probe.clone(),
             board: self.board.clone(),
             metrics: Arc::clone(&self.metrics),
             publisher,

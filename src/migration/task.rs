@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql, system_identity};
-use crate::cutover::{self, CutoverContext, CutoverError, RunningCutover};
+use crate::cutover::{self, CutoverContext, CutoverError, Probe, RunningCutover};
 use crate::model::{Direction, Side};
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::{Backoff, Shutdown};
@@ -44,6 +44,8 @@ pub(super) struct Migration {
     pub(super) config: Arc<Config>,
     /// The same in the other direction, unless there is to be no way back.
     pub(super) way_back: Option<Arc<Config>>,
+    /// Who is told of every action of a cutover; nobody, but in tests.
+    pub(super) probe: Option<Arc<dyn Probe>>,
     /// Where it says what it is doing.
     pub(super) board: StatusBoard,
     /// Where work is counted.
@@ -205,6 +207,7 @@ impl Migration {
         CutoverContext {
             config: Arc::clone(&self.config),
             way_back: self.way_back.clone(),
+            probe: self.probe.clone(),
             stream: self.stream.clone(),
             board: self.board.clone(),
             shutdown: self.shutdown.clone(),

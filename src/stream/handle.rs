@@ -147,13 +147,18 @@ impl StreamHandle {
         (progress.transactions, progress.rows)
     }
 
-    /// Waits until the marker with this nonce has been applied. Cancel safe.
+    /// Waits until the marker with this nonce that was written at `marker_lsn` has been applied. Cancel safe.
     ///
     /// # Errors
     /// [`StreamGone`] if the stream ends before.
-    pub async fn marker_applied(&mut self, nonce: &str) -> Result<AppliedMarker, StreamGone> {
-        let ours =
-            |progress: &Progress| progress.markers.iter().find(|marker| marker.nonce == nonce).cloned();
+    pub async fn marker_applied(
+        &mut self,
+        nonce: &str,
+        marker_lsn: Lsn,
+    ) -> Result<AppliedMarker, StreamGone> {
+        let is_ours =
+            |marker: &&AppliedMarker| marker.nonce == nonce && marker.receipt.source_lsn() >= marker_lsn;
+        let ours = |progress: &Progress| progress.markers.iter().find(is_ours).cloned();
         let progress = self.0.wait_for(|progress| ours(progress).is_some()).await.map_err(|_| StreamGone)?;
         ours(&progress).ok_or(StreamGone)
     }

@@ -5,12 +5,14 @@ mod harness;
 mod version_pairs;
 
 mod aborted_cutover;
+mod adversaries;
 mod bad_input;
 mod bench_figures;
 mod binary;
 mod bulk;
 mod cleanup;
 mod connection;
+mod crash_matrix;
 mod dashboards;
 mod demo;
 mod joining;

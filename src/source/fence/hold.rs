@@ -172,6 +172,7 @@ impl Fence {
     /// A statement fails, or the tables are not those that were armed. Call [`release`](Self::release) then, too.
     pub async fn take(&mut self, control: &Client, terms: &FenceTerms) -> Result<SourceFenced, FenceError> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
+        self.release(control).await?;
         loop {
             self.tries += 1;
             if let Try::Held = self.attempt(control, terms).await? {
@@ -307,6 +308,31 @@ impl Fence {
     /// The sequences cannot be read.
     pub async fn read_sequences(&self) -> Result<Vec<crate::cutover::SequenceValue>, SqlFailure> {
         crate::target::sequences::read(&self.session, Side::Source, &self.plan.sequence_names()).await
+    }
+
+    /// Whether the tables and sequences are still those that are locked, at a moment in which nobody is about to change that:
+    /// asked right before the commit, because the locks do not keep anybody from making a table, and what is written to it
+    /// would be left behind. Waits for whoever writes outside the locked tables; the caller bounds it by dropping the future.
+    ///
+    /// # Errors
+    /// [`FenceError::SetChanged`], or the catalog cannot be read.
+    pub async fn still_complete(&self, control: &Client, terms: &FenceTerms) -> Result<(), FenceError> {
+        let mut poll = PROOF_POLL_FIRST;
+        loop {
+            // First who writes, then what there is: what they made is seen if they have ended in between.
+            let writing = writing_transactions(control, self.session.backend_pid()).await?;
+            let now = read_plan(&self.session, &terms.publication).await?;
+            let differing = self.plan.difference(&now);
+            if !differing.is_empty() {
+                return Err(FenceError::SetChanged { differing });
+            }
+            // Whoever waits for the fence's locks will be refused, and with it all that it did.
+            if writing.iter().all(Obstacle::waits_for_us) {
+                return Ok(());
+            }
+            tokio::time::sleep(poll).await;
+            poll = (poll * 2).min(PROOF_POLL_LONGEST);
+        }
     }
 
     /// COMMIT: the point of no return. `marker_lsn` goes into the fence row with it, and `turn`, statements that make this

@@ -77,6 +77,11 @@ impl Stage {
         }
     }
 
+    /// Where `pg_dump` is.
+    pub(crate) fn tools(&self) -> std::path::PathBuf {
+        installation(self.target_major).bindir
+    }
+
     /// Runs a command that ends by itself (`check`, `cleanup`), with the configuration of the last start.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command("").command(arguments).output().expect("the program")
