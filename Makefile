@@ -55,6 +55,10 @@ soak: postgres ## Random histories against real servers, both sides compared in 
 	PGSLUICE_SOAK_SEEDS=$(SEEDS) PGSLUICE_SOAK_MINUTES_MAX=$(SOAK_MINUTES_MAX) cargo test --package pgsluice \
 		--test integration -- --exact random_histories::after_every_random_history_both_sides_hold_the_same_rows
 
+.PHONY: crash-matrix
+crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: a quarter)
+	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- crash_matrix --nocapture --test-threads=2
+
 .PHONY: deploy
 deploy: ## The manifests of deploy/
 	scripts/check-deploy.sh

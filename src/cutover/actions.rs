@@ -363,6 +363,7 @@ impl Operation {
         };
         let removed = async {
             let target = connect_sql(&self.ctx.config.target.connection, Side::Target, "cutover").await?;
+            fence::pass(&*target).await.map_err(SqlFailure::of(Side::Target, "pass the fence"))?;
             way_back::remove(back, &target).await
         };
         match tokio::time::timeout(DISARM_BOUND, removed).await {

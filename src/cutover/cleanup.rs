@@ -183,7 +183,10 @@ async fn connect(config: &Config, side: Side) -> Result<SqlSession, CleanupError
         Side::Source => &config.source.connection,
         Side::Target => &config.target.connection,
     };
-    Ok(connect_sql(settings, side, "cleanup").await.map_err(CutoverError::from)?)
+    let session = connect_sql(settings, side, "cleanup").await.map_err(CutoverError::from)?;
+    // Where the fence stays, our own records are removed all the same.
+    fence::pass(&*session).await.map_err(SqlFailure::of(side, "pass the fence"))?;
+    Ok(session)
 }
 
 async fn not_in_use(session: &SqlSession, slot: &str) -> Result<(), CleanupError> {

@@ -13,6 +13,7 @@ use pgsluice::demo::workload::Workload;
 use tokio_postgres::error::SqlState;
 
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, end_of, text};
+use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 use crate::whole_migration::load;
 
@@ -83,41 +84,36 @@ impl Scene {
     }
 }
 
+/// Waits for a cutover to arrive, begins a write that does not end, and lets the cutover go on: the fence has to wait
+/// for that transaction.
+async fn pass_behind_an_open_write(gate: &Threshold, stage: &Stage) -> tokio_postgres::Client {
+    gate.reached().await;
+    let holder = stage.source_client().await;
+    holder.batch_execute("BEGIN; UPDATE customers SET name = name WHERE id = 1").await.expect("a write");
+    gate.open();
+    holder
+}
+
+/// Begins a cutover whose marker cannot be applied, because of a lock on the target: the fence is held until that is gone.
+async fn held_in_the_blackout(
+    gate: &Threshold,
+    scene: &mut Scene,
+    max_pause_ms: u64,
+) -> (CutoverRecord, tokio_postgres::Client) {
+    let accepted = ask(&scene.replicator, CutoverModeRecord::Cutover, max_pause_ms).await;
+    gate.reached().await;
+    let target = scene.stage.target_client().await;
+    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    gate.open();
+    scene.reaches("draining").await;
+    (accepted, target)
+}
+
 /// The first line that differs, rather than two whole dumps.
 fn pretty_assertions(before: &str, after: &str) {
     let differing = before.lines().zip(after.lines()).find(|(before, after)| before != after);
     assert_eq!(differing, None, "the source's schema is not as before");
     assert_eq!(before.lines().count(), after.lines().count(), "the source's schema has more or fewer lines");
-}
-
-/// Stops every cutover between arming and fencing, until it is told to go on: a traffic adapter that makes a file and
-/// waits for another.
-struct Gate {
-    folder: tempfile::TempDir,
-}
-
-impl Gate {
-    fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("folder") }
-    }
-
-    fn configuration(&self) -> String {
-        let folder = self.folder.path().display();
-        let script = format!(
-            "[ \"$1\" != pause ] || {{ touch {folder}/reached; until [ -e {folder}/open ]; do sleep 0.02; done; }}"
-        );
-        format!("[[traffic]]\nadapter = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", {script:?}, \"sh\"]\n")
-    }
-
-    /// Waits for a cutover to arrive, begins a write that does not end, and lets the cutover go on: the fence has to wait
-    /// for that transaction.
-    async fn pass_behind_an_open_write(&self, stage: &Stage) -> tokio_postgres::Client {
-        until("the armed cutover", || async { self.folder.path().join("reached").exists() }).await;
-        let holder = stage.source_client().await;
-        holder.batch_execute("BEGIN; UPDATE customers SET name = name WHERE id = 1").await.expect("a write");
-        std::fs::write(self.folder.path().join("open"), "").expect("file");
-        holder
-    }
 }
 
 fn reason(ended: &CutoverRecord) -> String {
@@ -150,10 +146,10 @@ async fn a_cutover_behind_a_long_write_is_refused_with_its_name() {
 /// Trap 23: it never goes ahead on timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cutover_that_takes_too_long_rolls_itself_back_and_writers_see_no_error() {
-    let gate = Gate::new();
+    let gate = Threshold::new();
     let mut scene = Scene::new(&gate.configuration()).await;
     let accepted = ask(&scene.replicator, CutoverModeRecord::Cutover, 3_000).await;
-    let holder = gate.pass_behind_an_open_write(&scene.stage).await;
+    let holder = pass_behind_an_open_write(&gate, &scene.stage).await;
     let ended = end_of(&mut scene.replicator, &accepted).await;
     assert_eq!(ended.outcome, "aborted", "{ended:#?}");
     assert!(reason(&ended).len() > 40, "it says why and what to do: {}", reason(&ended));
@@ -164,12 +160,9 @@ async fn a_cutover_that_takes_too_long_rolls_itself_back_and_writers_see_no_erro
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cutover_aborted_over_the_api_rolls_back_and_a_later_one_completes() {
-    let mut scene = Scene::new("").await;
-    let target = scene.stage.target_client().await;
-    // The marker cannot be applied behind this lock, so the fence is held until the abort.
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
-    let accepted = ask(&scene.replicator, CutoverModeRecord::Cutover, FOREVER_MS).await;
-    scene.reaches("draining").await;
+    let gate = Threshold::new();
+    let mut scene = Scene::new(&gate.configuration()).await;
+    let (accepted, target) = held_in_the_blackout(&gate, &mut scene, FOREVER_MS).await;
     scene.replicator.api().abort_cutover().await.expect("accepted");
     let ended = end_of(&mut scene.replicator, &accepted).await;
     assert_eq!(ended.outcome, "aborted", "{ended:#?}");
@@ -183,11 +176,9 @@ async fn a_cutover_aborted_over_the_api_rolls_back_and_a_later_one_completes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_inside_the_blackout_the_source_goes_on_by_itself() {
-    let mut scene = Scene::new("").await;
-    let target = scene.stage.target_client().await;
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
-    ask(&scene.replicator, CutoverModeRecord::Cutover, FOREVER_MS).await;
-    scene.reaches("draining").await;
+    let gate = Threshold::new();
+    let mut scene = Scene::new(&gate.configuration()).await;
+    let (_, target) = held_in_the_blackout(&gate, &mut scene, FOREVER_MS).await;
     scene.replicator.signal(Signal::SIGKILL);
     scene.replicator.wait_for_end(COPY_WAIT).await.expect("killed");
     // Nobody helps: no restart, no abort.
@@ -199,11 +190,9 @@ async fn killed_inside_the_blackout_the_source_goes_on_by_itself() {
 /// The dead man's handle: a process that hangs with the fence in its hands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_inside_the_blackout_the_source_frees_its_writers_and_the_cutover_does_not_complete_later() {
-    let mut scene = Scene::new("").await;
-    let target = scene.stage.target_client().await;
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
-    let accepted = ask(&scene.replicator, CutoverModeRecord::Cutover, 3_000).await;
-    scene.reaches("draining").await;
+    let gate = Threshold::new();
+    let mut scene = Scene::new(&gate.configuration()).await;
+    let (accepted, target) = held_in_the_blackout(&gate, &mut scene, 3_000).await;
     scene.replicator.signal(Signal::SIGSTOP);
     scene.writes_go_on().await;
     target.batch_execute("COMMIT").await.expect("unlock");
@@ -215,10 +204,10 @@ async fn frozen_inside_the_blackout_the_source_frees_its_writers_and_the_cutover
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_by_sigterm_inside_the_blackout_it_rolls_back_before_it_ends() {
-    let gate = Gate::new();
+    let gate = Threshold::new();
     let mut scene = Scene::new(&gate.configuration()).await;
     ask(&scene.replicator, CutoverModeRecord::Cutover, FOREVER_MS).await;
-    let holder = gate.pass_behind_an_open_write(&scene.stage).await;
+    let holder = pass_behind_an_open_write(&gate, &scene.stage).await;
     scene.reaches("fencing").await;
     scene.replicator.signal(Signal::SIGTERM);
     let status = scene.replicator.wait_for_end(Duration::from_secs(5)).await.expect("an end in time");

@@ -8,6 +8,7 @@ use pgsluice_proto::command::quote_literal;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::ddl::{self, DDL_TRIGGER};
 use super::obstacle::{lock_holders, terminate};
 use super::{DENY_TRIGGER, FenceError, FencePlan, FenceTerms, FencedTable, PASS_SETTING, SCHEMA};
 use crate::config::OnWriters;
@@ -63,7 +64,7 @@ pub async fn arm(
     }
     // Last: a trigger that an earlier cutover left enabled asks a function that lets everybody pass until here.
     source.batch_execute(&deny_function(&terms.moved_to, &terms.nonce)).await.map_err(failed)?;
-    Ok(())
+    ddl::arm(source).await
 }
 
 fn disable(table: &TableName) -> String {
@@ -197,6 +198,11 @@ pub(crate) async fn armed_tables(source: &Client) -> Result<Vec<FencedTable>, Fe
 /// # Errors
 /// A statement fails, or a table's lock cannot be had within `bound`; the rest stays and can be removed later.
 pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> {
+    // First: it would refuse the rest.
+    source
+        .batch_execute(&format!("DROP EVENT TRIGGER IF EXISTS {DDL_TRIGGER}"))
+        .await
+        .map_err(SqlFailure::of(Side::Source, "remove the fence's event trigger"))?;
     for table in armed_tables(source).await? {
         let drop = format!("DROP TRIGGER IF EXISTS {DENY_TRIGGER} ON {}", table.name);
         under_short_lock(source, &table, &drop, OnWriters::Wait, bound).await?;
@@ -205,7 +211,7 @@ pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> 
         .batch_execute(
             "DO $$ BEGIN
                IF to_regnamespace('pgsluice') IS NULL THEN RETURN; END IF;
-               DROP FUNCTION IF EXISTS pgsluice.deny_write();
+               DROP FUNCTION IF EXISTS pgsluice.deny_write(), pgsluice.deny_ddl();
                DROP TABLE IF EXISTS pgsluice.fence;
                IF NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('pgsluice'))
                   AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('pgsluice')) THEN

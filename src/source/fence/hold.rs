@@ -12,9 +12,10 @@ use pgsluice_proto::command::{quote_ident, quote_literal};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::ddl::{self, DdlGuard};
 use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
 use super::plan::{FencePlan, read_plan};
-use super::{DENY_TRIGGER, FenceError};
+use super::{DENY_TRIGGER, FenceError, PASS_SETTING};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
 use crate::cutover::{Nonce, SourceFenced, SqlFailure};
@@ -37,7 +38,7 @@ const DEAD_MANS_MARGIN: Duration = Duration::from_secs(5);
 /// How long a ROLLBACK may take before the session is ended instead.
 const ROLLBACK_BOUND: Duration = Duration::from_millis(500);
 /// Statements of the lock batch before the first lock of a table or sequence.
-const PREAMBLE_STATEMENTS: usize = 4;
+const PREAMBLE_STATEMENTS: usize = 5;
 
 /// What a fence is taken for.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ pub struct FenceTerms {
 pub struct Fence {
     session: SqlSession,
     plan: FencePlan,
+    ddl_guard: DdlGuard,
     /// The order of locking: indexes into tables, then sequences. Name order at first; whatever was contended is
     /// moved to the front, because who holds it may be waiting for what we had locked before it.
     order: Vec<usize>,
@@ -127,8 +129,9 @@ impl Fence {
         let deadlock_timeout = Duration::try_from_secs_f64(row.get(0)).unwrap_or(LOCK_TRY_MAX);
         // Where we cannot look first, we must have given up before the applications look.
         let lock_try = if own_deadlock_check { LOCK_TRY_MAX } else { LOCK_TRY_MAX.min(deadlock_timeout / 2) };
+        let ddl_guard = ddl::look(&session).await?;
         let order = (0..plan.tables.len() + plan.sequences.len()).collect();
-        Ok(Self { session, plan, order, lock_try, phase: Phase::Idle, obstacle: None, tries: 0 })
+        Ok(Self { session, plan, ddl_guard, order, lock_try, phase: Phase::Idle, obstacle: None, tries: 0 })
     }
 
     /// Reads once what the pause will read again, so that the server has it in memory then.
@@ -198,10 +201,12 @@ impl Fence {
         let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
         let mut batch = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
              LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
             self.lock_try.as_millis().max(1),
-            dead_man.as_millis()
+            dead_man.as_millis(),
+            // What this session defines under its own fence passes.
+            quote_literal(terms.nonce.as_str())
         );
         for item in &self.order {
             batch.push_str("; ");
@@ -275,6 +280,9 @@ impl Fence {
             // ALWAYS: `session_replication_role = replica` does not pass it.
             batch
                 .push_str(&format!("; ALTER TABLE ONLY {} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}", table.name));
+        }
+        if self.ddl_guard == DdlGuard::Present {
+            batch.push_str(&format!("; {}", ddl::deny_function(terms)));
         }
         let enabling = async {
             let failed = SqlFailure::of(Side::Source, "enable the deny triggers");

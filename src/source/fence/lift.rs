@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::{Client, GenericClient};
 
 use super::arm::{PASS_FUNCTION, armed_tables, is_armed};
-use super::{FenceError, PASS_SETTING};
+use super::{FenceError, PASS_SETTING, ddl};
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
 
@@ -59,10 +59,12 @@ pub async fn lift(session: &Client, side: Side) -> Result<(), FenceError> {
         "BEGIN; SET LOCAL synchronous_commit = on; \
          DO $$ BEGIN \
            IF to_regclass('pgsluice.fence') IS NULL THEN RETURN; END IF; \
+           PERFORM set_config('{PASS_SETTING}', nonce, true) FROM pgsluice.fence ORDER BY epoch DESC LIMIT 1; \
            DELETE FROM pgsluice.fence; \
-           IF FOUND THEN {PASS_FUNCTION}; END IF; \
+           IF FOUND THEN {}; {PASS_FUNCTION}; END IF; \
          END $$; \
-         COMMIT"
+         COMMIT",
+        ddl::lift()
     );
     if let Err(error) = session.batch_execute(&lifting).await {
         // If the connection is lost, the error says so and there is nothing to roll back.

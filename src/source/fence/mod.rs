@@ -4,6 +4,7 @@
 //! back that transaction; it never decides which of it is to happen.
 
 mod arm;
+mod ddl;
 mod hold;
 mod lift;
 mod obstacle;

@@ -8,5 +8,6 @@ pub(crate) mod seed;
 pub(crate) mod sessions;
 pub(crate) mod sides;
 pub(crate) mod stage;
+pub(crate) mod threshold;
 pub(crate) mod two_tables;
 pub(crate) mod wait;
