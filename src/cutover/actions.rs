@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::try_join3;
 use tokio_postgres::types::Type;
 
+use super::arm::no_large_objects;
 use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::{Action, Event, State, Why};
@@ -168,7 +169,10 @@ impl Operation {
             wait_for_standbys(target, self.ctx.config.target.durability).await
         };
         // Costs nothing here: the source is idle while the target is made durable.
-        let complete = async { Ok(armed.fence.still_complete(control, &self.terms).await?) };
+        let complete = async {
+            no_large_objects(control, &self.ctx.config).await?;
+            Ok(armed.fence.still_complete(control, &self.terms).await?)
+        };
         let (durable, (), ()) = tokio::select! {
             secured = try_join3(durable, on_standbys, complete) => secured?,
             () = armed.fence.lost() => return Err(fence_lost()),

@@ -22,6 +22,8 @@ use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
 use crate::traffic::Step;
 
+/// The finding by whose waiver large objects are left to the operator.
+const LARGE_OBJECTS: &str = "source.large_objects";
 /// How long closing the target's gate may wait for one table.
 const GATE_BOUND: Duration = Duration::from_secs(60);
 
@@ -70,6 +72,7 @@ impl Operation {
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;
         nothing_left_behind(control, target, &config).await?;
+        no_large_objects(control, &config).await?;
         definitions_followed(control, target, &config).await?;
         let fence = Fence::prepare(fence_session, plan).await?;
         fence.warm_up(&self.terms.publication).await?;
@@ -126,6 +129,29 @@ pub(super) async fn nothing_left_behind(
                  on the target."
             ),
             "Leave the source the primary and start the migration over: `pgsluice cleanup`, then an empty target.",
+        )),
+    }
+}
+
+/// Large objects are not in the stream, and no trigger refuses them: those that came since the migration began would be
+/// left behind.
+pub(super) async fn no_large_objects(source: &SqlSession, config: &Config) -> Result<(), CutoverError> {
+    if config.preflight.waive.iter().any(|waived| waived == LARGE_OBJECTS) {
+        return Ok(());
+    }
+    let row = source
+        .query_typed_one("SELECT count(*) FROM pg_largeobject_metadata", &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look for large objects"))?;
+    match row.get::<_, i64>(0) {
+        0 => Ok(()),
+        count => Err(CutoverError::refuted(
+            format!(
+                "the source has {count} large objects, which are not migrated: they would be left behind"
+            ),
+            format!(
+                "Move them into a bytea column, or copy them yourself and waive this: preflight.waive = [\"{LARGE_OBJECTS}\"]."
+            ),
         )),
     }
 }

@@ -17,7 +17,7 @@ use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 use crate::whole_migration::load;
 
-const PAIR: Pair = Pair { source: 14, target: 17 };
+const PAIR: Pair = Pair::of(14, 17);
 const SMALL: Scale = Scale::times(0.02);
 /// Longer than any test lasts.
 const FOREVER_MS: u64 = 300_000;

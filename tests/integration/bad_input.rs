@@ -9,7 +9,7 @@ use pgsluice::demo::replicator::ReplicatorCommand;
 use crate::harness::clusters::{connect, options};
 use crate::harness::stage::{Pair, Stage};
 
-const PAIR: Pair = Pair { source: 14, target: 17 };
+const PAIR: Pair = Pair::of(14, 17);
 /// A paragraph, not a page.
 const MESSAGE_CHARS_MAX: usize = 1_500;
 

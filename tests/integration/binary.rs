@@ -10,7 +10,7 @@ use crate::harness::wait::until;
 use crate::whole_migration::statements;
 
 const AUTO: &str = "source.binary = \"auto\"\n";
-const PAIR: Pair = Pair { source: 14, target: 17 };
+const PAIR: Pair = Pair::of(14, 17);
 
 /// Fails unless the stream that runs now was asked for in this form.
 fn assert_values(replicator: &Replicator, form: &str) {

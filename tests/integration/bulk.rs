@@ -268,7 +268,7 @@ async fn with_slots_for_one_copy_only_pieces_are_read_one_after_the_other() {
 /// What the documentation asks for, and no more, is enough for pieces, also for two sessions that decode them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_without_more_than_replication_and_its_tables_reads_a_backlog_in_bulk() {
-    for pair in [PAIR, Pair { source: 17, target: 18 }] {
+    for pair in [PAIR, Pair::of(17, 18)] {
         let stage = Stage::new(pair).await;
         let (source, target) = (stage.source_client().await, stage.target_client().await);
         source

@@ -58,6 +58,15 @@ version_pairs::version_pairs! {
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
         cleanup::the_way_back_to_a_lost_source_is_ended_on_the_target_alone,
+        crash_matrix::a_cutover_struck_before_its_commit,
+        crash_matrix::a_cutover_struck_at_its_commit_and_after,
+        crash_matrix::a_rollback_struck_before_its_commit,
+        crash_matrix::a_rollback_struck_at_its_commit_and_after,
+        adversaries::whatever_they_try_nothing_that_was_acknowledged_is_lost,
+        adversaries::commit_prepared_meets_no_fence_because_there_is_none_beside_it,
+        adversaries::a_table_that_is_made_inside_the_blackout_ends_the_cutover,
+        rollback::a_rollback_after_a_million_writes_loses_none,
+        rollback::a_changed_definition_in_the_window_is_reported_and_the_way_back_goes_on,
         rollback::there_and_back_and_there_again_under_load,
         rollback::the_window_outlives_the_program,
         rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,
@@ -156,5 +165,27 @@ version_pairs::version_pairs! {
         schema_changes::a_wait_in_the_middle_of_a_transaction_survives_sudden_death,
         schema_changes::rolled_back_and_anticipated_changes_are_not_waited_for,
         schema_changes::existing_rows_that_a_change_left_different_are_copied_again,
+    }
+}
+
+version_pairs::owned_pairs! {
+    owner_15_17 { 15 => 17:
+        crash_matrix::a_cutover_struck_before_its_commit,
+        crash_matrix::a_cutover_struck_at_its_commit_and_after,
+        crash_matrix::a_rollback_struck_before_its_commit,
+        crash_matrix::a_rollback_struck_at_its_commit_and_after,
+        adversaries::whatever_they_try_nothing_that_was_acknowledged_is_lost,
+        adversaries::commit_prepared_meets_no_fence_because_there_is_none_beside_it,
+        adversaries::a_table_that_is_made_inside_the_blackout_ends_the_cutover,
+        rollback::there_and_back_and_there_again_under_load,
+        rollback::the_window_outlives_the_program,
+        rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,
+        rollback::without_a_way_back_none_is_left_behind,
+        rollback::a_rollback_after_a_million_writes_loses_none,
+        rollback::a_changed_definition_in_the_window_is_reported_and_the_way_back_goes_on,
+        cleanup::nothing_is_left_after_a_cutover,
+        cleanup::nothing_is_left_after_a_rollback,
+        cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
+        cleanup::the_way_back_to_a_lost_source_is_ended_on_the_target_alone,
     }
 }

@@ -132,3 +132,99 @@ pub(crate) async fn without_a_way_back_none_is_left_behind(pair: Pair) {
     let refused = replicator.api().start_rollback(nothing).await.expect_err("no way back");
     assert!(refused.to_string().contains("cut over"), "{refused}");
 }
+
+/// A long stay: a million rows written on the target, and sequences used there, before the rollback.
+pub(crate) async fn a_rollback_after_a_million_writes_loses_none(pair: Pair) {
+    let stage = Stage::new(pair).await;
+    let source = stage.source_client().await;
+    source
+        .batch_execute(
+            "CREATE TABLE many (id bigserial PRIMARY KEY, n int NOT NULL, note text);
+             CREATE TABLE few (id int PRIMARY KEY, total bigint NOT NULL);
+             CREATE SEQUENCE free; CREATE SEQUENCE downwards INCREMENT -5 MAXVALUE 0 MINVALUE -100000000;
+             INSERT INTO many (n, note) SELECT g, 'from the source' FROM generate_series(1, 20000) g;
+             INSERT INTO few SELECT g, 0 FROM generate_series(1, 100) g",
+        )
+        .await
+        .expect("schema");
+    let mut replicator = stage.streaming().await;
+    cut_over(&mut replicator).await;
+    way_back_is_open(&mut replicator).await;
+    let target = stage.target_client().await;
+    let begun = std::time::Instant::now();
+    let mut written = 0;
+    for round in 0..100 {
+        for statement in [
+            format!("INSERT INTO many (n, note) SELECT g, 'round {round}' FROM generate_series(1, 4500) g"),
+            format!(
+                "UPDATE many SET n = n + 1, note = note || '.' WHERE id % 7 = {} AND id > (SELECT max(id) FROM many) - 28000",
+                round % 7
+            ),
+            "DELETE FROM many WHERE id IN (SELECT id FROM many ORDER BY id LIMIT 1500)".to_owned(),
+            "UPDATE few SET total = total + 1".to_owned(),
+            "SELECT nextval('free'), nextval('downwards')".to_owned(),
+        ] {
+            written += target.execute(&statement, &[]).await.expect(&statement);
+        }
+    }
+    assert!(written >= 1_000_000, "{written} rows were written");
+    let wrote = begun.elapsed();
+    let report = roll_back_when_level(&mut replicator).await;
+    stage.assert_same_rows().await;
+    stage.assert_same_sequences().await;
+    let next = text(
+        &source,
+        "SELECT nextval('many_id_seq')::text || ' ' || nextval('free') || ' ' || nextval('downwards')",
+    )
+    .await;
+    assert_eq!(next, "470001 101 -500");
+    println!(
+        "{written} rows written on the target in {wrote:?}, level and rolled back after {:?}, write pause {:?} ms",
+        begun.elapsed(),
+        report.pause_ms
+    );
+}
+
+async fn roll_back_when_level(
+    replicator: &mut pgsluice::demo::replicator::Replicator,
+) -> pgsluice::control::dto::CutoverRecord {
+    let level = replicator
+        .wait_for_status("a small lag", std::time::Duration::from_secs(300), |status| {
+            status.lag.bytes.is_some_and(|bytes| bytes < 1_000_000)
+        })
+        .await;
+    level.expect("level");
+    roll_back(replicator).await
+}
+
+/// A definition that is changed on the new primary is reported with what it means for the way back, and once it is
+/// repeated on the old side the way back goes on.
+pub(crate) async fn a_changed_definition_in_the_window_is_reported_and_the_way_back_goes_on(pair: Pair) {
+    let stage = Stage::new(pair).await;
+    store::create(&stage.source_url(), SMALL).await.expect("store");
+    let mut replicator = stage.streaming().await;
+    cut_over(&mut replicator).await;
+    way_back_is_open(&mut replicator).await;
+    let (source, target) = (stage.source_client().await, stage.target_client().await);
+    let change = "ALTER TABLE customers ADD COLUMN shoe_size int";
+    target.batch_execute(change).await.expect("the primary is theirs");
+    target.batch_execute("UPDATE customers SET shoe_size = 43 WHERE id = 1").await.expect("a write");
+    let status = replicator
+        .wait_for_status("a report", COPY_WAIT, |status| {
+            status.problem.as_ref().is_some_and(|problem| problem.blocking == "waiting_for_operator")
+        })
+        .await;
+    let problem = status.expect("reported").problem.expect("a problem");
+    assert!(problem.message.contains("way back") && problem.message.contains("shoe_size"), "{problem:?}");
+    assert!(problem.remedy.contains("pgsluice.pass"), "{problem:?}");
+    println!("{}\n{}", problem.message, problem.remedy);
+    source
+        .batch_execute("SELECT set_config('pgsluice.pass', nonce, false) FROM pgsluice.fence")
+        .await
+        .expect("the fence's nonce");
+    source.batch_execute(change).await.expect("the same on the old side");
+    let query = "SELECT coalesce(shoe_size, 0)::text FROM customers WHERE id = 1";
+    until("the change on the source", || async { text(&source, query).await == "43" }).await;
+    roll_back(&mut replicator).await;
+    stage.assert_same_rows().await;
+}

@@ -603,7 +603,7 @@ pub(crate) async fn a_table_that_loses_its_key_is_not_known_by_it_any_more(pair:
 /// What is recorded of the tables that were copied.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shapes_that_were_copied_are_recorded() {
-    for pair in [Pair { source: 14, target: 17 }, Pair { source: 17, target: 18 }] {
+    for pair in [Pair::of(14, 17), Pair::of(17, 18)] {
         let stage = Stage::new(pair).await;
         let source = stage.source_client().await;
         source

@@ -217,7 +217,7 @@ async fn compare(stage: &Stage, after: &str, tally: &mut Tally) {
 /// What cannot be migrated is named before anything is changed, each with what to do about it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shapes_that_cannot_be_migrated_are_refused_by_name() {
-    let pair = Pair { source: 17, target: 18 };
+    let pair = Pair::of(17, 18);
     for shape in shapes("refused", pair.source) {
         let stage = Stage::new(pair).await;
         let (source, target) = (stage.source_client().await, stage.target_client().await);

@@ -141,7 +141,7 @@ const EXISTING_ON_TARGET: &str = "
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_existing_schema_may_have_another_shape_as_long_as_every_value_fits() {
-    let stage = Stage::new(Pair { source: 14, target: 17 }).await;
+    let stage = Stage::new(Pair::of(14, 17)).await;
     let (source, target) = (stage.source_client().await, stage.target_client().await);
     source.batch_execute(EXISTING_ON_SOURCE).await.expect("source");
     target.batch_execute(EXISTING_ON_TARGET).await.expect("target");
@@ -178,7 +178,7 @@ async fn triggers_that_fire_for_replicated_changes_are_a_blocker() {
         ("ALTER TABLE t ENABLE REPLICA TRIGGER touch", "DISABLE TRIGGER"),
         ("ALTER TABLE t ENABLE ALWAYS RULE nothing", "ENABLE RULE"),
     ] {
-        let stage = Stage::new(Pair { source: 14, target: 17 }).await;
+        let stage = Stage::new(Pair::of(14, 17)).await;
         let source = stage.source_client().await;
         source
             .batch_execute(
@@ -202,7 +202,7 @@ async fn triggers_that_fire_for_replicated_changes_are_a_blocker() {
 /// must not be taken for those to other statements.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_set_that_does_not_fit_before_a_copy_is_applied_row_by_row() {
-    let stage = Stage::new(Pair { source: 14, target: 17 }).await;
+    let stage = Stage::new(Pair::of(14, 17)).await;
     let source = stage.source_client().await;
     source
         .batch_execute(
@@ -239,7 +239,7 @@ async fn a_set_that_does_not_fit_before_a_copy_is_applied_row_by_row() {
 /// The judge itself sees what these tests are about.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_judge_tells_rows_apart_that_are_equal_to_the_server() {
-    let stage = Stage::new(Pair { source: 17, target: 18 }).await;
+    let stage = Stage::new(Pair::of(17, 18)).await;
     for (client, row) in [
         (stage.source_client().await, "(1.0, '-0', 'a ')"),
         (stage.target_client().await, "(1.00, '0', 'a')"),

@@ -149,7 +149,7 @@ const LARGE: &str = "INSERT INTO t SELECT g, repeat(md5(g::text), 8) FROM genera
 /// INV-11: the bound ends the parts, not the migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_larger_than_the_spool_is_sent_whole_instead() {
-    let scene = Scene::new(Pair { source: 14, target: 17 }, "source.max_spool_bytes = \"1MiB\"\n").await;
+    let scene = Scene::new(Pair::of(14, 17), "source.max_spool_bytes = \"1MiB\"\n").await;
     scene.source.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.expect("schema");
     let replicator = scene.start().await;
     let other = scene.stage.source_client().await;
@@ -165,7 +165,7 @@ async fn a_transaction_larger_than_the_spool_is_sent_whole_instead() {
 /// A disk that fails, here by its directory's vanishing, does the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spool_that_cannot_be_written_to_costs_nothing_but_the_parts() {
-    let scene = Scene::new(Pair { source: 14, target: 17 }, "").await;
+    let scene = Scene::new(Pair::of(14, 17), "").await;
     scene.source.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.expect("schema");
     let replicator = scene.start().await;
     for directory in std::fs::read_dir(scene.spool.path()).expect("folder").flatten() {
@@ -179,7 +179,7 @@ async fn a_spool_that_cannot_be_written_to_costs_nothing_but_the_parts() {
 /// The marker overtakes nothing: a transaction that was sent in parts and commits before the fence is applied before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cutover_waits_for_a_transaction_that_is_sent_in_parts_and_applies_it_first() {
-    let scene = Scene::new(Pair { source: 14, target: 17 }, "cutover.max_lag_bytes = \"1GiB\"\n").await;
+    let scene = Scene::new(Pair::of(14, 17), "cutover.max_lag_bytes = \"1GiB\"\n").await;
     scene.source.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.expect("schema");
     let mut replicator = scene.start().await;
     scene.source.batch_execute("BEGIN").await.expect("begin");
@@ -205,7 +205,7 @@ async fn a_cutover_waits_for_a_transaction_that_is_sent_in_parts_and_applies_it_
 async fn the_time_from_a_large_commit_to_its_last_row_is_printed() {
     const ROWS: u32 = 100_000;
     for (name, more) in [("off", "source.stream_in_progress = \"off\"\n"), ("on", "")] {
-        let scene = Scene::new(Pair { source: 17, target: 18 }, "").await;
+        let scene = Scene::new(Pair::of(17, 18), "").await;
         scene.source.batch_execute("CREATE TABLE t (id int PRIMARY KEY, v text)").await.expect("schema");
         let configuration = if more.is_empty() { scene.more.as_str() } else { more };
         let _replicator = scene.stage.streaming_with(configuration).await;

@@ -25,7 +25,7 @@ use crate::harness::stage::{COPY_WAIT, Pair, cut_over, streaming, text};
 use crate::harness::two_tables::{SCHEMA, confirmed, halted, kill, problem};
 use crate::harness::wait::until;
 
-const PAIR: Pair = Pair { source: 14, target: 17 };
+const PAIR: Pair = Pair::of(14, 17);
 const STANDBYS: &str = "target.durability = \"standbys\"\ntarget.standbys = 1\n";
 const PROGRESS: &str = "SELECT min(commit_lsn)::text FROM pgsluice.progress";
 /// Of the source's WAL, that the standby lacks when it is promoted.
@@ -107,7 +107,7 @@ async fn waits_for_a_standby(replicator: &mut Replicator) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_string_with_both_servers_follows_a_failover() {
     let (_, seed) = seed::random("failover with both hosts");
-    let mut fleet = Fleet::new(Pair { source: 15, target: 18 }).await;
+    let mut fleet = Fleet::new(Pair::of(15, 18)).await;
     store::create(&fleet.stage.source_url(), SCALE).await.expect("store");
     let configuration = format!("{STANDBYS}apply.connections = 3\n");
     let mut replicator = fleet.command_with_both_hosts(&configuration).start().expect("the program");

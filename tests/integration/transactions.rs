@@ -44,7 +44,7 @@ impl Scene {
 
     /// Prints the count, and fails if anything differed.
     fn end(self, what: &str) {
-        let Self { cases, differences, pair: Pair { source, target }, .. } = self;
+        let Self { cases, differences, pair: Pair { source, target, .. }, .. } = self;
         let line = format!("matrix {source} -> {target}: {cases} {what}, {} differences", differences.len());
         // Past the test runner's capture: the numbers are what a run is for.
         let _ = writeln!(std::io::stderr(), "{line}");
@@ -241,7 +241,7 @@ async fn large(scene: &mut Scene, in_progress: &str) {
         .expect("long rows");
     scene.same(&format!("one of {LONG_ROWS} MiB, in progress {in_progress}")).await;
     let peak_kib = peak_resident_kib(scene.replicator.id());
-    let Pair { source, target } = scene.pair;
+    let Pair { source, target, .. } = scene.pair;
     let _ = writeln!(
         std::io::stderr(),
         "{source} -> {target}: {LARGE_ROWS} rows and {LONG_ROWS} MiB in one transaction each, in progress {in_progress}: \

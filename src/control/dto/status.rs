@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{CutoverRecord, TableStandingRecord, TablesRecord};
 use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
-use crate::model::TableName;
+use crate::model::{Direction, TableName};
 use crate::preflight::Finding;
 
 /// Everything the migration says about itself.
@@ -148,7 +148,10 @@ impl From<&Status> for StatusRecord {
             throughput: status.throughput.into(),
             slot_retained_wal_bytes: status.slot_retained_wal_bytes,
             findings: status.findings.iter().map(FindingRecord::from).collect(),
-            problem: status.problem.as_ref().map(MigrationProblemRecord::from),
+            problem: status
+                .problem
+                .as_ref()
+                .map(|problem| MigrationProblemRecord::of(problem, status.direction)),
             cutover: status.cutover.as_ref().map(CutoverRecord::from),
         }
     }
@@ -209,18 +212,27 @@ impl From<&Finding> for FindingRecord {
     }
 }
 
-impl From<&Problem> for MigrationProblemRecord {
-    fn from(problem: &Problem) -> Self {
+/// What a problem of the way back begins with: what it says of source and target is meant the other way round.
+const ON_THE_WAY_BACK: &str =
+    "On the way back, where the source is the new primary and the target is the side that was left:";
+/// Definitions of a fenced side are changed by whoever carries the fence's nonce.
+const PASS: &str = "On the side that was left begin with: SELECT set_config('pgsluice.pass', nonce, false) FROM pgsluice.fence; \
+     so that its fence lets you.";
+
+impl MigrationProblemRecord {
+    fn of(problem: &Problem, direction: Direction) -> Self {
         let blocking = match problem.blocking {
             Blocking::Retrying => "retrying",
             Blocking::WaitingForOperator => "waiting_for_operator",
             Blocking::Halted => "halted",
         };
-        Self {
-            message: problem.message.clone(),
-            remedy: problem.remedy.clone(),
-            at: problem.at,
-            blocking: blocking.to_owned(),
+        let (mut message, mut remedy) = (problem.message.clone(), problem.remedy.clone());
+        if direction == Direction::Back {
+            message = format!("{ON_THE_WAY_BACK} {message}");
+            if problem.blocking == Blocking::WaitingForOperator {
+                remedy = format!("{remedy} {PASS}");
+            }
         }
+        Self { message, remedy, at: problem.at, blocking: blocking.to_owned() }
     }
 }

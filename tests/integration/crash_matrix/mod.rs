@@ -28,7 +28,6 @@ use crate::harness::stage::{Pair, Stage};
 use crate::harness::wait::until;
 use crate::whole_migration::{SMALL, load};
 
-const PAIR: Pair = Pair { source: 14, target: 17 };
 /// Cells run one after the other on the same servers; the rows of both sides are compared after so many.
 const CELLS_PER_COMPARISON: usize = 24;
 /// Set to `whole`, every cell is struck; otherwise every fourth, beginning at a random one.
@@ -46,8 +45,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new() -> Self {
-        let stage = Stage::new(PAIR).await;
+    async fn new(pair: Pair) -> Self {
+        let stage = Stage::new(pair).await;
         store::create(&stage.source_url(), SMALL).await.expect("store");
         let (source_url, target_url) = (stage.source_url(), stage.target_url());
         let (source_port, target_port) = (stage.source.port(), stage.target.port());
@@ -140,8 +139,8 @@ impl Scene {
 }
 
 /// Every cell of some actions, from the side that `from` leaves.
-async fn matrix(name: &str, from: Direction, actions: &[Action]) {
-    let mut scene = Scene::new().await;
+async fn matrix(pair: Pair, name: &str, from: Direction, actions: &[Action]) {
+    let mut scene = Scene::new(pair).await;
     if from == Direction::Back {
         scene.undisturbed().await;
     }
@@ -231,22 +230,18 @@ fn every_action_is_in_the_matrix() {
     assert_eq!(all, Action::ALL.into_iter().collect());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cutover_struck_before_its_commit() {
-    matrix("cutover", Direction::Forward, &BEFORE).await;
+pub(crate) async fn a_cutover_struck_before_its_commit(pair: Pair) {
+    matrix(pair, "cutover", Direction::Forward, &BEFORE).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cutover_struck_at_its_commit_and_after() {
-    matrix("cutover", Direction::Forward, &AFTER).await;
+pub(crate) async fn a_cutover_struck_at_its_commit_and_after(pair: Pair) {
+    matrix(pair, "cutover", Direction::Forward, &AFTER).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_struck_before_its_commit() {
-    matrix("rollback", Direction::Back, &BEFORE).await;
+pub(crate) async fn a_rollback_struck_before_its_commit(pair: Pair) {
+    matrix(pair, "rollback", Direction::Back, &BEFORE).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_struck_at_its_commit_and_after() {
-    matrix("rollback", Direction::Back, &AFTER).await;
+pub(crate) async fn a_rollback_struck_at_its_commit_and_after(pair: Pair) {
+    matrix(pair, "rollback", Direction::Back, &AFTER).await;
 }

@@ -4,7 +4,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use pgsluice::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord};
-use pgsluice::demo::cluster::{ClusterOptions, LocalCluster};
+use pgsluice::demo::cluster::{ClusterOptions, LocalCluster, SUPERUSER};
 use pgsluice::demo::compare::{ComparedSide, Comparison, compare_rows, compare_selected, compare_sequences};
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use tempfile::TempDir;
@@ -19,12 +19,33 @@ pub(crate) const COPY_WAIT: Duration = Duration::from_secs(120);
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 const CUTOVER_WAIT: Duration = Duration::from_secs(60);
 
-/// Major versions of source and target.
+/// Major versions of source and target, and who the program and the clients are there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
     pub(crate) source: u32,
     pub(crate) target: u32,
+    pub(crate) role: Role,
 }
+
+/// Who owns everything and runs the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Superuser,
+    /// As on RDS and Neon: owns the database, has REPLICATION, and may set `session_replication_role`.
+    Owner,
+}
+
+impl Pair {
+    pub(crate) const fn of(source: u32, target: u32) -> Self {
+        Self { source, target, role: Role::Superuser }
+    }
+
+    pub(crate) const fn owned(source: u32, target: u32) -> Self {
+        Self { source, target, role: Role::Owner }
+    }
+}
+
+const OWNER: &str = "mover";
 
 /// A test's servers. The database on both sides is called `app`.
 pub(crate) struct Stage {
@@ -32,6 +53,7 @@ pub(crate) struct Stage {
     pub(crate) target: LocalCluster,
     directory: TempDir,
     target_major: u32,
+    role: Role,
 }
 
 impl Stage {
@@ -43,18 +65,33 @@ impl Stage {
         let (source, target) = tokio::join!(start_with(pair.source, source), start_with(pair.target, target));
         for cluster in [&source, &target] {
             let client = connect(&cluster.url("postgres")).await;
-            client.batch_execute("CREATE DATABASE app").await.expect("database");
+            if pair.role == Role::Owner {
+                let role = format!(
+                    "CREATE ROLE {OWNER} LOGIN REPLICATION PASSWORD '{OWNER}';
+                     GRANT SET ON PARAMETER session_replication_role TO {OWNER}"
+                );
+                client.batch_execute(&role).await.expect("role");
+            }
+            let owner = if pair.role == Role::Owner { OWNER } else { SUPERUSER };
+            client.batch_execute(&format!("CREATE DATABASE app OWNER {owner}")).await.expect("database");
         }
         let directory = tempfile::tempdir().expect("folder");
-        Self { source, target, directory, target_major: pair.target }
+        Self { source, target, directory, target_major: pair.target, role: pair.role }
     }
 
     pub(crate) fn source_url(&self) -> String {
-        self.source.url("app")
+        self.url_of(&self.source)
     }
 
     pub(crate) fn target_url(&self) -> String {
-        self.target.url("app")
+        self.url_of(&self.target)
+    }
+
+    fn url_of(&self, cluster: &LocalCluster) -> String {
+        match self.role {
+            Role::Superuser => cluster.url("app"),
+            Role::Owner => cluster.url_as(OWNER, OWNER, "app"),
+        }
     }
 
     pub(crate) async fn source_client(&self) -> Client {

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::stage::{COPY_WAIT, Pair, Stage, text};
 
-pub(crate) const PAIR: Pair = Pair { source: 14, target: 17 };
+pub(crate) const PAIR: Pair = Pair::of(14, 17);
 pub(crate) const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'before' FROM generate_series(1, 100) i;
                       CREATE TABLE other (id int PRIMARY KEY, v text)";
 

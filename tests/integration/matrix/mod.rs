@@ -65,7 +65,7 @@ async fn every_type_arrives(pair: Pair, writing: Writing) {
     coverage::assert_both_formats_of_copy_were_used(&stage.source);
     let cases = text.rows + binary.rows;
     let differences = text.comparison.row_differences() + binary.comparison.row_differences();
-    let Pair { source, target } = pair;
+    let Pair { source, target, .. } = pair;
     {
         // Past the test runner's capture: the summary of a run reads it.
         let mut said = std::io::stderr().lock();
@@ -91,7 +91,7 @@ async fn every_type_arrives(pair: Pair, writing: Writing) {
 /// Trap 31. A byte of type `"char"` that is no text: PostgreSQL 14 prints it as it is, and no later one reads that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byte_of_type_char_beyond_ascii_keeps_its_value() {
-    let stage = Stage::new(Pair { source: 14, target: 15 }).await;
+    let stage = Stage::new(Pair::of(14, 15)).await;
     let source = stage.source_client().await;
     source
         .batch_execute(
