@@ -383,6 +383,7 @@ impl Operation {
     pub(super) fn detail(&self, action: Action, event: &Event) -> Option<String> {
         match event {
             Event::Stop(why) => Some(why.reason()),
+            Event::Armed => Some(connected(&self.clients)),
             Event::SourceFenced(fenced) => {
                 let tries = self.armed.as_ref().map_or(1, |armed| armed.fence.tries());
                 Some(format!("{} tables, {tries} tries", fenced.tables().len()))
@@ -395,6 +396,19 @@ impl Operation {
             _ => None,
         }
     }
+}
+
+/// As in `12 clients are connected directly: web 8, worker 4`.
+fn connected(clients: &[(String, i64)]) -> String {
+    const SHOWN_MAX: usize = 5;
+    if clients.is_empty() {
+        return "no client is connected directly".to_owned();
+    }
+    let all: i64 = clients.iter().map(|(_, sessions)| sessions).sum();
+    let shown: Vec<String> =
+        clients.iter().take(SHOWN_MAX).map(|(name, sessions)| format!("{name} {sessions}")).collect();
+    let more = if clients.len() > SHOWN_MAX { ", …" } else { "" };
+    format!("{all} sessions of clients: {}{more}", shown.join(", "))
 }
 
 fn fence_lost() -> CutoverError {

@@ -57,6 +57,9 @@ impl Operation {
                 "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
             ));
         }
+        if fence::is_autovacuum_in_the_way(&fence_session).await {
+            fence::quiet(control, &plan).await?;
+        }
         fence::arm(control, &plan, &self.terms, ArmBound::default()).await?;
         close(target, &plan).await?;
         if self.mode() == CutoverMode::Cutover {
@@ -83,7 +86,9 @@ impl Operation {
         let lag = self.ctx.board.with(|status| status.lag.bytes);
         lag_is_small(lag, config.cutover.max_lag_bytes)
             .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
+        let clients = fence::clients(control).await?;
         self.servers = servers.into();
+        self.clients = clients;
         self.armed = Some(Armed { fence, marker, way_back });
         Ok(Event::Armed)
     }

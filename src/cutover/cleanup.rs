@@ -166,12 +166,18 @@ pub async fn cleanup(config: &Config, options: CleanupOptions) -> Result<Vec<Cle
         not_in_use(&source, &config.source.slot).await?;
         let moved = finished(&source, &target, options).await?;
         remove_stream(config, Side::Source, &source, &mut list).await?;
+        if !options.dry_run {
+            fence::restore(&source).await?;
+        }
         let kept = moved.filter(|_| !options.unfence_source);
         let keeps_fence = kept.is_some();
         remove_fence(Side::Source, &source, kept, &mut list).await?;
         remove_records(Side::Source, &source, keeps_fence, &mut list).await?;
     }
     remove_stream(&back, Side::Target, &target, &mut list).await?;
+    if !options.dry_run {
+        fence::restore(&target).await?;
+    }
     remove_fence(Side::Target, &target, None, &mut list).await?;
     remove_gate(&target, &mut list).await?;
     remove_records(Side::Target, &target, false, &mut list).await?;

@@ -337,10 +337,21 @@ async fn nobody_in_the_way(
                 .into(),
         });
     }
+    let tables: Vec<_> = plan.tables.into_iter().map(|table| (table.oid, table.name)).collect();
+    let vacuums = fence::wraparound_vacuums(control, &tables).await.map_err(CutoverError::from)?;
+    if let Some((table, pid)) = vacuums.first() {
+        return Err(Refusal::NotReady {
+            message: format!(
+                "An autovacuum to prevent a wraparound of transaction ids is at work on {} (process {pid}): it does not give way.",
+                table.plain()
+            ),
+            remedy: "Wait until it is through (pg_stat_progress_vacuum), or run VACUUM FREEZE on the table some hours before."
+                .into(),
+        });
+    }
     if ctx.config.cutover.on_writers == OnWriters::Terminate {
         return Ok(());
     }
-    let tables: Vec<_> = plan.tables.into_iter().map(|table| (table.oid, table.name)).collect();
     let long = fence::long_transactions(control, &tables, max_pause).await.map_err(CutoverError::from)?;
     match long.first() {
         None => Ok(()),

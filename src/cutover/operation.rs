@@ -13,14 +13,17 @@ use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
 use super::way_back::WayBack;
-use super::{Again, CutoverError, Nonce};
+use super::{Again, CutoverError, Nonce, SqlFailure};
 use crate::config::Durability;
-use crate::connection::SqlSession;
+use crate::connection::{SqlSession, connect_sql};
 use crate::migration::CutoverMode;
-use crate::model::Lsn;
+use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
-use crate::source::fence::{Fence, FenceTerms};
+use crate::source::fence::{self, Fence, FenceTerms};
 use crate::traffic::{Traffic, TrafficContext};
+
+/// How long putting back settings of the source may take before it is left to the next start.
+const RESTORE_BOUND: Duration = Duration::from_secs(10);
 
 /// What an operation is started with.
 pub(super) struct Purpose {
@@ -60,6 +63,8 @@ pub(super) struct Operation {
     pub(super) marker_lsn: Option<Lsn>,
     /// What the two servers say of themselves.
     pub(super) servers: Servers,
+    /// Who was connected to the source when it was armed: names and how many sessions.
+    pub(super) clients: Vec<(String, i64)>,
     /// Whether something of a way back was made that would have to be taken back.
     pub(super) armed_way_back: bool,
     /// From where the way back streams, once that is known: statements for the fence's transaction.
@@ -143,6 +148,7 @@ impl Operation {
             evidence: purpose.evidence,
             marker_lsn: purpose.marker_lsn,
             servers: Servers::default(),
+            clients: Vec::new(),
             armed_way_back: purpose.is_resumed,
             turn: String::new(),
         }
@@ -297,11 +303,29 @@ impl Operation {
             State::Aborted { why } => (Outcome::Aborted { reason: why.reason(), remedy: why.remedy() }, None),
             _ => (Outcome::Completed, Some(self.certificate())),
         };
+        self.put_settings_back().await;
         self.log.finish(outcome, certificate);
         if let Err(problem) = self.log.journal().end(self.log.report().clone()).await {
             tracing::warn!(%problem, "the end of the operation is not in the journal; the next start derives it again");
         }
         self.log.publish_end();
+    }
+
+    /// What arming changed on the source beside the fence. What cannot be put back now is by the next start, or by cleanup.
+    async fn put_settings_back(&self) {
+        let restored = async {
+            let source = connect_sql(&self.ctx.config.source.connection, Side::Source, "cutover").await?;
+            fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
+            fence::restore(&source).await?;
+            Ok::<_, CutoverError>(())
+        };
+        match tokio::time::timeout(RESTORE_BOUND, restored).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "settings of the source are put back by the next start"),
+            Err(_) => tracing::warn!(
+                "settings of the source are put back by the next start: it did not answer in time"
+            ),
+        }
     }
 
     /// A defect of this program: stop where we are. The sessions are dropped, so that an uncommitted fence is

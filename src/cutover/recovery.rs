@@ -11,7 +11,7 @@ use super::journal::{self, Recorded};
 use super::operation::Purpose;
 use super::report::{CutoverReport, Outcome};
 use super::state::{Cutover, State};
-use super::{CutoverError, Nonce};
+use super::{CutoverError, Nonce, SqlFailure};
 use crate::connection::connect_sql;
 use crate::migration::CutoverMode;
 use crate::model::{Lsn, Side};
@@ -55,6 +55,10 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
             return completed.map(already_completed).ok_or(error.into());
         }
     };
+    fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
+    if let Err(error) = fence::restore(&source).await {
+        tracing::warn!(%error, "settings that an earlier operation changed on the source are not all put back");
+    }
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,
         Err(error @ FenceError::StillOpen) => {

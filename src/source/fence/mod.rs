@@ -9,6 +9,7 @@ mod hold;
 mod lift;
 mod obstacle;
 mod plan;
+mod quiet;
 mod truth;
 
 use crate::connection::ConnectError;
@@ -19,8 +20,9 @@ pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed, rest};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift, pass};
-pub use obstacle::{Obstacle, long_transactions, prepared_transactions};
+pub use obstacle::{Obstacle, clients, long_transactions, prepared_transactions, wraparound_vacuums};
 pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
+pub use quiet::{is_autovacuum_in_the_way, quiet, restore};
 pub use truth::{FenceRow, read_truth};
 
 /// Schema of everything this program keeps on the source.

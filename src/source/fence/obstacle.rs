@@ -188,6 +188,49 @@ pub async fn long_transactions(
     Ok(rows.iter().map(session).collect())
 }
 
+/// Tables on which an autovacuum is at work that does not give way, because it prevents a wraparound of transaction ids.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn wraparound_vacuums(
+    source: &Client,
+    tables: &[(u32, TableName)],
+) -> Result<Vec<(TableName, i32)>, FenceError> {
+    let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+    // What a background process runs only some roles may see: the table's age says the same.
+    let sql = "SELECT n.nspname::text, c.relname::text, l.pid
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+           AND a.usesysid IS NULL AND l.relation = ANY ($1)
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND (age(c.relfrozenxid) > current_setting('autovacuum_freeze_max_age')::int
+                OR mxid_age(c.relminmxid) > current_setting('autovacuum_multixact_freeze_max_age')::int)";
+    let rows = source
+        .query_typed(sql, &[(&oids, Type::OID_ARRAY)])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look for autovacuum"))?;
+    let found = |row: &Row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2));
+    Ok(rows.iter().map(found).collect())
+}
+
+/// Sessions of clients that are connected to this database directly, by `application_name` (or role), most first: they
+/// meet the fence's error, because nobody holds them back.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn clients(source: &Client) -> Result<Vec<(String, i64)>, FenceError> {
+    let sql = "SELECT coalesce(nullif(application_name, ''), usename::text, 'unknown'), count(*)
+         FROM pg_stat_activity
+         WHERE datname = current_database() AND usesysid IS NOT NULL AND pid <> pg_backend_pid()
+           AND coalesce(application_name, '') NOT LIKE 'pgsluice %'
+           AND coalesce(backend_type, 'client backend') = 'client backend'
+         GROUP BY 1 ORDER BY 2 DESC, 1";
+    let rows =
+        source.query_typed(sql, &[]).await.map_err(SqlFailure::of(Side::Source, "look for clients"))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// Ends the sessions among those in the way.
 pub(super) async fn terminate(control: &Client, obstacles: &[Obstacle]) -> Result<(), FenceError> {
     for pid in obstacles.iter().filter_map(Obstacle::pid) {
