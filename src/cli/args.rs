@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{ClientCommand, OutputFormat, StatusView, Wait};
+use super::{ClientCommand, OutputFormat, Schedule, StatusView, Wait};
 use crate::migration::CutoverMode;
 use crate::telemetry::LogFormat;
 
@@ -97,8 +97,16 @@ pub enum CliCommand {
         api: ApiArguments,
     },
     /// Measure the write pause: the real fence for a bounded time, then rolled back
-    #[command(after_help = EXIT_CODES)]
+    ///
+    /// Once, or several times with a break in between, for percentiles: the pause of an hour says more than that of a moment.
+    #[command(after_help = REHEARSE_HELP)]
     Rehearse {
+        /// How many rehearsals, one after the other
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        times: u32,
+        /// Seconds from the end of one to the beginning of the next
+        #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+        every: u64,
         #[command(flatten)]
         pause: PauseArguments,
         #[command(flatten)]
@@ -205,6 +213,13 @@ Examples:
   pgsluice tables add public.a public.b --no-wait
   pgsluice tables add '\"Sales\".\"Order Lines\"'";
 
+const REHEARSE_HELP: &str = "\
+Examples:
+  pgsluice rehearse
+  pgsluice rehearse --times 20 --every 60 --max-pause-ms 300   percentiles over twenty minutes
+
+Exit codes: 0 all completed; 1 one was rolled back, and the source goes on; 4 an operator has to decide";
+
 /// The bound on the write pause.
 #[derive(Clone, Debug, Args)]
 pub struct PauseArguments {
@@ -247,7 +262,10 @@ impl CliCommand {
                 (ClientCommand::AddTables { tables: add.tables.clone(), wait }, &add.api)
             }
             Self::Verify { api } => (ClientCommand::Verify, api),
-            Self::Rehearse { pause, api } => (ClientCommand::Rehearse { max_pause: pause.max_pause() }, api),
+            Self::Rehearse { times, every, pause, api } => {
+                let schedule = Schedule { times: *times, every: Duration::from_secs(*every) };
+                (ClientCommand::Rehearse { schedule, max_pause: pause.max_pause() }, api)
+            }
             Self::Cutover { pause, api } => (ClientCommand::Cutover { max_pause: pause.max_pause() }, api),
             Self::Abort { api } => (ClientCommand::Abort, api),
             Self::Rollback { rehearse, pause, api } => {

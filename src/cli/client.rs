@@ -11,6 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::forecast::Forecast;
 use super::render::{ending, progress_line, step_line};
 use super::{Exit, OutputFormat, status_text, tables_text};
 use crate::config::BearerToken;
@@ -45,6 +46,8 @@ pub enum ClientCommand {
     },
     /// Rehearse, and follow.
     Rehearse {
+        /// How often.
+        schedule: Schedule,
         /// The longest write pause; `None`: as configured there.
         max_pause: Option<Duration>,
     },
@@ -79,6 +82,15 @@ pub enum StatusView {
     Once,
     /// Every second, until interrupted.
     Watch,
+}
+
+/// How often something is done, and how long it waits in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// At least once.
+    pub times: u32,
+    /// From the end of one to the beginning of the next.
+    pub every: Duration,
 }
 
 /// Whether a command follows what it has begun.
@@ -222,9 +234,10 @@ impl ApiClient {
             ClientCommand::Cutover { max_pause } => {
                 self.start("v1/cutover", CutoverModeRecord::Cutover, max_pause, out).await
             }
-            ClientCommand::Rehearse { max_pause } => {
+            ClientCommand::Rehearse { schedule: Schedule { times: 1, .. }, max_pause } => {
                 self.start("v1/cutover", CutoverModeRecord::Rehearsal, max_pause, out).await
             }
+            ClientCommand::Rehearse { schedule, max_pause } => self.rehearse(schedule, max_pause, out).await,
             ClientCommand::Rollback { mode, max_pause } => {
                 let mode = CutoverModeRecord::from((mode, Direction::Back));
                 self.start("v1/rollback", mode, max_pause, out).await
@@ -346,6 +359,37 @@ impl ApiClient {
             writeln!(out, "{} {} accepted", accepted.mode.as_str(), accepted.epoch)?;
         }
         Ok(exit_of(&self.follow(accepted.epoch, out).await?))
+    }
+
+    /// Several rehearsals, a line for each, and what they say together.
+    async fn rehearse(
+        &self,
+        schedule: Schedule,
+        max_pause: Option<Duration>,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Exit, ClientError> {
+        let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+        let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms };
+        let mut forecast = Forecast::default();
+        for number in 1..=schedule.times {
+            if number > 1 {
+                tokio::time::sleep(schedule.every).await;
+            }
+            let accepted: CutoverRecord = self.ask(Method::POST, "v1/cutover", Some(&request)).await?;
+            let ended = self.follow(accepted.epoch, &mut std::io::sink()).await?;
+            if self.output == OutputFormat::Table {
+                let pause = ended.pause_ms.map_or_else(|| "-".to_owned(), |pause| format!("{pause:.1} ms"));
+                writeln!(out, "{number:>4} of {}  {:<10} {pause}", schedule.times, ended.outcome)?;
+                out.flush()?;
+            }
+            forecast.add(&ended);
+        }
+        match self.output {
+            OutputFormat::Table => write!(out, "{}", forecast.text())?,
+            OutputFormat::Json => writeln!(out, "{:#}", forecast.json())?,
+        }
+        out.flush()?;
+        Ok(if forecast.all_completed() { Exit::Success } else { Exit::Failed })
     }
 
     /// Prints steps as they end, until the operation has ended.

@@ -59,7 +59,10 @@ async fn run(client: &ApiClient, command: ClientCommand) -> (Result<Exit, Client
 #[tokio::test]
 async fn a_rehearsal_is_followed_to_its_end_and_prints_the_forecast() {
     let (address, ..) = serve_one(|report| report.outcome = Outcome::Completed).await;
-    let command = ClientCommand::Rehearse { max_pause: Some(Duration::from_millis(500)) };
+    let command = ClientCommand::Rehearse {
+        schedule: crate::cli::Schedule { times: 1, every: Duration::ZERO },
+        max_pause: Some(Duration::from_millis(500)),
+    };
     let (exit, printed) = run(&client(address, OutputFormat::Table), command).await;
     assert_eq!(exit.expect("followed"), Exit::Success);
     assert!(printed.starts_with("rehearsal 5 accepted\n  lock_tables "), "{printed}");

@@ -6,6 +6,7 @@ mod cleanup;
 mod client;
 #[cfg(test)]
 mod client_tests;
+mod forecast;
 mod render;
 
 pub use args::{
@@ -13,7 +14,7 @@ pub use args::{
     PauseArguments, TablesArguments, TablesCommand, api_url,
 };
 pub use cleanup::{cleanup_json, cleanup_text};
-pub use client::{ApiClient, ClientCommand, ClientError, StatusView, Wait};
+pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
 pub use render::{Table, cutover_text, findings_table, status_text, tables_text};
 
 /// How results are printed on standard output.

@@ -6,6 +6,7 @@ mod version_pairs;
 
 mod aborted_cutover;
 mod adversaries;
+mod autovacuum;
 mod bad_input;
 mod bench_figures;
 mod binary;
@@ -65,6 +66,7 @@ version_pairs::version_pairs! {
         adversaries::whatever_they_try_nothing_that_was_acknowledged_is_lost,
         adversaries::commit_prepared_meets_no_fence_because_there_is_none_beside_it,
         adversaries::a_table_that_is_made_inside_the_blackout_ends_the_cutover,
+        rollback::several_rehearsals_give_a_forecast_with_percentiles,
         rollback::a_rollback_after_a_million_writes_loses_none,
         rollback::a_changed_definition_in_the_window_is_reported_and_the_way_back_goes_on,
         rollback::there_and_back_and_there_again_under_load,
@@ -187,5 +189,6 @@ version_pairs::owned_pairs! {
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
         cleanup::the_way_back_to_a_lost_source_is_ended_on_the_target_alone,
+        autovacuum::an_autovacuum_at_work_does_not_hold_the_cutover_up,
     }
 }

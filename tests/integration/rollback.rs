@@ -133,6 +133,39 @@ pub(crate) async fn without_a_way_back_none_is_left_behind(pair: Pair) {
     assert!(refused.to_string().contains("cut over"), "{refused}");
 }
 
+/// A schedule of rehearsals by the command line: percentiles of the pause and of each step.
+pub(crate) async fn several_rehearsals_give_a_forecast_with_percentiles(pair: Pair) {
+    let stage = Stage::new(pair).await;
+    store::create(&stage.source_url(), SMALL).await.expect("store");
+    let replicator = stage.streaming().await;
+    let command = |arguments: &[&str]| {
+        let output = stage.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("utf-8")
+    };
+    let api = replicator.api().base().to_owned();
+    let text =
+        command(&["rehearse", "--times", "3", "--every", "0", "--max-pause-ms", "20000", "--api", &api]);
+    println!("{text}");
+    assert!(text.contains("3 rehearsals completed") && text.contains("fence_source"), "{text}");
+    let said = command(&[
+        "rehearse",
+        "--times",
+        "2",
+        "--every",
+        "0",
+        "--max-pause-ms",
+        "20000",
+        "--output",
+        "json",
+        "--api",
+        &api,
+    ]);
+    let said: serde_json::Value = serde_json::from_str(&said).expect("json");
+    assert_eq!(said["completed"], 2);
+    assert!(said["pause_ms"]["p50"].as_f64().is_some_and(|pause| pause > 0.0), "{said}");
+}
+
 /// A long stay: a million rows written on the target, and sequences used there, before the rollback.
 pub(crate) async fn a_rollback_after_a_million_writes_loses_none(pair: Pair) {
     let stage = Stage::new(pair).await;
