@@ -18,6 +18,7 @@ mod large_objects;
 mod long_transactions;
 mod materialized_views;
 mod prepared_transactions;
+mod protections;
 mod recovery;
 mod replica_identity;
 mod replica_triggers;
@@ -38,6 +39,7 @@ mod waiver;
 mod wal_keep_size;
 mod wal_level;
 mod wal_sender_timeout;
+mod way_back;
 
 use std::cmp::Reverse;
 
@@ -105,6 +107,8 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(target_privileges::check(context).await?);
     findings.extend(target_locale::check(context).await?);
     findings.extend(target_standbys::check(context).await?);
+    findings.extend(protections::check(context).await?);
+    findings.extend(way_back::check(context).await?);
     Ok(findings)
 }
 

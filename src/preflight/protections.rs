@@ -1,0 +1,45 @@
+//! `source.protections`: what the fence of a cutover cannot do for a role that is no superuser, and how to cover it.
+
+use super::context::Context;
+use super::{Finding, PreflightError};
+use crate::model::Side;
+
+const ID: &str = "source.protections";
+
+pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, PreflightError> {
+    let sql =
+        "SELECT rolname::text, rolsuper, current_database()::text FROM pg_roles WHERE rolname = current_user";
+    let row = context.row(ID, Side::Source, sql, &[]).await?;
+    Ok(judge(row.get(0), row.get(1), row.get(2)))
+}
+
+fn judge(role: &str, is_superuser: bool, database: &str) -> Option<Finding> {
+    (!is_superuser).then(|| {
+        Finding::warning(
+            ID,
+            "source",
+            format!(
+                "Role {role} is no superuser. The cutover's fence refuses all writes to the migrated tables, and notices tables, \
+                 sequences and large objects that are made before its commit. It cannot refuse, after the commit: DDL (a new \
+                 partition carries no trigger, and the owner can take one off) and writes to large objects."
+            ),
+            format!(
+                "Keep migrations of the schema away from the source around the cutover. To keep clients out after it: \
+                 REVOKE CONNECT ON DATABASE {} FROM PUBLIC; and end their sessions.",
+                pgsluice_proto::command::quote_ident(database)
+            ),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_superuser_has_them_all() {
+        assert!(judge("postgres", true, "shop").is_none());
+        let finding = judge("app", false, "Shop").expect("a warning");
+        assert!(finding.remedy.contains(r#"DATABASE "Shop""#), "{finding:?}");
+    }
+}
