@@ -225,7 +225,8 @@ pub(super) struct RawCutover {
     /// What happens to transactions that hold the fence up.
     pub(super) on_writers: RawOnWriters,
     /// Whether changes flow back from the target to the source after the cutover, so that a rollback loses nothing.
-    /// Takes effect in a later version; until then there is no way back after the cutover but the ones you have.
+    /// Needs REPLICATION on the target, and on the source the right to set `session_replication_role`; without them the
+    /// cutover is refused.
     pub(super) reverse: bool,
     /// Where applications are told to go, in the error that the source gives to writes after the cutover. Without it:
     /// the target's host and database.
