@@ -79,6 +79,14 @@ bench: postgres ## Beside native logical replication, every case (many minutes):
 bench-table: ## Puts the figures of target/bench/*.json into docs/performance.md
 	cargo bench --quiet --bench side_by_side -- table
 
+.PHONY: bench-cutover
+bench-cutover: postgres ## The write pause: 100 rehearsals, 20 pairs of cutover and rollback, 8 clients (minutes)
+	cargo bench --quiet --bench cutover
+
+.PHONY: bench-cutover-table
+bench-cutover-table: ## Puts the figures of target/bench/cutover.json into docs/performance.md
+	cargo bench --quiet --bench cutover -- table
+
 .PHONY: postgres
 postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 	@[ -n "$${PGSLUICE_POSTGRES_DIRS:-}" ] || scripts/install-postgres.sh

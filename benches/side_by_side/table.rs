@@ -1,7 +1,7 @@
 //! Reports as Markdown: tables for `docs/performance.md`, between two marks in it.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Outcome;
 use super::report::{
@@ -20,7 +20,7 @@ pub(crate) fn update_document() -> Outcome<()> {
     let mut reports: Vec<PathBuf> = std::fs::read_dir(directory())
         .map_err(|_| "there is no report yet: run `make bench`")?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| is_a_report(path))
         .collect();
     // report.json, report-delay-5ms.json, report-tls.json
     reports.sort_by_key(|path| (path.file_stem().map(std::ffi::OsStr::len), path.clone()));
@@ -32,6 +32,12 @@ pub(crate) fn update_document() -> Outcome<()> {
     std::fs::write(&document, with_figures(&text, &figures).ok_or("the document has no place for figures")?)?;
     println!("{} report(s) put into {}", reports.len(), document.display());
     Ok(())
+}
+
+/// Other benches write there as well.
+fn is_a_report(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("report") && name.ends_with(".json")
 }
 
 /// A text with what stands between the marks replaced.

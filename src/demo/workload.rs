@@ -28,6 +28,10 @@ const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// Key of a client's errors that have no SQLSTATE: the connection was lost or refused.
 const CONNECTION_LOST: &str = "connection";
 
+/// Makes the text of one transaction of a client, its `seq`th. In it the client must write its entry into a table
+/// `ledger` with the columns `client` and `seq`.
+pub type Transactions = Arc<dyn Fn(&mut StdRng, usize, u64) -> String + Send + Sync>;
+
 /// What traffic is made.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkloadOptions {
@@ -76,6 +80,8 @@ pub struct ClientRecord {
     pub client: usize,
     /// The transactions it saw committed, as in `ledger.seq`.
     pub acknowledged: Vec<u64>,
+    /// When it saw them committed, in the same order.
+    pub acknowledged_at: Vec<Instant>,
     /// Errors it saw, by SQLSTATE, or `connection`.
     pub errors_by_code: BTreeMap<String, u64>,
     /// The longest time between two acknowledged transactions.
@@ -116,16 +122,27 @@ impl WorkloadRecord {
 }
 
 impl Workload {
-    /// Starts the clients; they connect by themselves.
+    /// Starts the craft store's clients; they connect by themselves.
     #[must_use]
     pub fn start(url: impl Into<String>, options: WorkloadOptions) -> Self {
+        let scale = options.scale;
+        let transactions: Transactions =
+            Arc::new(move |random, client, seq| actions::next(random, scale, client, seq).sql);
+        let workload = Self::of(url, options.writers, options.seed, &transactions);
+        workload.limit(options.transactions_per_second_max);
+        workload
+    }
+
+    /// Starts clients that do something else, as fast as they can. Same seed, same transactions in the same order by client.
+    #[must_use]
+    pub fn of(url: impl Into<String>, writers: usize, seed: u64, transactions: &Transactions) -> Self {
         let (orders, _) = watch::channel(Orders { url: url.into(), work: Work::GoOn, pause: Duration::ZERO });
         let counters = Arc::new(Counters::default());
         let mut clients = JoinSet::new();
-        for number in 0..options.writers {
+        for number in 0..writers {
             let client = StoreClient {
-                random: StdRng::seed_from_u64(options.seed.wrapping_mul(1_000).wrapping_add(number as u64)),
-                scale: options.scale,
+                random: StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(number as u64)),
+                transactions: Arc::clone(transactions),
                 orders: orders.subscribe(),
                 counters: Arc::clone(&counters),
                 session: None,
@@ -133,9 +150,7 @@ impl Workload {
             };
             clients.spawn(client.run());
         }
-        let workload = Self { clients, orders, counters };
-        workload.limit(options.transactions_per_second_max);
-        workload
+        Self { clients, orders, counters }
     }
 
     /// Sets how much all clients together do at most; `None`: as fast as they can. Takes effect at once.
@@ -200,7 +215,7 @@ impl Router {
 
 struct StoreClient {
     random: StdRng,
-    scale: Scale,
+    transactions: Transactions,
     orders: watch::Receiver<Orders>,
     counters: Arc<Counters>,
     session: Option<Session>,
@@ -233,8 +248,8 @@ impl StoreClient {
         let mut last_acknowledged = None;
         for seq in 1.. {
             let begun = tokio::time::Instant::now();
-            let transaction = actions::next(&mut self.random, self.scale, self.record.client, seq);
-            if !self.acknowledge(seq, &transaction.sql).await {
+            let sql = (self.transactions)(&mut self.random, self.record.client, seq);
+            if !self.acknowledge(seq, &sql).await {
                 break;
             }
             let now = Instant::now();
@@ -242,6 +257,7 @@ impl StoreClient {
             self.record.longest_wait = self.record.longest_wait.max(waited);
             last_acknowledged = Some(now);
             self.record.acknowledged.push(seq);
+            self.record.acknowledged_at.push(now);
             self.counters.acknowledged.fetch_add(1, Ordering::Relaxed);
             if !self.wait_for_the_next(begun).await {
                 break;

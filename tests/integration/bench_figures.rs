@@ -1,8 +1,11 @@
-//! The figures of `make bench`: what they are computed with, tried on values whose result is known.
+//! The figures of `make bench` and `make bench-cutover`: what they are computed with, tried on values whose result is known.
 
 // The benchmark has no test harness of its own: its modules are tested where there is one.
 #[path = "../../benches/side_by_side/statistics.rs"]
 mod statistics;
+
+#[path = "../../benches/cutover/figures.rs"]
+mod figures;
 
 #[path = "../../benches/side_by_side/cpu.rs"]
 #[allow(dead_code, reason = "only some of it is tried here")]
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use cpu::{CpuSeconds, Watched};
 use delay::DelayedLink;
+use figures::{Spread, longest_gap};
 use statistics::{median, percentile};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +40,30 @@ fn a_percentile_is_one_of_the_values() {
     assert!((percentile(&values, 99) - 198.0).abs() < f64::EPSILON);
     assert!((percentile(&[7.0], 99) - 7.0).abs() < f64::EPSILON);
     assert!(percentile(&[], 50).is_nan());
+}
+
+#[test]
+fn a_spread_of_a_hundred_pauses_names_the_50th_the_95th_and_the_longest() {
+    let pauses: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+    assert_eq!(Spread::of(&pauses), Some(Spread { p50: 50.0, p95: 95.0, max: 100.0 }));
+    assert_eq!(Spread::of(&[]), None);
+}
+
+#[test]
+fn a_gap_counts_for_every_operation_it_touches_and_for_no_other() {
+    let begin = Instant::now();
+    let at = |ms| begin + Duration::from_millis(ms);
+    let gap = |from, to| {
+        let acknowledged = [0, 10, 20, 120, 130, 180].map(at);
+        longest_gap(&acknowledged, at(from), at(to)).map(|gap| gap.as_millis())
+    };
+    assert_eq!(gap(1, 19), Some(10), "before it");
+    assert_eq!(gap(15, 30), Some(100), "begun in it");
+    assert_eq!(gap(50, 60), Some(100), "longer than it");
+    assert_eq!(gap(110, 125), Some(100), "ended in it");
+    assert_eq!(gap(121, 129), Some(10), "after it");
+    assert_eq!(gap(121, 400), Some(50), "up to the end");
+    assert_eq!(gap(200, 400), None, "nothing is known of what comes after the last one");
 }
 
 #[test]
