@@ -262,6 +262,10 @@ impl Operation {
                 break;
             }
         }
+        // Whichever of its actions came last, a rollback has one end only; a rehearsal's has one action less.
+        if matches!(state, State::RollingBack { .. }) {
+            last = Event::RolledBack;
+        }
         Turn::Event(last)
     }
 

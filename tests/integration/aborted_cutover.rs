@@ -175,6 +175,19 @@ async fn a_cutover_aborted_over_the_api_rolls_back_and_a_later_one_completes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rehearsal_that_takes_too_long_is_aborted_and_says_why() {
+    let mut scene = Scene::new("").await;
+    let target = scene.stage.target_client().await;
+    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let accepted = ask(&scene.replicator, CutoverModeRecord::Rehearsal, 1_000).await;
+    let ended = end_of(&mut scene.replicator, &accepted).await;
+    assert_eq!((ended.outcome.as_str(), ended.state.as_str()), ("aborted", "aborted"), "{ended:#?}");
+    assert!(reason(&ended).contains("1000 ms"), "{}", reason(&ended));
+    target.batch_execute("COMMIT").await.expect("unlock");
+    scene.ends_as_before().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_inside_the_blackout_the_source_goes_on_by_itself() {
     let gate = Threshold::new();
     let mut scene = Scene::new(&gate.configuration()).await;
