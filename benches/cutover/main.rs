@@ -55,7 +55,7 @@ async fn measure(options: Options) -> Outcome<Report> {
     let made_at = jiff::Timestamp::now().to_string();
     eprintln!("seed {}; starting the servers", options.seed);
     let ground = Ground::prepare().await?;
-    let transactions = transactions::at_scale(ground::SCALE);
+    let transactions = transactions::at_scale(ground::SCALE, options.crossing_percent);
     let workload = Workload::of(Ground::url(&ground.source), options.clients, options.seed, &transactions);
     if options.transactions_per_second_max > 0 {
         workload.limit(Some(options.transactions_per_second_max as f64));

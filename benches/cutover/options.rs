@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub(crate) clients: usize,
     /// `PGSLUICE_BENCH_RATE`: transactions a second of all clients at most; 0: as fast as they can.
     pub(crate) transactions_per_second_max: u64,
+    /// `PGSLUICE_BENCH_CROSSING`: of 100 transactions, how many write the other tables before pgbench's; 50.
+    pub(crate) crossing_percent: u32,
     /// `PGSLUICE_BENCH_SEED`: of the clients' transactions; random.
     pub(crate) seed: u64,
     /// `PGSLUICE_BENCH_CONFIG`: lines of TOML for pgsluice.
@@ -34,14 +36,13 @@ impl Options {
             rehearsals: count("REHEARSALS", 100, 0..=10_000)?,
             pairs: count("PAIRS", 20, 0..=1_000)?,
             clients: count("CLIENTS", 8, 1..=64)?,
-            transactions_per_second_max: number("RATE", 0..=1_000_000)?.unwrap_or(DEFAULT_RATE),
+            transactions_per_second_max: number("RATE", 0..=1_000_000)?.unwrap_or(0),
+            crossing_percent: u32::try_from(number("CROSSING", 0..=100)?.unwrap_or(50))?,
             seed: number("SEED", 0..=u64::MAX)?.unwrap_or_else(|| u64::from(rand::random::<u32>())),
             configuration: text("CONFIG").unwrap_or_default(),
         })
     }
 }
-
-const DEFAULT_RATE: u64 = 0;
 
 fn text(name: &str) -> Option<String> {
     std::env::var(format!("PGSLUICE_BENCH_{name}")).ok().filter(|value| !value.is_empty())

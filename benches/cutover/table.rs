@@ -34,7 +34,7 @@ pub(crate) fn of(report: &Report) -> String {
     let asked = &report.asked;
     let mut text = format!(
         "{} cores of {}, revision `{}`, {}. {} tables ({} partitions), {} sequences, {} clients, {:.0} transactions a second \
-         over the whole run, seed {}.\n\n",
+         over the whole run, {} % of them crossing, seed {}.\n\n",
         fact("cores"),
         fact("processor"),
         fact("revision"),
@@ -44,6 +44,7 @@ pub(crate) fn of(report: &Report) -> String {
         server("sequences"),
         asked.clients,
         report.transactions_per_second,
+        asked.crossing_percent,
         asked.seed,
     );
     let kinds =

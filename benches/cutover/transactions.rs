@@ -1,5 +1,5 @@
 //! What the clients do: pgbench's TPC-B, writes into three of the other tables, and the ledger's entry, in one transaction
-//! and in one query string. Half of them write the other tables first, so that the fence meets clients that hold what comes
+//! and in one query string. Some of them write the other tables first, so that the fence meets clients that hold what comes
 //! late in its order and want what comes early. No IO.
 
 use std::sync::Arc;
@@ -20,15 +20,16 @@ const ITEMS: u32 = 10;
 const ACCOUNTS: u32 = 100_000;
 const TELLERS: u32 = 10;
 
-/// Transactions on a database that pgbench has made at this scale.
-pub(crate) fn at_scale(scale: u32) -> Transactions {
-    Arc::new(move |random, client, seq| next(random, scale, client, seq))
-}
-
-fn next(random: &mut StdRng, scale: u32, client: usize, seq: u64) -> String {
-    let (first, second) = (tpc_b(random, scale), others(random, client, seq));
-    let (first, second) = if random.random_bool(0.5) { (first, second) } else { (second, first) };
-    format!("BEGIN; {first}; {second}; INSERT INTO ledger (client, seq) VALUES ({client}, {seq}); COMMIT")
+/// Transactions on a database that pgbench has made at this scale; of 100, `crossing_percent` write the other tables first.
+pub(crate) fn at_scale(scale: u32, crossing_percent: u32) -> Transactions {
+    Arc::new(move |random, client, seq| {
+        let mut parts = [tpc_b(random, scale), others(random, client, seq)];
+        if random.random_ratio(crossing_percent, 100) {
+            parts.reverse();
+        }
+        let [first, second] = parts;
+        format!("BEGIN; {first}; {second}; INSERT INTO ledger (client, seq) VALUES ({client}, {seq}); COMMIT")
+    })
 }
 
 fn tpc_b(random: &mut StdRng, scale: u32) -> String {
