@@ -35,3 +35,9 @@ pub(crate) fn longest_gap(sorted: &[Instant], from: Instant, to: Instant) -> Opt
     let end = (sorted.partition_point(|at| *at < to) + 1).min(sorted.len());
     sorted.get(first..end)?.windows(2).map(|pair| pair[1].duration_since(pair[0])).max()
 }
+
+/// The longest time between two acknowledgements that are both within `from` and `to`.
+pub(crate) fn longest_gap_within(sorted: &[Instant], from: Instant, to: Instant) -> Option<Duration> {
+    let (first, end) = (sorted.partition_point(|at| *at < from), sorted.partition_point(|at| *at <= to));
+    sorted.get(first..end)?.windows(2).map(|pair| pair[1].duration_since(pair[0])).max()
+}

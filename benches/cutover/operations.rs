@@ -17,7 +17,7 @@ const LAG_WAIT: Duration = Duration::from_secs(120);
 /// Longest wait for the end of one operation.
 const OPERATION_WAIT: Duration = Duration::from_secs(120);
 /// An operation that does not complete is tried again so often.
-const ATTEMPTS_MAX: usize = 10;
+const ATTEMPTS_MAX: usize = 30;
 /// Rarely enough that looking takes nothing from what is looked at.
 const POLL: Duration = Duration::from_millis(25);
 

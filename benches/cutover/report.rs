@@ -9,7 +9,7 @@ use pgsluice::demo::workload::WorkloadRecord;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use super::figures::{Spread, longest_gap};
+use super::figures::{Spread, longest_gap, longest_gap_within};
 use super::judge::Judgement;
 use super::operations::{Completed, Series, reason_of};
 use super::options::Options;
@@ -59,7 +59,7 @@ pub(crate) struct Figures {
     pub(crate) nobody_committed_ms: Option<Spread>,
     /// The longest time during an operation that one client waited for an acknowledgement.
     pub(crate) client_waited_ms: Option<Spread>,
-    /// The latter while there was no operation, just before each.
+    /// The same, and wholly, while there was no operation, just before each.
     pub(crate) client_waited_before_ms: Option<Spread>,
     /// One by one.
     pub(crate) operations: Vec<OperationFigures>,
@@ -136,6 +136,15 @@ impl Acknowledgements {
     fn client_waited(&self, from: Instant, to: Instant) -> Option<f64> {
         self.by_client.iter().filter_map(|client| longest_gap(client, from, to)).max().map(milliseconds)
     }
+
+    /// Not what reaches into that time from the operation before it.
+    fn client_waited_within(&self, from: Instant, to: Instant) -> Option<f64> {
+        self.by_client
+            .iter()
+            .filter_map(|client| longest_gap_within(client, from, to))
+            .max()
+            .map(milliseconds)
+    }
 }
 
 impl Figures {
@@ -176,7 +185,7 @@ impl OperationFigures {
             took_ms: milliseconds(ended.duration_since(asked)),
             nobody_committed_ms: seen.nobody_committed(asked, ended),
             client_waited_ms: seen.client_waited(asked, ended),
-            client_waited_before_ms: seen.client_waited(rested, asked),
+            client_waited_before_ms: seen.client_waited_within(rested, asked),
         }
     }
 }

@@ -153,7 +153,7 @@ fn verdict(report: &Report) -> String {
     for figures in [&report.rehearsals, &report.cutovers, &report.rollbacks] {
         let aborted = figures.aborted.iter().map(|aborted| format!("Aborted: {}", aborted.reason));
         for reason in aborted.chain(figures.refused.iter().map(|reason| format!("Refused: {reason}"))) {
-            *reasons.entry(reason).or_default() += 1;
+            *reasons.entry(without_names(&reason)).or_default() += 1;
         }
     }
     for (reason, count) in reasons {
@@ -163,6 +163,14 @@ fn verdict(report: &Report) -> String {
         let _ = write!(text, "\n- **FAILED**: {failure}");
     }
     text
+}
+
+/// What stands in brackets names a table or a process: the report has it.
+fn without_names(reason: &str) -> String {
+    match (reason.find(" ("), reason.rfind(')')) {
+        (Some(begin), Some(end)) if begin < end => format!("{}{}", &reason[..begin], &reason[end + 1..]),
+        _ => reason.to_owned(),
+    }
 }
 
 fn cell(spread: Option<Spread>, digits: usize) -> String {

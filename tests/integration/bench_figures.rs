@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use cpu::{CpuSeconds, Watched};
 use delay::DelayedLink;
-use figures::{Spread, longest_gap};
+use figures::{Spread, longest_gap, longest_gap_within};
 use statistics::{median, percentile};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,6 +64,12 @@ fn a_gap_counts_for_every_operation_it_touches_and_for_no_other() {
     assert_eq!(gap(121, 129), Some(10), "after it");
     assert_eq!(gap(121, 400), Some(50), "up to the end");
     assert_eq!(gap(200, 400), None, "nothing is known of what comes after the last one");
+    let quiet = longest_gap_within(&[0, 100, 110, 130, 300].map(at), at(50), at(200));
+    assert_eq!(
+        quiet,
+        Some(Duration::from_millis(20)),
+        "what reaches in from outside is no part of a quiet time"
+    );
 }
 
 #[test]
