@@ -14,6 +14,9 @@ const END: &str = "<!-- cutover figures end -->";
 /// What a pause is to stay within, in milliseconds.
 const FLOORS: Spread = Spread { p50: 60.0, p95: 150.0, max: 500.0 };
 
+/// What a row shows of each kind of operation.
+type Shown = fn(&Figures) -> Option<Spread>;
+
 /// Replaces the document's figures by those of the last report.
 pub(crate) fn update_document() -> Outcome<()> {
     let document = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
@@ -72,7 +75,7 @@ pub(crate) fn of(report: &Report) -> String {
         "\nWhat clients saw, p50 / p95 / max in milliseconds.\n\n\
          | longest during an operation | rehearsal | cutover | rollback |\n|---|---:|---:|---:|\n",
     );
-    let rows: [(&str, fn(&Figures) -> Option<Spread>); 3] = [
+    let rows: [(&str, Shown); 3] = [
         ("nobody's commit was acknowledged", |figures| figures.nobody_committed_ms),
         ("one client waited", |figures| figures.client_waited_ms),
         ("one client waited, just before it", |figures| figures.client_waited_before_ms),
