@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::byte_size::ByteSize;
+use super::traffic::raw::RawTraffic;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -240,48 +241,6 @@ pub(super) enum RawOnWriters {
     Wait,
     /// Their sessions are terminated; their clients see an error and reconnect.
     Terminate,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawTraffic {
-    /// Required. Which adapter.
-    pub(super) adapter: RawAdapter,
-    /// `exec`: required. Program and arguments; the step is added as the last argument, positions are in its environment.
-    #[serde(default)]
-    pub(super) command: Option<Vec<String>>,
-    /// `webhook`: required. The http or https URL that each step is posted to as JSON; any 2xx answer is success.
-    #[serde(default)]
-    pub(super) url: Option<String>,
-    /// `webhook`: file with a bearer token to send.
-    #[serde(default)]
-    pub(super) token_file: Option<PathBuf>,
-    /// `manual`: what you are asked to do before you confirm by `pgsluice confirm`.
-    #[serde(default)]
-    pub(super) instruction: Option<String>,
-    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000 for `exec` and `webhook`, 600000 for
-    /// `manual`.
-    #[serde(default)]
-    pub(super) timeout_ms: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RawAdapter {
-    /// Runs a program.
-    Exec,
-    /// Calls a URL.
-    Webhook,
-    /// Waits for your word.
-    Manual,
-    /// Not available in this version.
-    Pgbouncer,
-    /// Not available in this version.
-    KubernetesService,
-    /// Not available in this version.
-    KubernetesScale,
-    /// Not available in this version.
-    CnpgPooler,
 }
 
 /// The publication's and the slot's name unless configured.

@@ -4,9 +4,13 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::raw::{RawAdapter, RawTraffic};
 use super::resolve::invalid;
-use super::valid::TrafficConfig;
+use raw::{RawAdapter, RawTraffic};
+use valid::TrafficConfig;
+
+mod pgbouncer;
+pub(super) mod raw;
+pub(super) mod valid;
 
 const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,29 +29,11 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
         return Err(ConfigError::NotAvailable {
             key: format!("{key}.adapter"),
             what: format!("the adapter `{name}`"),
-            remedy: "Use exec, webhook or manual, for instance exec with a script that does the same."
+            remedy: "Use pgbouncer, exec, webhook or manual, for instance exec with a script that does the same."
                 .to_owned(),
         });
     }
-    let allowed: &[&str] = match raw.adapter {
-        RawAdapter::Exec => &["command"],
-        RawAdapter::Webhook => &["url", "token_file"],
-        _ => &["instruction"],
-    };
-    for (name, given) in [
-        ("command", raw.command.is_some()),
-        ("url", raw.url.is_some()),
-        ("token_file", raw.token_file.is_some()),
-        ("instruction", raw.instruction.is_some()),
-    ] {
-        if given && !allowed.contains(&name) {
-            return Err(invalid(
-                &format!("{key}.{name}"),
-                "its adapter has no such key",
-                &format!("Remove it, or use one of: adapter, {}, timeout_ms.", allowed.join(", ")),
-            ));
-        }
-    }
+    only_keys_of_its_adapter(key, &raw)?;
     let default = if raw.adapter == RawAdapter::Manual { DEFAULT_MANUAL_TIMEOUT } else { DEFAULT_TIMEOUT };
     let timeout = match raw.timeout_ms {
         None => default,
@@ -85,6 +71,7 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
             }
             Ok(TrafficConfig::Webhook { url, token_file: raw.token_file, timeout })
         }
+        RawAdapter::Pgbouncer => Ok(TrafficConfig::Pgbouncer(pgbouncer::resolve(key, raw, timeout)?)),
         _ => {
             let instruction = raw.instruction.unwrap_or_else(|| DEFAULT_INSTRUCTION.to_owned());
             Ok(TrafficConfig::Manual { instruction, timeout })
@@ -92,10 +79,48 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
     }
 }
 
+fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigError> {
+    let allowed: &[&str] = match raw.adapter {
+        RawAdapter::Exec => &["command"],
+        RawAdapter::Webhook => &["url", "token_file"],
+        RawAdapter::Pgbouncer => &[
+            "consoles",
+            "password_file",
+            "databases",
+            "config_file",
+            "command",
+            "source_address",
+            "target_address",
+            "session_pools",
+        ],
+        _ => &["instruction"],
+    };
+    let given = [
+        ("command", raw.command.is_some()),
+        ("url", raw.url.is_some()),
+        ("token_file", raw.token_file.is_some()),
+        ("instruction", raw.instruction.is_some()),
+        ("consoles", raw.consoles.is_some()),
+        ("password_file", raw.password_file.is_some()),
+        ("databases", raw.databases.is_some()),
+        ("config_file", raw.config_file.is_some()),
+        ("source_address", raw.source_address.is_some()),
+        ("target_address", raw.target_address.is_some()),
+        ("session_pools", raw.session_pools.is_some()),
+    ];
+    match given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(invalid(
+            &format!("{key}.{name}"),
+            "its adapter has no such key",
+            &format!("Remove it, or use one of: adapter, {}, timeout_ms.", allowed.join(", ")),
+        )),
+    }
+}
+
 const fn unavailable(adapter: RawAdapter) -> Option<&'static str> {
     match adapter {
-        RawAdapter::Exec | RawAdapter::Webhook | RawAdapter::Manual => None,
-        RawAdapter::Pgbouncer => Some("pgbouncer"),
+        RawAdapter::Exec | RawAdapter::Webhook | RawAdapter::Manual | RawAdapter::Pgbouncer => None,
         RawAdapter::KubernetesService => Some("kubernetes-service"),
         RawAdapter::KubernetesScale => Some("kubernetes-scale"),
         RawAdapter::CnpgPooler => Some("cnpg-pooler"),

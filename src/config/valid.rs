@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::traffic::valid::TrafficConfig;
 use crate::connection::ConnectionSettings;
 use crate::model::{Direction, TableName};
 
@@ -297,34 +298,6 @@ pub enum OnWriters {
     Wait,
     /// Terminate their sessions.
     Terminate,
-}
-
-/// One entry of `[[traffic]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TrafficConfig {
-    /// Runs a program with the step as its only argument, and the positions in its environment.
-    Exec {
-        /// Program and arguments.
-        command: Vec<String>,
-        /// Bound of each step.
-        timeout: Duration,
-    },
-    /// Posts a JSON document for each step; any 2xx answer is success.
-    Webhook {
-        /// Where to.
-        url: String,
-        /// File with a bearer token.
-        token_file: Option<PathBuf>,
-        /// Bound of each step.
-        timeout: Duration,
-    },
-    /// Waits for the operator's word (`pgsluice confirm` or `POST /v1/cutover/confirm`) when clients are to be moved.
-    Manual {
-        /// What the operator is asked to do.
-        instruction: String,
-        /// Bound of the wait.
-        timeout: Duration,
-    },
 }
 
 #[cfg(test)]

@@ -157,6 +157,12 @@ impl ConnectError {
         &self.failure
     }
 
+    /// The reason alone, where neither of the two sides was to be reached.
+    #[must_use]
+    pub(super) fn into_failure(self) -> ConnectFailure {
+        *self.failure
+    }
+
     /// The server's SQLSTATE, if it was the server that refused.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {

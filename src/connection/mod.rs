@@ -5,6 +5,7 @@
 mod authentication;
 mod certificate;
 mod connection_string;
+mod console;
 mod disposition;
 mod error;
 mod keywords;
@@ -18,6 +19,7 @@ mod system;
 mod tls;
 mod transport;
 
+pub use console::{ConsoleError, ConsoleSession, connect_console};
 pub use disposition::{disposition_of, disposition_of_sqlstate};
 pub use error::{ConnectError, ConnectFailure, ServerMessage};
 pub use pinned::PINNED_SETTINGS;

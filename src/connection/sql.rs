@@ -67,12 +67,18 @@ pub async fn connect_sql(
 
 /// What tokio-postgres needs for a transport that is already secured.
 fn native_config(settings: &ConnectionSettings, purpose: &str) -> Config {
+    let mut config = plain_config(settings, purpose);
+    config.options(pinned::as_options(settings.options.as_deref(), PINNED_SETTINGS));
+    config
+}
+
+/// The same without any setting of the session.
+pub(super) fn plain_config(settings: &ConnectionSettings, purpose: &str) -> Config {
     let mut config = Config::new();
     config
         .user(&settings.user)
         .dbname(&settings.database)
         .application_name(pinned::application_name(purpose))
-        .options(pinned::as_options(settings.options.as_deref(), PINNED_SETTINGS))
         .channel_binding(match settings.channel_binding {
             ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
             ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
@@ -111,7 +117,7 @@ async fn start(
     Ok(SqlSession { client, driver, ended, facts, cancel })
 }
 
-fn failure_of(error: tokio_postgres::Error) -> ConnectFailure {
+pub(super) fn failure_of(error: tokio_postgres::Error) -> ConnectFailure {
     if let Some(db_error) = error.as_db_error() {
         return ConnectFailure::of_server(ServerMessage::from(db_error));
     }
@@ -252,7 +258,7 @@ impl std::fmt::Debug for CancelHandle {
 }
 
 /// Hands tokio-postgres a transport on which TLS, if any, has been done.
-struct AlreadySecured;
+pub(super) struct AlreadySecured;
 
 impl TlsConnect<Transport> for AlreadySecured {
     type Stream = Transport;

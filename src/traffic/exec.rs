@@ -42,7 +42,13 @@ impl Exec {
         Self { command, bound }
     }
 
-    async fn run(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
+    /// Runs the program to its end, with `more` in its environment; without a bound.
+    pub(super) async fn run(
+        &self,
+        step: Step,
+        context: &TrafficContext,
+        more: &[(&str, String)],
+    ) -> Result<(), TrafficError> {
         let failed = |problem: String, remedy: &str| TrafficError {
             adapter: self.name(),
             step,
@@ -71,6 +77,7 @@ impl Exec {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
+        command.envs(more.iter().map(|(name, value)| (name, value)));
         // Our own configuration may hold passwords; it is none of the program's business.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -109,7 +116,7 @@ impl TrafficAdapter for Exec {
     }
 
     async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
-        match tokio::time::timeout(self.bound, self.run(step, context)).await {
+        match tokio::time::timeout(self.bound, self.run(step, context, &[])).await {
             Ok(outcome) => outcome,
             Err(_) => Err(too_late(self.name(), step, self.bound)),
         }

@@ -4,6 +4,7 @@
 
 mod exec;
 mod manual;
+mod pgbouncer;
 mod webhook;
 
 use std::fmt;
@@ -181,6 +182,7 @@ fn adapter(
         TrafficConfig::Manual { instruction, timeout } => {
             Box::new(manual::Manual::new(instruction.clone(), *timeout, word.clone()))
         }
+        TrafficConfig::Pgbouncer(config) => Box::new(pgbouncer::Pgbouncer::new(config.clone())),
     })
 }
 

@@ -1,0 +1,88 @@
+//! An entry of `[[traffic]]` as it is written: the keys of all adapters in one record, because the reference is
+//! generated from it. Which of them belong together is decided in the module above.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::config) struct RawTraffic {
+    /// Required. Which adapter.
+    pub(super) adapter: RawAdapter,
+    /// `exec`: required. Program and arguments; the step is added as the last argument, positions are in its environment.
+    /// `pgbouncer`: instead of `config_file`, a program that rewrites PgBouncer's configuration, wherever that is. It is
+    /// called as by `exec`, for the steps `prepare`, `retarget` and `undo`; `PGSLUICE_SOURCE_HOST` and so on are the
+    /// addresses that PgBouncer is to use, and `PGSLUICE_DATABASES` names the databases, separated by commas. PgBouncer
+    /// reloads afterwards, and where it leads to is checked. `undo` comes also when nothing was rewritten.
+    #[serde(default)]
+    pub(super) command: Option<Vec<String>>,
+    /// `webhook`: required. The http or https URL that each step is posted to as JSON; any 2xx answer is success.
+    #[serde(default)]
+    pub(super) url: Option<String>,
+    /// `webhook`: file with a bearer token to send.
+    #[serde(default)]
+    pub(super) token_file: Option<PathBuf>,
+    /// `manual`: what you are asked to do before you confirm by `pgsluice confirm`.
+    #[serde(default)]
+    pub(super) instruction: Option<String>,
+    /// `pgbouncer`: required. Connection strings of the admin consoles, one for each instance
+    /// (`postgresql://USER@HOST:6432/pgbouncer`), all worked on at the same time. The user must be among PgBouncer's
+    /// `admin_users`. Each must lead to one process only: with `so_reuseport`, or behind a load balancer, give every
+    /// instance an address of its own.
+    #[serde(default)]
+    pub(super) consoles: Option<Vec<String>>,
+    /// `pgbouncer`: file with the password for the consoles; a newline at its end is ignored. Keeps the password out of
+    /// `consoles`.
+    #[serde(default)]
+    pub(super) password_file: Option<PathBuf>,
+    /// `pgbouncer`: names of PgBouncer's databases that are moved. Without it: those that `SHOW DATABASES` shows with the
+    /// host, port and database that are left.
+    #[serde(default)]
+    pub(super) databases: Option<Vec<String>>,
+    /// `pgbouncer`: the file in which these databases stand (`pgbouncer.ini`, or what it includes), as seen from here. Only
+    /// their `host`, `port` and, where it differs, `dbname` are changed. This or `command` is required.
+    #[serde(default)]
+    pub(super) config_file: Option<PathBuf>,
+    /// `pgbouncer`: where PgBouncer reaches the source, as `HOST:PORT`, if that is another address than in `source.url`.
+    #[serde(default)]
+    pub(super) source_address: Option<String>,
+    /// `pgbouncer`: where PgBouncer reaches the target, as `HOST:PORT`, if that is another address than in `target.url`.
+    #[serde(default)]
+    pub(super) target_address: Option<String>,
+    /// `pgbouncer`: what to do about databases whose pools are in session mode. Without it: `"refuse"`.
+    #[serde(default)]
+    pub(super) session_pools: Option<RawSessionPools>,
+    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000, and for `manual` 600000.
+    #[serde(default)]
+    pub(super) timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum RawAdapter {
+    /// Runs a program.
+    Exec,
+    /// Calls a URL.
+    Webhook,
+    /// Waits for your word.
+    Manual,
+    /// Pauses PgBouncer, leads it to the other side, and lets it go on: clients wait, and see no error.
+    Pgbouncer,
+    /// Not available in this version.
+    KubernetesService,
+    /// Not available in this version.
+    KubernetesScale,
+    /// Not available in this version.
+    CnpgPooler,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum RawSessionPools {
+    /// The cutover does not start: in session mode a pause waits until every client has disconnected.
+    Refuse,
+    /// The pause waits for the clients to disconnect, for `timeout_ms` at most; it counts as write pause.
+    Wait,
+}

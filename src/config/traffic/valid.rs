@@ -1,0 +1,82 @@
+//! Entries of `[[traffic]]` that cannot be wrong.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::connection::ConnectionSettings;
+
+/// One entry of `[[traffic]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrafficConfig {
+    /// Runs a program with the step as its only argument, and the positions in its environment.
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Bound of each step.
+        timeout: Duration,
+    },
+    /// Posts a JSON document for each step; any 2xx answer is success.
+    Webhook {
+        /// Where to.
+        url: String,
+        /// File with a bearer token.
+        token_file: Option<PathBuf>,
+        /// Bound of each step.
+        timeout: Duration,
+    },
+    /// Waits for the operator's word (`pgsluice confirm` or `POST /v1/cutover/confirm`) when clients are to be moved.
+    Manual {
+        /// What the operator is asked to do.
+        instruction: String,
+        /// Bound of the wait.
+        timeout: Duration,
+    },
+    /// Pauses PgBouncer, leads it to the other side, and resumes it.
+    Pgbouncer(PgbouncerConfig),
+}
+
+/// What the `pgbouncer` adapter needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgbouncerConfig {
+    /// The admin consoles, one for each instance; at least one.
+    pub consoles: Vec<ConnectionSettings>,
+    /// PgBouncer's names of the databases that are moved; `None`: those that lead to the side that is left.
+    pub databases: Option<Vec<String>>,
+    /// How PgBouncer's configuration is rewritten.
+    pub rewrite: PgbouncerRewrite,
+    /// Where PgBouncer reaches the configured source; `None`: where we do.
+    pub source_address: Option<Address>,
+    /// Where PgBouncer reaches the configured target; `None`: where we do.
+    pub target_address: Option<Address>,
+    /// What to do about pools in session mode.
+    pub session_pools: SessionPools,
+    /// Bound of each step.
+    pub timeout: Duration,
+}
+
+/// How PgBouncer's configuration is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PgbouncerRewrite {
+    /// By us, in this file.
+    File(PathBuf),
+    /// By a program.
+    Command(Vec<String>),
+}
+
+/// A server's host and port, as somebody else reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Host name, address, or directory of a Unix socket.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// What to do about pools in session mode, where a pause waits for clients to disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionPools {
+    /// Do not start.
+    Refuse,
+    /// Wait, within the bound of the step.
+    Wait,
+}
