@@ -171,7 +171,7 @@ fn traffic_adapters_are_read_in_order_and_those_to_come_are_refused() {
     );
     assert!(matches!(&config.traffic[2], TrafficConfig::Manual { .. }));
 
-    for name in ["pgbouncer", "kubernetes-service", "kubernetes-scale", "cnpg-pooler"] {
+    for name in ["kubernetes-service", "kubernetes-scale", "cnpg-pooler"] {
         let error = refused(&format!("{MINIMAL}[[traffic]]\nadapter = '{name}'\n"), &[]);
         assert!(error.contains("not available in this version") && error.contains(name), "{error}");
     }

@@ -29,8 +29,9 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
         return Err(ConfigError::NotAvailable {
             key: format!("{key}.adapter"),
             what: format!("the adapter `{name}`"),
-            remedy: "Use pgbouncer, exec, webhook or manual, for instance exec with a script that does the same."
-                .to_owned(),
+            remedy:
+                "Use pgbouncer, exec, webhook or manual, for instance exec with a script that does the same."
+                    .to_owned(),
         });
     }
     only_keys_of_its_adapter(key, &raw)?;

@@ -411,7 +411,7 @@ fn default_settings(directory: &Path) -> BTreeMap<String, String> {
 }
 
 /// A new folder that only the server's user can enter.
-fn make_directory() -> Result<PathBuf, ClusterError> {
+pub(super) fn make_directory() -> Result<PathBuf, ClusterError> {
     let directory = std::env::temp_dir().join(format!("pgsluice-cluster-{:08x}", rand::random::<u32>()));
     fs::DirBuilder::new()
         .mode(0o700)
@@ -445,7 +445,7 @@ pub(super) fn free_port() -> Result<u16, ClusterError> {
 }
 
 /// The user that servers run as, when it is not the one that runs this process.
-fn server_user() -> Result<Option<User>, ClusterError> {
+pub(super) fn server_user() -> Result<Option<User>, ClusterError> {
     if !geteuid().is_root() {
         return Ok(None);
     }

@@ -6,6 +6,8 @@ pub mod binaries;
 /// Throwaway servers.
 pub mod cluster;
 mod leash;
+/// Throwaway PgBouncers.
+pub mod pooler;
 mod standby;
 mod template;
 

@@ -66,7 +66,8 @@ impl TrafficAdapter for Pgbouncer {
 
     async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
         let waiting = Waiting::default();
-        let trouble = match tokio::time::timeout(self.config.timeout, self.run(step, context, &waiting)).await {
+        let trouble = match tokio::time::timeout(self.config.timeout, self.run(step, context, &waiting)).await
+        {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(trouble)) => trouble,
             Err(_) => {
@@ -144,7 +145,8 @@ impl Pgbouncer {
                 return Err(Trouble::new(format!("{at} leads to {} already", database.place), remedy));
             }
             if database.is_paused {
-                let remedy = format!("Find out who paused it, then `RESUME {}` on the console.", database.name);
+                let remedy =
+                    format!("Find out who paused it, then `RESUME {}` on the console.", database.name);
                 return Err(Trouble::new(format!("{at} is paused already"), remedy));
             }
         }
@@ -177,7 +179,11 @@ impl Pgbouncer {
             }
             let wanted: Vec<String> = places.iter().map(ToString::to_string).collect();
             return Err(Trouble::new(
-                format!("no database of PgBouncer at {} leads to {}; it has: {there}", console.name(), wanted.join(" or ")),
+                format!(
+                    "no database of PgBouncer at {} leads to {}; it has: {there}",
+                    console.name(),
+                    wanted.join(" or ")
+                ),
                 "Name them in `databases`, or set `source_address` and `target_address` to the addresses that PgBouncer uses.",
             ));
         };
@@ -292,8 +298,11 @@ impl Pgbouncer {
         names: &[String],
         context: &TrafficContext,
     ) -> Result<(), Trouble> {
-        let context =
-            TrafficContext { source: route.left.endpoint(), target: route.reached.endpoint(), ..context.clone() };
+        let context = TrafficContext {
+            source: route.left.endpoint(),
+            target: route.reached.endpoint(),
+            ..context.clone()
+        };
         let program = Exec::new(command.to_owned(), self.config.timeout);
         let outcome = program.run(step, &context, &[("PGSLUICE_DATABASES", names.join(","))]).await;
         outcome.map_err(|error| {
@@ -333,7 +342,11 @@ fn check_entries(path: &Path, text: &str, console: &Console, databases: &[Databa
             Some(found) if found == place => {}
             Some(found) => {
                 return Err(Trouble::new(
-                    format!("{name} leads to {found} in {}, and to {place} in PgBouncer at {}", path.display(), console.name()),
+                    format!(
+                        "{name} leads to {found} in {}, and to {place} in PgBouncer at {}",
+                        path.display(),
+                        console.name()
+                    ),
                     "Check that `config_file` is the file this PgBouncer reads; RELOAD it if the file was changed.",
                 ));
             }

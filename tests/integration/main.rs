@@ -20,6 +20,8 @@ mod joining;
 mod live_workload;
 mod local_cluster;
 mod matrix;
+mod pgbouncer;
+mod pgbouncer_migration;
 mod preflight;
 mod publication;
 mod random_histories;

@@ -24,7 +24,8 @@ pub(super) fn resolve(key: &str, raw: RawTraffic, timeout: Duration) -> Result<P
         (Some(file), None) => PgbouncerRewrite::File(file),
         (None, Some(command)) => PgbouncerRewrite::Command(command),
         (Some(_), Some(_)) => {
-            let problem = "`config_file` is given too, and it is not clear which one rewrites the configuration";
+            let problem =
+                "`config_file` is given too, and it is not clear which one rewrites the configuration";
             return Err(invalid(&format!("{key}.command"), problem, "Remove one of the two."));
         }
         (None, None) => {
@@ -35,7 +36,8 @@ pub(super) fn resolve(key: &str, raw: RawTraffic, timeout: Duration) -> Result<P
         }
     };
     if raw.databases.as_ref().is_some_and(|names| names.is_empty() || names.iter().any(String::is_empty)) {
-        let remedy = "Name PgBouncer's databases, or remove the key for those that lead to the side that is left.";
+        let remedy =
+            "Name PgBouncer's databases, or remove the key for those that lead to the side that is left.";
         return Err(invalid(&format!("{key}.databases"), "it has no name, or an empty one", remedy));
     }
     let address = |name: &str, text: Option<String>| {
@@ -77,11 +79,16 @@ fn consoles(
     let password = password_file.map(|path| read_secret(&file_key, path)).transpose()?;
     let console = |text: &String| {
         let remedy = "Write e.g. postgresql://pgbouncer@pooler:6432/pgbouncer.";
-        let settings = ConnectionSettings::parse(text)
-            .map_err(|error| invalid(&key, &format!("one of them is no connection string ({error})"), remedy))?;
+        let settings = ConnectionSettings::parse(text).map_err(|error| {
+            invalid(&key, &format!("one of them is no connection string ({error})"), remedy)
+        })?;
         // A connection string without a database means the one called like the user.
         if settings.database() != CONSOLE && settings.database() != settings.user() {
-            return Err(invalid(&key, "one of them names a database; the admin console is `pgbouncer`", remedy));
+            return Err(invalid(
+                &key,
+                "one of them names a database; the admin console is `pgbouncer`",
+                remedy,
+            ));
         }
         let settings = settings.with_database(CONSOLE);
         match &password {

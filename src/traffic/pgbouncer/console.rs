@@ -71,9 +71,7 @@ impl Console {
         let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop()).filter(|kept| !kept.is_closed());
         let session = match kept {
             Some(session) => session,
-            None => {
-                connect_console(&self.settings).await.map_err(|failure| self.unreachable(&failure))?
-            }
+            None => connect_console(&self.settings).await.map_err(|failure| self.unreachable(&failure))?,
         };
         let answer = session.ask(command).await;
         match &answer {
@@ -93,7 +91,9 @@ impl Console {
             F::PasswordMissing | F::AuthenticationFailed(_) | F::NotAllowed(_) | F::Server(_) => {
                 "Check the user in `consoles` and the password in `password_file`; the user must be among PgBouncer's admin_users."
             }
-            _ => "Check the address in `consoles`, that PgBouncer is running, and that it can be reached from here.",
+            _ => {
+                "Check the address in `consoles`, that PgBouncer is running, and that it can be reached from here."
+            }
         };
         Trouble::new(format!("the console at {} cannot be reached: {failure}", self.name()), remedy)
     }

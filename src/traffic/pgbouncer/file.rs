@@ -34,7 +34,11 @@ fn forbids_another_file(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::ResourceBusy | Kind::CrossesDevices | Kind::PermissionDenied | Kind::ReadOnlyFilesystem | Kind::Unsupported
+        Kind::ResourceBusy
+            | Kind::CrossesDevices
+            | Kind::PermissionDenied
+            | Kind::ReadOnlyFilesystem
+            | Kind::Unsupported
     )
 }
 

@@ -26,7 +26,8 @@ pub(super) fn entries(text: &str) -> BTreeMap<String, Place> {
 pub(super) fn lead_to(text: &str, names: &[String], place: &Place, epoch: i64) -> String {
     let mut written = String::with_capacity(text.len() + 256);
     for line in Lines::of(text) {
-        let entry = line.entry.as_ref().filter(|entry| names.contains(&entry.name) && entry.place() != *place);
+        let entry =
+            line.entry.as_ref().filter(|entry| names.contains(&entry.name) && entry.place() != *place);
         let Some(entry) = entry else {
             written.push_str(line.content);
             written.push_str(line.ending);
@@ -126,10 +127,7 @@ impl Entry {
     fn parse(line: &str) -> Option<Self> {
         let mut cursor = Cursor { line, at: 0 };
         cursor.skip_blanks();
-        let name = match cursor.quoted('"') {
-            Some((name, _)) => name,
-            None => cursor.word().0,
-        };
+        let (name, _) = if cursor.rest().starts_with('"') { cursor.quoted('"')? } else { cursor.word() };
         cursor.expect('=').filter(|()| !name.is_empty())?;
         let mut pairs = Vec::new();
         loop {
@@ -140,7 +138,8 @@ impl Entry {
             let (keyword, _) = cursor.word();
             cursor.expect('=')?;
             cursor.skip_blanks();
-            let (value, range) = cursor.quoted('\'').unwrap_or_else(|| cursor.value());
+            let is_quoted = cursor.rest().starts_with('\'');
+            let (value, range) = if is_quoted { cursor.quoted('\'')? } else { cursor.value() };
             pairs.push((keyword, value, range));
         }
     }
@@ -160,8 +159,11 @@ impl Entry {
 
     /// Its line, with `place` in it.
     fn leading_to(&self, line: &str, place: &Place) -> String {
-        let wanted =
-            [("host", place.host.clone()), ("port", place.port.to_string()), ("dbname", place.database.clone())];
+        let wanted = [
+            ("host", place.host.clone()),
+            ("port", place.port.to_string()),
+            ("dbname", place.database.clone()),
+        ];
         let mut changes: Vec<(Range<usize>, String)> = Vec::new();
         let mut appended = String::new();
         let now = self.place();
@@ -246,7 +248,7 @@ impl<'a> Cursor<'a> {
         (self.line.get(start..self.at).unwrap_or_default().to_owned(), start..self.at)
     }
 
-    /// A text in quotes, in which two quotes stand for one. `None`, and nothing read, if there is none.
+    /// A text in quotes, in which two quotes stand for one. `None` if it does not end.
     fn quoted(&mut self, quote: char) -> Option<(String, Range<usize>)> {
         let mut text = String::new();
         let mut rest = self.rest().strip_prefix(quote)?;

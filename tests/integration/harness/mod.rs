@@ -3,6 +3,7 @@
 pub(crate) mod clusters;
 pub(crate) mod fleet;
 pub(crate) mod memory;
+pub(crate) mod pooled;
 pub(crate) mod proxy;
 pub(crate) mod seed;
 pub(crate) mod sessions;
