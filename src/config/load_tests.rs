@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{BinaryMode, Durability, SpoolConfig, StreamInProgress, TrafficConfig};
+use crate::config::{
+    Address, BinaryMode, Durability, SessionPools, SpoolConfig, StreamInProgress, TrafficConfig,
+};
 
 const MINIMAL: &str =
     "[source]\nurl = \"host=old dbname=shop user=app\"\n[target]\nurl = \"host=new dbname=shop user=app\"\n";
@@ -182,6 +184,44 @@ fn traffic_adapters_are_read_in_order_and_those_to_come_are_refused() {
         refused(&format!("{MINIMAL}[[traffic]]\nadapter = 'webhook'\nurl = 'ftp://x'\n"), &[])
             .contains("http")
     );
+}
+
+#[test]
+fn the_pgbouncer_adapter_is_read_and_what_it_lacks_is_named() {
+    let entry = |keys: &str| format!("{MINIMAL}[[traffic]]\nadapter = 'pgbouncer'\n{keys}");
+    let consoles =
+        "consoles = ['postgresql://admin:hunter2@a:6432/pgbouncer', 'host=b port=6432 user=admin']\n";
+    let text = entry(&format!(
+        "{consoles}config_file = '/etc/pgbouncer/pgbouncer.ini'\nsource_address = '[::1]:5433'\ntarget_address = 'new:5432'\nsession_pools = 'wait'\n"
+    ));
+    let config = load_text(&text, &[]).unwrap();
+    let TrafficConfig::Pgbouncer(pgbouncer) = &config.traffic[0] else { panic!("another adapter") };
+    assert_eq!(pgbouncer.consoles.len(), 2);
+    assert!(pgbouncer.consoles.iter().all(|console| console.database() == "pgbouncer"));
+    assert_eq!(pgbouncer.source_address, Some(Address { host: "::1".into(), port: 5433 }));
+    assert_eq!(pgbouncer.session_pools, SessionPools::Wait);
+    assert!(!format!("{config:?}").contains("hunter2"));
+
+    let file = "config_file = 'x'\n";
+    for (keys, named) in [
+        (file.to_owned(), "traffic[0].consoles"),
+        ("consoles = []\nconfig_file = 'x'\n".to_owned(), "traffic[0].consoles"),
+        (consoles.to_owned(), "traffic[0].config_file"),
+        (format!("{consoles}{file}command = ['y']\n"), "traffic[0].command"),
+        (format!("{consoles}{file}databases = []\n"), "traffic[0].databases"),
+        (format!("{consoles}{file}target_address = 'new'\n"), "traffic[0].target_address"),
+        (format!("{consoles}{file}target_address = ':5432'\n"), "traffic[0].target_address"),
+        (format!("{consoles}{file}source_address = 'a b:5432'\n"), "traffic[0].source_address"),
+        (format!("{consoles}{file}url = 'http://x'\n"), "traffic[0].url"),
+        (
+            format!("{file}consoles = ['postgresql://admin@a:6432/shop']\n"),
+            "the admin console is `pgbouncer`",
+        ),
+        (format!("{file}consoles = ['hunter2']\n"), "no connection string"),
+    ] {
+        let error = refused(&entry(&keys), &[]);
+        assert!(error.contains(named) && !error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

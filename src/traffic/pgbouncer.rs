@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 
-use self::console::{Console, Database, Served};
+use self::console::{Console, Database, Moved, Scope, Served};
 use super::exec::Exec;
 use super::{Endpoint, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
 use crate::config::{Address, PgbouncerConfig, PgbouncerRewrite, SessionPools};
@@ -95,8 +95,8 @@ impl Pgbouncer {
             Step::Prepare => self.prepare(&route, context).await,
             Step::Pause => {
                 let each = self.consoles.iter().map(async |console| {
-                    let databases = self.moved(console, &[&route.left]).await?;
-                    console.pause(&databases, waiting).await
+                    let moved = self.moved(console, &[&route.left]).await?;
+                    console.pause(&moved, waiting).await
                 });
                 try_join_all(each).await.map(drop)
             }
@@ -115,12 +115,12 @@ impl Pgbouncer {
         }
         let mut names = Vec::new();
         for console in &self.consoles {
-            let databases = self.moved(console, &[&route.left]).await?;
-            self.prepare_console(console, &databases, route).await?;
-            names.extend(databases.iter().map(|database| database.name.clone()));
+            let moved = self.moved(console, &[&route.left]).await?;
+            self.prepare_console(console, &moved, route).await?;
+            names.extend(moved.names());
             if let PgbouncerRewrite::File(path) = &self.config.rewrite {
                 file::is_writable(path).map_err(|error| unusable(path, &error))?;
-                check_entries(path, &read(path)?, console, &databases)?;
+                check_entries(path, &read(path)?, console, &moved.databases)?;
             }
         }
         if let PgbouncerRewrite::Command(command) = &self.config.rewrite {
@@ -129,13 +129,10 @@ impl Pgbouncer {
         Ok(())
     }
 
-    async fn prepare_console(
-        &self,
-        console: &Console,
-        databases: &[Database],
-        route: &Route,
-    ) -> Result<(), Trouble> {
+    async fn prepare_console(&self, console: &Console, moved: &Moved, route: &Route) -> Result<(), Trouble> {
+        let databases = &moved.databases;
         let version = console.version().await?;
+        console.lift_limit().await?;
         // Changes nothing, unless a predecessor left something, and shows that we may change something.
         console.retry_logins_as_usual().await?;
         for database in databases {
@@ -148,6 +145,15 @@ impl Pgbouncer {
                 let remedy =
                     format!("Find out who paused it, then `RESUME {}` on the console.", database.name);
                 return Err(Trouble::new(format!("{at} is paused already"), remedy));
+            }
+            if database.min_pool_size > 0 && moved.scope == Scope::Databases {
+                return Err(Trouble::new(
+                    format!(
+                        "{at} has min_pool_size = {}, and there are other databases: clients would see errors while it alone is paused",
+                        database.min_pool_size
+                    ),
+                    "Set min_pool_size = 0 until the clients are moved, or give the database a PgBouncer of its own.",
+                ));
             }
         }
         let in_session_mode = console.in_session_mode(databases).await?;
@@ -166,43 +172,21 @@ impl Pgbouncer {
     }
 
     /// The databases that are moved: the configured ones, or those that lead to one of `places`.
-    async fn moved(&self, console: &Console, places: &[&Place]) -> Result<Vec<Database>, Trouble> {
+    async fn moved(&self, console: &Console, places: &[&Place]) -> Result<Moved, Trouble> {
         let all = console.databases().await?;
-        let there: Vec<String> =
-            all.iter().map(|database| format!("{} ({})", database.name, database.place)).collect();
-        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-        let Some(names) = &self.config.databases else {
-            let found: Vec<_> =
-                all.into_iter().filter(|database| places.contains(&&database.place)).collect();
-            if !found.is_empty() {
-                return Ok(found);
-            }
-            let wanted: Vec<String> = places.iter().map(ToString::to_string).collect();
-            return Err(Trouble::new(
-                format!(
-                    "no database of PgBouncer at {} leads to {}; it has: {there}",
-                    console.name(),
-                    wanted.join(" or ")
-                ),
-                "Name them in `databases`, or set `source_address` and `target_address` to the addresses that PgBouncer uses.",
-            ));
+        let databases = match &self.config.databases {
+            Some(names) => named(&all, names, console)?,
+            None => leading_to(&all, places, console)?,
         };
-        let pick = |name: &String| {
-            all.iter().find(|database| database.name == *name).cloned().ok_or_else(|| {
-                Trouble::new(
-                    format!("PgBouncer at {} has no database {name}; it has: {there}", console.name()),
-                    "Correct `databases`. One that PgBouncer makes by its `*` line needs a line of its own.",
-                )
-            })
-        };
-        names.iter().map(pick).collect()
+        let scope = if databases.len() == all.len() { Scope::Instance } else { Scope::Databases };
+        Ok(Moved { databases, scope })
     }
 
     /// As [`Self::moved`] for every console; the names of all of them.
     async fn names_moved(&self, route: &Route) -> Result<Vec<String>, Trouble> {
         let places = [&route.left, &route.reached];
         let each = try_join_all(self.consoles.iter().map(|console| self.moved(console, &places))).await?;
-        let mut names: Vec<String> = each.into_iter().flatten().map(|database| database.name).collect();
+        let mut names: Vec<String> = each.iter().flat_map(Moved::names).collect();
         names.sort();
         names.dedup();
         Ok(names)
@@ -217,27 +201,32 @@ impl Pgbouncer {
         let names = self.names_moved(route).await?;
         match &self.config.rewrite {
             PgbouncerRewrite::File(path) => {
-                rewrite(path, |text| ini::lead_to(text, &names, &route.reached, context.epoch)).await?;
+                rewrite(path, |text| ini::lead_to(text, &names, &route.reached, context.epoch))?;
             }
             PgbouncerRewrite::Command(command) => {
                 self.run_command(command, Step::Retarget, route, &names, context).await?;
             }
         }
         let each = self.consoles.iter().map(async |console| {
-            console.reload().await?;
-            leads_to(console, &names, |_| Some(&route.reached), waiting).await
+            let moved = self.moved(console, &[&route.left, &route.reached]).await?;
+            match moved.scope {
+                Scope::Instance => led(console, &moved.names(), &route.reached, waiting).await,
+                // From the reload on a client that comes anew makes PgBouncer try in vain to connect, unless all of it is
+                // paused: so it comes right before clients go on.
+                Scope::Databases => Ok(()),
+            }
         });
         try_join_all(each).await.map(drop)
     }
 
     async fn resume(&self, route: &Route, waiting: &Waiting) -> Result<(), Trouble> {
         let each = self.consoles.iter().map(async |console| {
-            let databases = self.moved(console, &[&route.reached]).await?;
-            if let Some(astray) = databases.iter().find(|database| database.place != route.reached) {
-                let problem = format!("{} at {} leads to {}", astray.name, console.name(), astray.place);
-                return Err(Trouble::new(problem, "Somebody has changed it meanwhile: lead it back and RELOAD."));
+            let mut moved = self.moved(console, &[&route.left, &route.reached]).await?;
+            if moved.databases.iter().any(|database| database.place != route.reached) {
+                led(console, &moved.names(), &route.reached, waiting).await?;
+                moved = self.moved(console, &[&route.reached]).await?;
             }
-            match console.resume(&databases, waiting).await? {
+            match console.resume(&moved, waiting).await? {
                 Served::Yes => Ok(()),
                 Served::NotYet => Err(Trouble::new(
                     format!("PgBouncer at {} does not reach {}, and its clients wait", console.name(), route.reached),
@@ -247,7 +236,7 @@ impl Pgbouncer {
         });
         all(join_all(each).await)?;
         match &self.config.rewrite {
-            PgbouncerRewrite::File(path) => rewrite(path, ini::forget).await,
+            PgbouncerRewrite::File(path) => rewrite(path, ini::forget),
             PgbouncerRewrite::Command(_) => Ok(()),
         }
     }
@@ -255,7 +244,7 @@ impl Pgbouncer {
     /// Whatever fails, as many clients as possible go on.
     async fn undo(&self, route: &Route, context: &TrafficContext, waiting: &Waiting) -> Result<(), Trouble> {
         let back = match &self.config.rewrite {
-            PgbouncerRewrite::File(path) => rewrite(path, |text| ini::put_back(text, context.epoch)).await,
+            PgbouncerRewrite::File(path) => rewrite(path, |text| ini::put_back(text, context.epoch)),
             PgbouncerRewrite::Command(command) => {
                 // A console that is down must not keep the others from their way back.
                 let names = self.names_moved(route).await.unwrap_or_default();
@@ -263,15 +252,15 @@ impl Pgbouncer {
             }
         };
         let each = self.consoles.iter().map(async |console| {
-            let databases = self.moved(console, &[&route.left, &route.reached]).await?;
-            let names: Vec<String> = databases.iter().map(|database| database.name.clone()).collect();
+            let moved = self.moved(console, &[&route.left, &route.reached]).await?;
+            let names = moved.names();
             let expected = self.expected_after_undo(&names, route);
             let is_back = |database: &Database| expected.get(&database.name) == Some(&database.place);
-            if !databases.iter().all(is_back) {
+            if !moved.databases.iter().all(is_back) {
                 console.reload().await?;
                 leads_to(console, &names, |name| expected.get(name), waiting).await?;
             }
-            if console.resume(&databases, waiting).await? == Served::NotYet {
+            if console.resume(&moved, waiting).await? == Served::NotYet {
                 tracing::warn!(console = %console.name(), "clients go on, and pgbouncer has not reached the server yet");
             }
             Ok(())
@@ -309,6 +298,49 @@ impl Pgbouncer {
             Trouble::new(format!("{} failed: {}", error.adapter, error.problem), error.remedy)
         })
     }
+}
+
+/// Those of the configured names.
+fn named(all: &[Database], names: &[String], console: &Console) -> Result<Vec<Database>, Trouble> {
+    let pick = |name: &String| {
+        all.iter().find(|database| database.name == *name).cloned().ok_or_else(|| {
+            Trouble::new(
+                format!("PgBouncer at {} has no database {name}; it has: {}", console.name(), listed(all)),
+                "Correct `databases`. One that PgBouncer makes by its `*` line needs a line of its own.",
+            )
+        })
+    };
+    names.iter().map(pick).collect()
+}
+
+/// Those that lead to one of `places`.
+fn leading_to(all: &[Database], places: &[&Place], console: &Console) -> Result<Vec<Database>, Trouble> {
+    let found: Vec<_> = all.iter().filter(|database| places.contains(&&database.place)).cloned().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let wanted: Vec<String> = places.iter().map(ToString::to_string).collect();
+    Err(Trouble::new(
+        format!(
+            "no database of PgBouncer at {} leads to {}; it has: {}",
+            console.name(),
+            wanted.join(" or "),
+            listed(all)
+        ),
+        "Name them in `databases`, or set `source_address` and `target_address` to the addresses that PgBouncer uses.",
+    ))
+}
+
+fn listed(all: &[Database]) -> String {
+    let all: Vec<String> =
+        all.iter().map(|database| format!("{} ({})", database.name, database.place)).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+}
+
+/// Has PgBouncer read its configuration again, and waits until `names` lead to `place`.
+async fn led(console: &Console, names: &[String], place: &Place, waiting: &Waiting) -> Result<(), Trouble> {
+    console.reload().await?;
+    leads_to(console, names, |_| Some(place), waiting).await
 }
 
 /// Waits until every one of `names` leads where it should.
@@ -365,16 +397,15 @@ fn read(path: &Path) -> Result<String, Trouble> {
     file::read(path).map_err(|error| unusable(path, &error))
 }
 
-/// Writes the file only if `change` changes it.
-async fn rewrite(path: &Path, change: impl FnOnce(&str) -> String) -> Result<(), Trouble> {
+/// Writes the file only if `change` changes it. On this very thread: a write that went on elsewhere after the step was
+/// given up could overtake the undo.
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> String) -> Result<(), Trouble> {
     let text = read(path)?;
     let changed = change(&text);
     if changed == text {
         return Ok(());
     }
-    let to = path.to_owned();
-    let written = tokio::task::spawn_blocking(move || file::write(&to, &changed)).await;
-    written.unwrap_or_else(|error| Err(error.into())).map_err(|error| unusable(path, &error))
+    file::write(path, &changed).map_err(|error| unusable(path, &error))
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> Trouble {

@@ -29,12 +29,17 @@ struct Scene {
 
 impl Scene {
     async fn new(settings: &str) -> Self {
+        Self::with_others("", settings).await
+    }
+
+    /// With other databases beside it.
+    async fn with_others(others: &str, settings: &str) -> Self {
         let (old, new) = tokio::join!(start(14), start(17));
         for cluster in [&old, &new] {
             connect(&cluster.url("postgres")).await.batch_execute("CREATE DATABASE shop").await.expect("SQL");
             connect(&cluster.url("shop")).await.batch_execute(LEDGER).await.expect("SQL");
         }
-        let line = format!("shop = host=127.0.0.1 port={} pool_size=6", old.port());
+        let line = format!("shop = host=127.0.0.1 port={} pool_size=6\n{others}", old.port());
         let pooler = LocalPooler::start(&line, settings).await.expect("a pooler");
         Self { old, new, pooler }
     }
@@ -91,6 +96,8 @@ impl Scene {
         let port = shop.get("port").expect("a port").parse().expect("a number");
         let rows = console.ask("SHOW CONFIG").await;
         let retry = rows.iter().find(|row| row.get("key") == Some("server_login_retry")).expect("a setting");
+        let limit = rows.iter().find(|row| row.get("key") == Some("max_db_connections")).expect("a setting");
+        assert_eq!(limit.get("value"), Some("0"), "the limit is lifted");
         (port, shop.get("paused") == Some("1"), retry.get("value").expect("a value").to_owned())
     }
 }
@@ -147,7 +154,16 @@ async fn without_the_adapter_a_login_that_is_broken_off_holds_all_clients_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_and_back_ten_times_no_client_waits_longer_than_the_pause() {
-    let scene = Scene::new("").await;
+    there_and_back(Scene::new("").await).await;
+}
+
+/// Then only the databases that are moved are paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_other_databases_no_client_waits_longer_than_the_pause_either() {
+    there_and_back(Scene::with_others("other = host=127.0.0.1 port=1", "").await).await;
+}
+
+async fn there_and_back(scene: Scene) {
     let url = scene.pooler.url("shop");
     let clients = Clients::start(&url, &[(8, Habit::Stays), (4, Habit::ComesAnew)]);
     clients.commit(200).await;
@@ -186,6 +202,28 @@ async fn there_and_back_ten_times_no_client_waits_longer_than_the_pause() {
         assert!(rows > 500, "{rows}");
     }
     assert!(!scene.file().contains(";pgsluice"), "nothing of it is left in the file");
+}
+
+/// PgBouncer keeps connections for clients that do nothing, and tries in vain while it is paused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_was_idle_is_served_at_once_too() {
+    let scene = Scene::new("min_pool_size = 2").await;
+    let idle = connect(&scene.pooler.url("shop")).await;
+    idle.batch_execute("SELECT 1").await.expect("served");
+    let traffic = scene.traffic("");
+    for (epoch, direction) in [(1, Direction::Forward), (2, Direction::Back), (3, Direction::Forward)] {
+        let context = scene.context(direction, epoch);
+        for step in FORWARD.into_iter().take(3) {
+            traffic.perform(step, &context).await.expect("done");
+        }
+        // Longer than PgBouncer's own third of a second between two looks at its pools.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        traffic.perform(Step::Resume, &context).await.expect("resumed");
+        let begun_at = Instant::now();
+        idle.batch_execute("SELECT 1").await.expect("served");
+        assert!(begun_at.elapsed() < Duration::from_secs(1), "{:?}", begun_at.elapsed());
+        assert_eq!(scene.shown().await.2, "15");
+    }
 }
 
 /// Every step twice, each by a process that knows nothing of the one before.

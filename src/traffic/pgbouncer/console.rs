@@ -2,10 +2,11 @@
 //! command is given by what the console shows, never by what was done before or by the text of an error, so that whoever
 //! comes after a crash does the same.
 //!
-//! A connection that PgBouncer was just making when its database was paused is closed, and PgBouncer takes that for a
-//! server that fails: it tries again only after `server_login_retry`, 15 s by default, while clients wait. So that time
-//! is made a millionth of what it was before clients go on, and what it was before once they are served. What it was can
-//! be read from the millionth.
+//! A connection that PgBouncer is just making to a server when it pauses is broken off, and PgBouncer takes that for a
+//! server that fails: it tries again only after `server_login_retry`, 15 s by default, and until then refuses clients by
+//! an error. So a pause begins while no connection is being made, and none may be; where PgBouncer has no other databases all of it is
+//! paused, which keeps it from making any; and before clients go on that time is made a millionth of what it was, and what
+//! it was once they are served. What it was can be read from the millionth.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,6 +18,14 @@ use crate::connection::{ConnectFailure, ConnectionSettings, ConsoleError, Consol
 
 /// How often a console is asked while something is waited for.
 const POLL: Duration = Duration::from_millis(2);
+/// The setting that keeps PgBouncer from opening connections while a pause begins, and its value then.
+const LIMIT: &str = "max_db_connections";
+const LIMIT_WHILE_PAUSING: &str = "1";
+const SHOW_POOLS: &str = "SHOW POOLS";
+/// How often a pause is begun anew because it broke a connection off that was being made.
+const PAUSE_TRIES: usize = 5;
+/// How long is waited for a moment in which none is being made.
+const LOGIN_BOUND: Duration = Duration::from_millis(500);
 /// How long clients that waited may take to be served before the console is left as it was.
 const SERVED_BOUND: Duration = Duration::from_secs(2);
 /// The setting, and how many times smaller it is made.
@@ -42,6 +51,30 @@ pub(super) struct Database {
     pub(super) is_paused: bool,
     /// `None`: as the whole instance.
     pub(super) pool_mode: Option<String>,
+    /// Connections that PgBouncer keeps for clients that do nothing.
+    pub(super) min_pool_size: u64,
+}
+
+/// What is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All of PgBouncer: it has no databases but those that are moved.
+    Instance,
+    /// The databases that are moved, because it has others.
+    Databases,
+}
+
+/// The databases that are moved.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) databases: Vec<Database>,
+    pub(super) scope: Scope,
+}
+
+impl Moved {
+    pub(super) fn names(&self) -> Vec<String> {
+        self.databases.iter().map(|database| database.name.clone()).collect()
+    }
 }
 
 /// A row of `SHOW POOLS`.
@@ -53,6 +86,8 @@ struct Pool {
     servers_busy: u64,
     /// Server connections that work.
     servers_ready: u64,
+    /// Server connections that are being made.
+    servers_in_login: u64,
     mode: Option<String>,
 }
 
@@ -68,21 +103,25 @@ impl Console {
 
     /// Sends one command on a session of its own. Cancel safe: a session whose answer is outstanding is not used again.
     async fn ask(&self, command: &str) -> Result<Vec<SimpleQueryRow>, Trouble> {
-        let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop()).filter(|kept| !kept.is_closed());
-        let session = match kept {
-            Some(session) => session,
-            None => connect_console(&self.settings).await.map_err(|failure| self.unreachable(&failure))?,
-        };
+        let session = self.session().await?;
         let answer = session.ask(command).await;
-        match &answer {
-            Ok(_) | Err(ConsoleError::Refused(_)) => {
-                if let Ok(mut idle) = self.idle.lock() {
-                    idle.push(session);
-                }
-            }
-            Err(ConsoleError::Lost(_)) => {}
-        }
+        self.keep(session);
         answer.map_err(|error| self.refused(command, &error))
+    }
+
+    async fn session(&self) -> Result<ConsoleSession, Trouble> {
+        while let Some(kept) = self.idle.lock().ok().and_then(|mut idle| idle.pop()) {
+            if !kept.is_closed() {
+                return Ok(kept);
+            }
+        }
+        connect_console(&self.settings).await.map_err(|failure| self.unreachable(&failure))
+    }
+
+    fn keep(&self, session: ConsoleSession) {
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.push(session);
+        }
     }
 
     fn unreachable(&self, failure: &ConnectFailure) -> Trouble {
@@ -115,9 +154,13 @@ impl Console {
     }
 
     async fn pools(&self, names: &[String]) -> Result<Vec<Pool>, Trouble> {
-        let rows = self.ask("SHOW POOLS").await?;
+        let rows = self.ask(SHOW_POOLS).await?;
+        self.pools_of(&rows, names)
+    }
+
+    fn pools_of(&self, rows: &[SimpleQueryRow], names: &[String]) -> Result<Vec<Pool>, Trouble> {
         let pools: Option<Vec<_>> = rows.iter().map(Pool::of_row).collect();
-        let mut pools = pools.ok_or_else(|| self.not_understood("SHOW POOLS"))?;
+        let mut pools = pools.ok_or_else(|| self.not_understood(SHOW_POOLS))?;
         pools.retain(|pool| names.contains(&pool.database));
         Ok(pools)
     }
@@ -158,24 +201,80 @@ impl Console {
         Ok(databases.iter().filter(has_session_pool).map(|database| database.name.clone()).collect())
     }
 
-    /// Pauses those that are not paused, and returns once no server connection of theirs is in use.
-    pub(super) async fn pause(&self, databases: &[Database], waiting: &Waiting) -> Result<(), Trouble> {
-        let names: Vec<String> = databases.iter().map(|database| database.name.clone()).collect();
-        let to_pause = databases.iter().filter(|database| !database.is_paused);
-        // PAUSE answers when the last transaction has ended; meanwhile other sessions look.
-        let commands = to_pause.map(|database| self.command("PAUSE", &database.name));
-        let all = futures_util::future::try_join_all(commands);
-        let (_, ()) = futures_util::future::try_join(all, self.quiet(&names, waiting)).await?;
+    /// Pauses, and returns once no server connection is in use, with none broken off if that can be had.
+    pub(super) async fn pause(&self, moved: &Moved, waiting: &Waiting) -> Result<(), Trouble> {
+        // A database that has a connection gets no second one now.
+        let limit = self.setting(LIMIT).await?;
+        self.ask(&format!("SET {LIMIT} = '{LIMIT_WHILE_PAUSING}'")).await?;
+        self.pause_untouched(moved, waiting).await?;
+        self.ask(&format!("SET {LIMIT} = '{limit}'")).await.map(drop)
+    }
+
+    async fn pause_untouched(&self, moved: &Moved, waiting: &Waiting) -> Result<(), Trouble> {
+        for _ in 0..PAUSE_TRIES {
+            self.no_login_under_way(&moved.names()).await?;
+            if self.pause_once(moved, waiting).await? == Logins::Untouched {
+                return Ok(());
+            }
+            // Clients of that pool would be refused until the end of the pause.
+            let databases = self.databases().await?;
+            let names = moved.names();
+            let paused = databases.into_iter().filter(|database| names.contains(&database.name)).collect();
+            self.go_on(&Moved { databases: paused, scope: moved.scope }, waiting).await?;
+        }
+        tracing::warn!(console = %self.name(), "pgbouncer is opening connections all the time; the pause breaks one off");
+        self.pause_once(moved, waiting).await.map(drop)
+    }
+
+    /// Waits for a moment in which no server connection is being made; not for long.
+    async fn no_login_under_way(&self, names: &[String]) -> Result<(), Trouble> {
+        let begun_at = Instant::now();
+        while self.pools(names).await?.iter().any(|pool| pool.servers_in_login > 0)
+            && begun_at.elapsed() < LOGIN_BOUND
+        {
+            tokio::time::sleep(POLL).await;
+        }
         Ok(())
     }
 
-    async fn quiet(&self, names: &[String], waiting: &Waiting) -> Result<(), Trouble> {
+    async fn pause_once(&self, moved: &Moved, waiting: &Waiting) -> Result<Logins, Trouble> {
+        let names = moved.names();
+        let to_pause = moved.databases.iter().filter(|database| !database.is_paused);
+        let commands = match moved.scope {
+            Scope::Instance => vec!["PAUSE".to_owned()],
+            Scope::Databases => to_pause.map(|database| with_name("PAUSE", &database.name)).collect(),
+        };
+        // PAUSE answers when the last transaction has ended; meanwhile other sessions look.
+        let all = futures_util::future::try_join_all(
+            commands.into_iter().map(|command| self.pause_by(command, &names)),
+        );
+        let (logins, ()) = futures_util::future::try_join(all, self.quiet(moved, waiting)).await?;
+        Ok(if logins.contains(&Logins::BrokenOff) { Logins::BrokenOff } else { Logins::Untouched })
+    }
+
+    /// Both commands at once, so that PgBouncer does nothing else in between: what it shows is what the pause meets.
+    async fn pause_by(&self, command: String, names: &[String]) -> Result<Logins, Trouble> {
+        let session = self.session().await?;
+        let (shown, paused) = futures_util::join!(session.ask(SHOW_POOLS), session.ask(&command));
+        self.keep(session);
+        let shown = shown.map_err(|error| self.refused(SHOW_POOLS, &error))?;
+        match paused {
+            // All of it is paused already: there is no other way to ask that.
+            Err(ConsoleError::Refused(_)) if command == "PAUSE" => {}
+            outcome => drop(outcome.map_err(|error| self.refused(&command, &error))?),
+        }
+        let any = self.pools_of(&shown, names)?.iter().any(|pool| pool.servers_in_login > 0);
+        Ok(if any { Logins::BrokenOff } else { Logins::Untouched })
+    }
+
+    async fn quiet(&self, moved: &Moved, waiting: &Waiting) -> Result<(), Trouble> {
+        let names = moved.names();
         loop {
             let databases = self.databases().await?;
-            let all_paused = names
-                .iter()
-                .all(|name| databases.iter().any(|database| database.name == *name && database.is_paused));
-            let busy: u64 = self.pools(names).await?.iter().map(|pool| pool.servers_busy).sum();
+            let is_paused = |name: &String| databases.iter().any(|each| each.name == *name && each.is_paused);
+            // Of the whole instance it is not shown; there the answer of PAUSE must do.
+            let all_paused = moved.scope == Scope::Instance || names.iter().all(is_paused);
+            let busy: u64 = self.pools(&names).await?.iter().map(|pool| pool.servers_busy).sum();
             if all_paused && busy == 0 {
                 return Ok(());
             }
@@ -191,15 +290,37 @@ impl Console {
 
     /// Lets clients of those that are paused go on, without the wait that a broken-off login causes. Returns whether they
     /// are served.
-    pub(super) async fn resume(&self, databases: &[Database], waiting: &Waiting) -> Result<Served, Trouble> {
+    pub(super) async fn resume(&self, moved: &Moved, waiting: &Waiting) -> Result<Served, Trouble> {
+        self.lift_limit().await?;
+        self.go_on(moved, waiting).await
+    }
+
+    /// What a pause that was broken off has set is forgotten with everything else that is not in the configuration.
+    pub(super) async fn lift_limit(&self) -> Result<(), Trouble> {
+        if self.setting(LIMIT).await? == LIMIT_WHILE_PAUSING { self.reload().await } else { Ok(()) }
+    }
+
+    async fn go_on(&self, moved: &Moved, waiting: &Waiting) -> Result<Served, Trouble> {
         self.retry_logins_at_once().await?;
-        for database in databases.iter().filter(|database| database.is_paused) {
-            self.command("RESUME", &database.name).await?;
+        for database in moved.databases.iter().filter(|database| database.is_paused) {
+            self.ask(&with_name("RESUME", &database.name)).await?;
         }
-        let names: Vec<String> = databases.iter().map(|database| database.name.clone()).collect();
-        let served = self.served(&names, waiting).await?;
+        self.resume_instance().await?;
+        let served = self.served(&moved.names(), waiting).await?;
         self.retry_logins_as_usual().await?;
         Ok(served)
+    }
+
+    /// Whether all of it is paused is not shown. Asked to go on, it does so, or refuses because it was not paused: that we
+    /// may ask it was shown by the command before.
+    async fn resume_instance(&self) -> Result<(), Trouble> {
+        let session = self.session().await?;
+        let answer = session.ask("RESUME").await;
+        self.keep(session);
+        match answer {
+            Ok(_) | Err(ConsoleError::Refused(_)) => Ok(()),
+            Err(error) => Err(self.refused("RESUME", &error)),
+        }
     }
 
     async fn served(&self, names: &[String], waiting: &Waiting) -> Result<Served, Trouble> {
@@ -245,11 +366,17 @@ impl Console {
     async fn set_login_retry(&self, seconds: f64) -> Result<(), Trouble> {
         self.ask(&format!("SET {RETRY} = '{seconds}'")).await.map(drop)
     }
+}
 
-    async fn command(&self, verb: &str, database: &str) -> Result<(), Trouble> {
-        let outcome = self.ask(&format!("{verb} \"{}\"", database.replace('"', "\"\""))).await;
-        outcome.map(drop)
-    }
+fn with_name(verb: &str, database: &str) -> String {
+    format!("{verb} \"{}\"", database.replace('"', "\"\""))
+}
+
+/// Whether a pause has met connections that were being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logins {
+    Untouched,
+    BrokenOff,
 }
 
 /// Whether clients that waited have a server connection again.
@@ -271,6 +398,7 @@ impl Database {
             },
             is_paused: text(row, "paused")? != "0",
             pool_mode: text(row, "pool_mode").filter(|mode| !mode.is_empty()).map(str::to_owned),
+            min_pool_size: text(row, "min_pool_size").and_then(|text| text.parse().ok()).unwrap_or(0),
         })
     }
 }
@@ -286,6 +414,7 @@ impl Pool {
             clients_waiting: count("cl_waiting")?,
             servers_busy: busy + optional("sv_active_cancel") + optional("sv_being_canceled"),
             servers_ready: busy + count("sv_idle")? + count("sv_used")?,
+            servers_in_login: count("sv_login")?,
             mode: text(row, "pool_mode").map(str::to_owned),
         })
     }
