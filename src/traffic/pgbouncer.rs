@@ -5,9 +5,10 @@
 mod console;
 mod file;
 mod ini;
+mod route;
+mod rows;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -15,11 +16,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 
-use self::console::{Console, Database, Moved, Scope, Served};
+use self::console::{Console, Served};
+use self::route::{Place, Route, leading_to, named};
+use self::rows::{Database, Moved, Scope};
 use super::exec::Exec;
-use super::{Endpoint, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
-use crate::config::{Address, PgbouncerConfig, PgbouncerRewrite, SessionPools};
-use crate::model::Direction;
+use super::{Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
+use crate::config::{PgbouncerConfig, PgbouncerRewrite, SessionPools};
 
 /// How often the consoles are asked whether they lead where they should.
 const POLL: Duration = Duration::from_millis(5);
@@ -29,21 +31,6 @@ const POLL: Duration = Duration::from_millis(5);
 pub(super) struct Pgbouncer {
     config: PgbouncerConfig,
     consoles: Vec<Console>,
-}
-
-/// Where one of PgBouncer's databases leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    /// Empty: the default Unix socket.
-    host: String,
-    port: u16,
-    database: String,
-}
-
-/// The two sides as PgBouncer knows them.
-struct Route {
-    left: Place,
-    reached: Place,
 }
 
 /// A step failed.
@@ -300,43 +287,6 @@ impl Pgbouncer {
     }
 }
 
-/// Those of the configured names.
-fn named(all: &[Database], names: &[String], console: &Console) -> Result<Vec<Database>, Trouble> {
-    let pick = |name: &String| {
-        all.iter().find(|database| database.name == *name).cloned().ok_or_else(|| {
-            Trouble::new(
-                format!("PgBouncer at {} has no database {name}; it has: {}", console.name(), listed(all)),
-                "Correct `databases`. One that PgBouncer makes by its `*` line needs a line of its own.",
-            )
-        })
-    };
-    names.iter().map(pick).collect()
-}
-
-/// Those that lead to one of `places`.
-fn leading_to(all: &[Database], places: &[&Place], console: &Console) -> Result<Vec<Database>, Trouble> {
-    let found: Vec<_> = all.iter().filter(|database| places.contains(&&database.place)).cloned().collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let wanted: Vec<String> = places.iter().map(ToString::to_string).collect();
-    Err(Trouble::new(
-        format!(
-            "no database of PgBouncer at {} leads to {}; it has: {}",
-            console.name(),
-            wanted.join(" or "),
-            listed(all)
-        ),
-        "Name them in `databases`, or set `source_address` and `target_address` to the addresses that PgBouncer uses.",
-    ))
-}
-
-fn listed(all: &[Database]) -> String {
-    let all: Vec<String> =
-        all.iter().map(|database| format!("{} ({})", database.name, database.place)).collect();
-    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
-}
-
 /// Has PgBouncer read its configuration again, and waits until `names` lead to `place`.
 async fn led(console: &Console, names: &[String], place: &Place, waiting: &Waiting) -> Result<(), Trouble> {
     console.reload().await?;
@@ -418,39 +368,6 @@ fn unusable(path: &Path, error: &std::io::Error) -> Trouble {
 /// The first failure, after all were tried.
 fn all(outcomes: Vec<Result<(), Trouble>>) -> Result<(), Trouble> {
     outcomes.into_iter().collect()
-}
-
-impl Route {
-    fn of(config: &PgbouncerConfig, context: &TrafficContext) -> Self {
-        let (left, reached) = match context.direction {
-            Direction::Forward => (&config.source_address, &config.target_address),
-            Direction::Back => (&config.target_address, &config.source_address),
-        };
-        Self {
-            left: Place::of(&context.source, left.as_ref()),
-            reached: Place::of(&context.target, reached.as_ref()),
-        }
-    }
-}
-
-impl Place {
-    fn of(endpoint: &Endpoint, address: Option<&Address>) -> Self {
-        let (host, port) = match address {
-            Some(address) => (address.host.clone(), address.port),
-            None => (endpoint.host.clone(), endpoint.port),
-        };
-        Self { host, port, database: endpoint.database.clone() }
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        Endpoint { host: self.host.clone(), port: self.port, database: self.database.clone() }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.host, self.port, self.database)
-    }
 }
 
 impl Trouble {

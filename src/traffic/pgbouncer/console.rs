@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::SimpleQueryRow;
 
-use super::{Place, Trouble, Waiting};
+use super::rows::{Database, Moved, Pool, Scope, text};
+use super::{Trouble, Waiting};
 use crate::connection::{ConnectFailure, ConnectionSettings, ConsoleError, ConsoleSession, connect_console};
 
 /// How often a console is asked while something is waited for.
@@ -41,54 +42,6 @@ pub(super) struct Console {
     settings: ConnectionSettings,
     /// Sessions that wait for their next use, so that none has to be made while clients wait.
     idle: Mutex<Vec<ConsoleSession>>,
-}
-
-/// A row of `SHOW DATABASES`.
-#[derive(Clone, Debug)]
-pub(super) struct Database {
-    pub(super) name: String,
-    pub(super) place: Place,
-    pub(super) is_paused: bool,
-    /// `None`: as the whole instance.
-    pub(super) pool_mode: Option<String>,
-    /// Connections that PgBouncer keeps for clients that do nothing.
-    pub(super) min_pool_size: u64,
-}
-
-/// What is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// All of PgBouncer: it has no databases but those that are moved.
-    Instance,
-    /// The databases that are moved, because it has others.
-    Databases,
-}
-
-/// The databases that are moved.
-#[derive(Debug)]
-pub(super) struct Moved {
-    pub(super) databases: Vec<Database>,
-    pub(super) scope: Scope,
-}
-
-impl Moved {
-    pub(super) fn names(&self) -> Vec<String> {
-        self.databases.iter().map(|database| database.name.clone()).collect()
-    }
-}
-
-/// A row of `SHOW POOLS`.
-#[derive(Debug)]
-struct Pool {
-    database: String,
-    clients_waiting: u64,
-    /// Server connections in use by a client, or about to be.
-    servers_busy: u64,
-    /// Server connections that work.
-    servers_ready: u64,
-    /// Server connections that are being made.
-    servers_in_login: u64,
-    mode: Option<String>,
 }
 
 impl Console {
@@ -385,41 +338,4 @@ pub(super) enum Served {
     Yes,
     /// They go on, but PgBouncer has not reached the server.
     NotYet,
-}
-
-impl Database {
-    fn of_row(row: &SimpleQueryRow) -> Option<Self> {
-        Some(Self {
-            name: text(row, "name")?.to_owned(),
-            place: Place {
-                host: text(row, "host").unwrap_or_default().to_owned(),
-                port: text(row, "port")?.parse().ok()?,
-                database: text(row, "database")?.to_owned(),
-            },
-            is_paused: text(row, "paused")? != "0",
-            pool_mode: text(row, "pool_mode").filter(|mode| !mode.is_empty()).map(str::to_owned),
-            min_pool_size: text(row, "min_pool_size").and_then(|text| text.parse().ok()).unwrap_or(0),
-        })
-    }
-}
-
-impl Pool {
-    fn of_row(row: &SimpleQueryRow) -> Option<Self> {
-        let count = |name: &str| text(row, name).and_then(|text| text.parse::<u64>().ok());
-        // Newer versions tell cancel requests apart.
-        let optional = |name: &str| count(name).unwrap_or(0);
-        let busy = count("sv_active")? + count("sv_tested")?;
-        Some(Self {
-            database: text(row, "database")?.to_owned(),
-            clients_waiting: count("cl_waiting")?,
-            servers_busy: busy + optional("sv_active_cancel") + optional("sv_being_canceled"),
-            servers_ready: busy + count("sv_idle")? + count("sv_used")?,
-            servers_in_login: count("sv_login")?,
-            mode: text(row, "pool_mode").map(str::to_owned),
-        })
-    }
-}
-
-fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {
-    row.try_get(column).ok().flatten()
 }
