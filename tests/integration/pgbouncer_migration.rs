@@ -9,7 +9,8 @@ use pgsluice::demo::pooler::LocalPooler;
 use pgsluice::demo::replicator::Replicator;
 
 use crate::harness::pooled::{Clients, Habit, LEDGER, judge};
-use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over};
+use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, roll_back, way_back_is_open};
+use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 
 const PAIR: Pair = Pair { source: 14, target: 17 };
@@ -61,24 +62,56 @@ async fn clients_of_a_pooler_move_to_the_target_without_an_error() {
     assert!(record.errors.is_empty(), "{:?}", record.errors);
     assert_eq!(judge(&[stage.target_url()], &record).await, (0, 0));
     let pause = Duration::from_secs_f64(cutover.pause_ms.expect("measured") / 1000.0);
-    assert!(record.longest_wait < pause + Duration::from_secs(1), "{:?}", record.longest_wait);
+    // On a busy machine clients wait for long at any time.
+    let usual = usual.max(Duration::from_secs(1));
+    assert!(record.longest_wait < pause + usual, "{:?}", record.longest_wait);
     let text = fs::read_to_string(pooler.config_file()).expect("the file");
     assert!(text.contains(&format!("port={}", stage.target.port())) && !text.contains(";pgsluice"), "{text}");
     assert!(text.starts_with("; A comment that stays."));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn and_back_again_by_a_rollback() {
+    let (stage, pooler, traffic) = scene().await;
+    let before = fs::read_to_string(pooler.config_file()).expect("the file");
+    let clients = Clients::start(&pooler.url("app"), &[(16, Habit::Stays), (4, Habit::ComesAnew)]);
+    let mut replicator = stage.streaming_with(&traffic).await;
+    clients.commit(200).await;
+    cut_over(&mut replicator).await;
+    clients.commit(200).await;
+    way_back_is_open(&mut replicator).await;
+    clients.measure_anew();
+    let rollback = roll_back(&mut replicator).await;
+    clients.commit(200).await;
+    let record = clients.stop().await;
+    println!(
+        "rollback: pause {:?} ms; longest wait of a client: {:?}",
+        rollback.pause_ms, record.longest_wait
+    );
+    assert!(record.errors.is_empty(), "{:?}", record.errors);
+    assert_eq!(judge(&[stage.source_url()], &record).await, (0, 0));
+    assert_eq!(fs::read_to_string(pooler.config_file()).expect("the file"), before);
 }
 
 /// Killed while PgBouncer is paused: the next start lets its clients go on at the source, and a cutover works later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_pause_the_next_start_lets_the_clients_go_on() {
     let (stage, pooler, traffic) = scene().await;
+    let threshold = Threshold::new();
+    let traffic = traffic + &threshold.configuration();
     let before = fs::read_to_string(pooler.config_file()).expect("the file");
     let clients = Clients::start(&pooler.url("app"), &[(8, Habit::Stays), (4, Habit::ComesAnew)]);
     let mut replicator = stage.streaming_with(&traffic).await;
     clients.commit(100).await;
-    let target = stage.target_client().await;
-    // The marker cannot be applied behind this lock, so the pause lasts until the end of this process.
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
     ask(&replicator, CutoverModeRecord::Cutover, FOREVER_MS).await;
+    threshold.reached().await;
+    let target = stage.target_client().await;
+    // A row that cannot be applied, and the marker behind it: the pause lasts until the end of this process.
+    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let past_the_pooler = stage.source_client().await;
+    let row = "INSERT INTO ledger (client, number) VALUES (-1, 1)";
+    past_the_pooler.batch_execute(row).await.expect("a row");
+    threshold.open();
     reaches(&mut replicator, "draining").await;
     let quiet_since = (Instant::now(), clients.committed());
     tokio::time::sleep(Duration::from_millis(200)).await;
