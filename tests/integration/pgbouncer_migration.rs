@@ -13,7 +13,7 @@ use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, roll_back, wa
 use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 
-const PAIR: Pair = Pair { source: 14, target: 17 };
+const PAIR: Pair = Pair::of(14, 17);
 /// Longer than any test lasts.
 const FOREVER_MS: u64 = 300_000;
 
