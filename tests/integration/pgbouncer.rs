@@ -204,6 +204,25 @@ async fn there_and_back(scene: Scene) {
     assert!(!scene.file().contains(";pgsluice"), "nothing of it is left in the file");
 }
 
+/// Somebody else has it reload while only some databases are paused, and a client comes anew: its connection is broken off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_was_broken_off_all_the_same_is_tried_again_at_once() {
+    let scene = Scene::with_others("other = host=127.0.0.1 port=1", "").await;
+    newcomer(scene.pooler.url("shop")).await;
+    let (traffic, context) = (scene.traffic(""), scene.context(Direction::Forward, 1));
+    for step in FORWARD.into_iter().take(3) {
+        traffic.perform(step, &context).await.expect("done");
+    }
+    Console::open(&scene.pooler).await.ask("RELOAD").await;
+    let late = tokio::spawn(newcomer(scene.pooler.url("shop")));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun_at = Instant::now();
+    traffic.perform(Step::Resume, &context).await.expect("resumed");
+    late.await.expect("served");
+    assert!(begun_at.elapsed() < Duration::from_secs(2), "{:?}", begun_at.elapsed());
+    assert_eq!(scene.shown().await, (scene.new.port(), false, "15".to_owned()));
+}
+
 /// PgBouncer keeps connections for clients that do nothing, and tries in vain while it is paused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_was_idle_is_served_at_once_too() {
