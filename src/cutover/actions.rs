@@ -19,7 +19,7 @@ use crate::runtime::Backoff;
 use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
 use crate::target::progress::APPLIED_BY_ALL;
-use crate::target::{gate, lock, sequences, standbys};
+use crate::target::{CommitReceipt, DurableLsn, gate, lock, sequences, standbys};
 use crate::traffic::Step;
 
 /// How long the source may take to answer COMMIT before the answer is looked up instead.
@@ -35,6 +35,8 @@ const UNDO_TRIES: usize = 3;
 /// Between tries of what must succeed in the end.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How often the target is asked how far it has flushed.
+const FLUSH_POLL: Duration = Duration::from_millis(1);
 /// How often the target's standbys are looked at.
 const STANDBY_POLL: Duration = Duration::from_millis(5);
 
@@ -149,7 +151,15 @@ impl Operation {
         let (Some(armed), Some(target), Some(control)) = (&self.armed, &self.target, &self.control) else {
             return Err(CutoverError::refuted("the sessions are gone", "Start the operation again."));
         };
-        let durable = async { Ok(stream.durable_at(caught_up.receipt().source_lsn()).await?) };
+        let receipt = caught_up.receipt();
+        let local = self.ctx.config.target.durability == Durability::Local;
+        // The stream's own watch looks less often; the standbys' word is its alone.
+        let durable = async {
+            tokio::select! {
+                durable = stream.durable_at(receipt.source_lsn()) => Ok(durable?),
+                durable = flushed(target, receipt), if local => durable,
+            }
+        };
         let intent = async {
             if self.mode() == CutoverMode::Rehearsal {
                 return Ok(());
@@ -416,6 +426,22 @@ fn fence_lost() -> CutoverError {
         "the connection that holds the fence was lost",
         "The source has rolled the fence back. Find out why the connection was lost, then start again.",
     )
+}
+
+/// Waits until the target has flushed the receipt's transaction. Setting the sequences and writing the journal's intent flush
+/// everything before them, so this is soon.
+async fn flushed(target: &SqlSession, receipt: CommitReceipt) -> Result<DurableLsn, CutoverError> {
+    loop {
+        let row = target
+            .query_typed_one("SELECT pg_current_wal_flush_lsn()::text", &[])
+            .await
+            .map_err(SqlFailure::of(Side::Target, "look how far the target has flushed"))?;
+        let flushed = row.get::<_, &str>(0).parse().unwrap_or(Lsn::new(0));
+        if let Some(durable) = DurableLsn::confirmed_by(receipt, flushed) {
+            return Ok(durable);
+        }
+        tokio::time::sleep(FLUSH_POLL).await;
+    }
 }
 
 /// The sequences' values are not in the stream, so the stream's durability says nothing about them: the standbys

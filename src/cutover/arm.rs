@@ -77,7 +77,7 @@ impl Operation {
         nothing_left_behind(control, target, &config).await?;
         no_large_objects(control, &config).await?;
         definitions_followed(control, target, &config).await?;
-        let fence = Fence::prepare(fence_session, plan).await?;
+        let mut fence = Fence::prepare(fence_session, plan).await?;
         fence.warm_up(&self.terms.publication).await?;
         sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
         if let Some((problem, remedy)) = stream_waits(&self.ctx.board) {
@@ -87,6 +87,7 @@ impl Operation {
         lag_is_small(lag, config.cutover.max_lag_bytes)
             .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
         let clients = fence::clients(control).await?;
+        fence.learn_order(control).await?;
         self.servers = servers.into();
         self.clients = clients;
         self.armed = Some(Armed { fence, marker, way_back });

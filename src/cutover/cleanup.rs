@@ -170,17 +170,23 @@ pub async fn cleanup(config: &Config, options: CleanupOptions) -> Result<Vec<Cle
             fence::restore(&source).await?;
         }
         let kept = moved.filter(|_| !options.unfence_source);
-        let keeps_fence = kept.is_some();
+        let records = if kept.is_some() { Records::BesideAFence } else { Records::All };
+        let exists = has_schema(Side::Source, &source).await?;
         remove_fence(Side::Source, &source, kept, &mut list).await?;
-        remove_records(Side::Source, &source, keeps_fence, &mut list).await?;
+        if exists {
+            remove_records(Side::Source, &source, records, &mut list).await?;
+        }
     }
     remove_stream(&back, Side::Target, &target, &mut list).await?;
     if !options.dry_run {
         fence::restore(&target).await?;
     }
+    let exists = has_schema(Side::Target, &target).await?;
     remove_fence(Side::Target, &target, None, &mut list).await?;
     remove_gate(&target, &mut list).await?;
-    remove_records(Side::Target, &target, false, &mut list).await?;
+    if exists {
+        remove_records(Side::Target, &target, Records::All, &mut list).await?;
+    }
     Ok(list.actions)
 }
 
@@ -335,30 +341,46 @@ async fn remove_gate(target: &SqlSession, list: &mut List) -> Result<(), Cleanup
     Ok(())
 }
 
+/// What of our schema is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Records {
+    /// The schema.
+    All,
+    /// What does not belong to a fence that stays.
+    BesideAFence,
+}
+
+/// Asked before the fence is removed, which takes an empty schema with it.
+async fn has_schema(side: Side, session: &SqlSession) -> Result<bool, CleanupError> {
+    let row = session
+        .query_typed_one("SELECT to_regnamespace('pgsluice') IS NOT NULL", &[])
+        .await
+        .map_err(SqlFailure::of(side, "look for the migration's records"))?;
+    Ok(row.get(0))
+}
+
 /// Records of the migration, its copy, its progress and its operations: everything else in our schema.
 async fn remove_records(
     side: Side,
     session: &SqlSession,
-    keeps_fence: bool,
+    records: Records,
     list: &mut List,
 ) -> Result<(), CleanupError> {
     let failed = SqlFailure::of(side, "remove the migration's records");
+    if records == Records::All {
+        if list.removes(side, "schema pgsluice with the migration's records") {
+            session.batch_execute("DROP SCHEMA IF EXISTS pgsluice CASCADE").await.map_err(&failed)?;
+        }
+        return Ok(());
+    }
     let sql = "SELECT c.relname::text FROM pg_class c
          WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname <> 'fence'";
     let rows = session.query_typed(sql, &[]).await.map_err(&failed)?;
-    let exists = session
-        .query_typed_one("SELECT to_regnamespace('pgsluice') IS NOT NULL", &[])
-        .await
-        .map_err(&failed)?;
-    if keeps_fence {
-        let tables: Vec<String> =
-            rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();
-        if !tables.is_empty() && list.removes(side, "the migration's records in schema pgsluice") {
-            let drop = format!("DROP TABLE {} CASCADE", tables.join(", "));
-            session.batch_execute(&drop).await.map_err(&failed)?;
-        }
-    } else if exists.get(0) && list.removes(side, "schema pgsluice with the migration's records") {
-        session.batch_execute("DROP SCHEMA IF EXISTS pgsluice CASCADE").await.map_err(&failed)?;
+    let tables: Vec<String> =
+        rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();
+    if !tables.is_empty() && list.removes(side, "the migration's records in schema pgsluice") {
+        let drop = format!("DROP TABLE {} CASCADE", tables.join(", "));
+        session.batch_execute(&drop).await.map_err(&failed)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::ddl::{self, DdlGuard};
+use super::habits;
 use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
 use super::plan::{FencePlan, read_plan};
 use super::{DENY_TRIGGER, FenceError, PASS_SETTING};
@@ -62,8 +63,8 @@ pub struct Fence {
     session: SqlSession,
     plan: FencePlan,
     ddl_guard: DdlGuard,
-    /// The order of locking: indexes into tables, then sequences. Name order at first; whatever was contended is
-    /// moved to the front, because who holds it may be waiting for what we had locked before it.
+    /// The order of locking: indexes into tables, then sequences. That of the writers as far as it was seen, then by name;
+    /// whatever was contended is moved to the front, because who holds it may be waiting for what we had locked before it.
     order: Vec<usize>,
     lock_try: Duration,
     phase: Phase,
@@ -141,6 +142,21 @@ impl Fence {
     pub async fn warm_up(&self, publication: &str) -> Result<(), FenceError> {
         read_plan(&self.session, publication).await?;
         self.read_sequences().await?;
+        Ok(())
+    }
+
+    /// Looks for a moment in which order writers take their tables, and takes it over. They do not notice.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn learn_order(&mut self, control: &Client) -> Result<(), FenceError> {
+        let oids: Vec<u32> =
+            (0..self.order.len()).filter_map(|item| self.item(item)).map(|(oid, _)| oid).collect();
+        let seen = habits::seen_held(control, &oids).await?;
+        self.order.sort_by_key(|item| {
+            // By index, which is the order of `oids`.
+            std::cmp::Reverse(oids.get(*item).and_then(|oid| seen.get(oid)).copied().unwrap_or_default())
+        });
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod arm;
 mod ddl;
+mod habits;
 mod hold;
 mod lift;
 mod obstacle;
