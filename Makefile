@@ -56,7 +56,7 @@ soak: postgres ## Random histories against real servers, both sides compared in 
 		--test integration -- --exact random_histories::after_every_random_history_both_sides_hold_the_same_rows
 
 .PHONY: crash-matrix
-crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: a quarter)
+crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: an eighth)
 	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- crash_matrix --nocapture --test-threads=2
 
 .PHONY: deploy

@@ -9,11 +9,13 @@ use pgsluice::demo::pooler::LocalPooler;
 use pgsluice::demo::replicator::Replicator;
 
 use crate::harness::pooled::{Clients, Habit, LEDGER, judge};
-use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, roll_back, way_back_is_open};
+use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, roll_back, streaming, way_back_is_open};
 use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 
 const PAIR: Pair = Pair::of(14, 17);
+/// How many cutovers and rollbacks.
+const PAIRS: &str = "PGSLUICE_POOLED_CUTOVERS";
 /// Longer than any test lasts.
 const FOREVER_MS: u64 = 300_000;
 
@@ -70,26 +72,39 @@ async fn clients_of_a_pooler_move_to_the_target_without_an_error() {
     assert!(text.starts_with("; A comment that stays."));
 }
 
+/// There by a cutover and back by a rollback, as often as `PGSLUICE_POOLED_CUTOVERS` says, all under load.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn and_back_again_by_a_rollback() {
+async fn there_and_back_again_by_rollbacks() {
+    let pairs = std::env::var(PAIRS).map_or(2, |pairs| pairs.parse().expect("a number"));
     let (stage, pooler, traffic) = scene().await;
     let before = fs::read_to_string(pooler.config_file()).expect("the file");
     let clients = Clients::start(&pooler.url("app"), &[(16, Habit::Stays), (4, Habit::ComesAnew)]);
     let mut replicator = stage.streaming_with(&traffic).await;
     clients.commit(200).await;
-    cut_over(&mut replicator).await;
-    clients.commit(200).await;
-    way_back_is_open(&mut replicator).await;
-    clients.measure_anew();
-    let rollback = roll_back(&mut replicator).await;
-    clients.commit(200).await;
+    let usual = clients.measure_anew();
+    let mut pauses = Vec::new();
+    for _ in 0..pairs {
+        streaming(&mut replicator).await;
+        pauses.extend(cut_over(&mut replicator).await.pause_ms);
+        clients.commit(200).await;
+        way_back_is_open(&mut replicator).await;
+        pauses.extend(roll_back(&mut replicator).await.pause_ms);
+        clients.commit(200).await;
+    }
     let record = clients.stop().await;
+    pauses.sort_by(f64::total_cmp);
+    let lost_and_doubled = judge(&[stage.source_url()], &record).await;
     println!(
-        "rollback: pause {:?} ms; longest wait of a client: {:?}",
-        rollback.pause_ms, record.longest_wait
+        "{pairs} cutovers and {pairs} rollbacks behind PgBouncer: pause median {:.0} ms, longest {:.0} ms; longest wait of a client \
+         {usual:?} before, {:?} with them; {} transactions, {} client errors, (lost, doubled) {lost_and_doubled:?}",
+        pauses[pauses.len() / 2],
+        pauses[pauses.len() - 1],
+        record.longest_wait,
+        record.committed.values().sum::<i64>(),
+        record.errors.len()
     );
     assert!(record.errors.is_empty(), "{:?}", record.errors);
-    assert_eq!(judge(&[stage.source_url()], &record).await, (0, 0));
+    assert_eq!(lost_and_doubled, (0, 0));
     assert_eq!(fs::read_to_string(pooler.config_file()).expect("the file"), before);
 }
 

@@ -30,9 +30,9 @@ use crate::whole_migration::{SMALL, load};
 
 /// Cells run one after the other on the same servers; the rows of both sides are compared after so many.
 const CELLS_PER_COMPARISON: usize = 24;
-/// Set to `whole`, every cell is struck; otherwise every fourth, beginning at a random one.
+/// Set to `whole`, every cell is struck; otherwise every eighth, beginning at a random one.
 const EXTENT: &str = "PGSLUICE_CRASH_MATRIX";
-const PART: usize = 4;
+const PART: usize = 8;
 
 /// Servers, clients and the program, for as many cells as there are.
 struct Scene {
