@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join3;
+use futures_util::future::{try_join, try_join3};
 use tokio_postgres::types::Type;
 
 use super::arm::no_large_objects;
@@ -302,8 +302,10 @@ impl Operation {
             Some(session) if !session.is_closed() => session,
             _ => self.reconnected_target().await?,
         };
-        gate::open(&target, self.terms.epoch).await?;
-        fence::lift(&target, Side::Target).await?;
+        // Whichever closes it: the gate of a first cutover, the fence of an earlier one. Sent together.
+        let gate = async { Ok::<_, CutoverError>(gate::open(&target, self.terms.epoch).await?) };
+        let fence = async { Ok(fence::lift(&target, Side::Target).await?) };
+        try_join(gate, fence).await?;
         self.target = Some(target);
         Ok(())
     }

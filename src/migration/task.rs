@@ -13,7 +13,7 @@ use crate::cutover::{self, CutoverContext, CutoverError, Probe, RunningCutover};
 use crate::model::{Direction, Side};
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::{Backoff, Shutdown};
-use crate::source::fence::{self, ArmBound};
+use crate::source::fence;
 use crate::source::slot::{self, DroppedSlot, WhenActive};
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::target::records::{self, MigrationIdentity, MigrationRecord, RecordedPhase};
@@ -285,12 +285,9 @@ impl Migration {
         let target = self.connect(Side::Target).await?;
         // Without progress nothing can be streamed in this direction any more: no change goes round (INV-8).
         records::end_stream(&target).await?;
-        // Gate and fence are open; their triggers cost every statement a little until they are gone or disabled.
+        // The gate is open; its triggers cost every statement a little until they are gone.
         if let Err(error) = gate::remove(&target, GATE_REMOVAL_WAIT).await {
             tracing::warn!(%error, "the open gate's triggers stay on the target until `pgsluice cleanup` removes them");
-        }
-        if let Err(error) = fence::rest(&target, ArmBound(GATE_REMOVAL_WAIT)).await {
-            tracing::warn!(%error, "some triggers of the lifted fence stay enabled; they let everybody pass");
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Arming: the fence's schema, state table, function and, on every published table, its disabled trigger. Nothing
+//! Arming: the fence's schema, state table, function and, on every published table, its trigger, which lets everybody pass
+//! until the fence changes what it asks: one statement however many tables there are. Nothing
 //! of it is felt by writers except that creating a trigger needs, for a moment, the lock that the fence needs;
 //! so each table is armed in a transaction of its own that gives up quickly and tries again.
 
@@ -10,9 +11,9 @@ use tokio_postgres::error::SqlState;
 
 use super::ddl::{self, DDL_TRIGGER};
 use super::obstacle::{lock_holders, terminate};
-use super::{DENY_TRIGGER, FenceError, FencePlan, FenceTerms, FencedTable, PASS_SETTING, SCHEMA};
+use super::{DENY_TRIGGER, ENABLED, FenceError, FencePlan, FenceTerms, FencedTable, PASS_SETTING, SCHEMA};
 use crate::config::OnWriters;
-use crate::cutover::{Nonce, SqlFailure};
+use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
 use crate::runtime::Backoff;
 
@@ -38,8 +39,8 @@ impl Default for ArmBound {
 /// Creates what the fence will need, as far as it is missing. Repeating it changes nothing.
 ///
 /// # Errors
-/// A statement fails, or a table's lock cannot be had within `bound`; what was created so far stays, disabled,
-/// until the next try or [`disarm`].
+/// A statement fails, or a table's lock cannot be had within `bound`; what was created so far stays, and lets
+/// everybody pass, until the next try or [`disarm`].
 pub async fn arm(
     source: &Client,
     plan: &FencePlan,
@@ -49,35 +50,33 @@ pub async fn arm(
     let failed = SqlFailure::of(Side::Source, "prepare the fence");
     source.batch_execute(&objects()).await.map_err(&failed)?;
     for table in &plan.tables {
-        // A trigger in any other state than disabled is not one of ours at rest: put it there.
         let statements = match table.deny_trigger {
-            Some(b'D') => continue,
-            Some(_) => disable(&table.name),
+            Some(ENABLED) => continue,
+            Some(_) => enable(&table.name),
             None => format!(
                 "CREATE TRIGGER {DENY_TRIGGER} BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON {} \
                  FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.deny_write(); {}",
                 table.name,
-                disable(&table.name)
+                enable(&table.name)
             ),
         };
         under_short_lock(source, table, &statements, terms.on_writers, bound).await?;
     }
-    // Last: a trigger that an earlier cutover left enabled asks a function that lets everybody pass until here.
-    source.batch_execute(&deny_function(&terms.moved_to, &terms.nonce)).await.map_err(failed)?;
     ddl::arm(source).await
 }
 
-fn disable(table: &TableName) -> String {
-    format!("ALTER TABLE ONLY {table} DISABLE TRIGGER {DENY_TRIGGER}")
+/// ALWAYS: `session_replication_role = replica` does not pass it.
+fn enable(table: &TableName) -> String {
+    format!("ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}")
 }
 
-/// Schema, state table, and a function that lets everybody pass, where there is none yet.
+/// Schema, state table, and the function: it lets everybody pass until the fence changes it.
 fn objects() -> String {
     format!(
         "BEGIN;
          DO $$ BEGIN
            IF to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
-           IF to_regproc('{SCHEMA}.deny_write') IS NULL THEN {PASS_FUNCTION}; END IF;
+           {PASS_FUNCTION};
          END $$;
          CREATE TABLE IF NOT EXISTS {SCHEMA}.fence (
            epoch bigint PRIMARY KEY,
@@ -93,17 +92,18 @@ fn objects() -> String {
     )
 }
 
-/// What the triggers ask once the fence is lifted. Without a `$` in it: it stands inside a DO block, too.
+/// What the triggers ask unless the side is fenced. Without a `$` in it: it stands inside a DO block, too. Without settings
+/// of its own, because every statement of a writer calls it.
 pub(super) const PASS_FUNCTION: &str = "CREATE OR REPLACE FUNCTION pgsluice.deny_write() RETURNS trigger LANGUAGE plpgsql \
-     SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'";
+     AS 'BEGIN RETURN NULL; END'";
 
 /// What the triggers ask under the fence. The error's text is part of the function, so that raising it reads nothing and
 /// needs no privilege of whoever writes. Who carries the fence's nonce passes: the sessions that keep this side current.
-fn deny_function(moved_to: &str, nonce: &Nonce) -> String {
-    let message = quote_literal(&format!("pgsluice: this database has moved to {moved_to}"));
+pub(super) fn deny_function(terms: &FenceTerms) -> String {
+    let message = quote_literal(&format!("pgsluice: this database has moved to {}", terms.moved_to));
     let hint =
         quote_literal("Connect there and repeat the transaction: nothing of it has been written here.");
-    let nonce = quote_literal(nonce.as_str());
+    let nonce = quote_literal(terms.nonce.as_str());
     let body = quote_literal(&format!(
         "BEGIN IF current_setting('{PASS_SETTING}', true) = {nonce} THEN RETURN NULL; END IF; \
          RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = {message}, HINT = {hint}; END"
@@ -145,20 +145,6 @@ async fn under_short_lock(
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
-}
-
-/// Puts the triggers of a lifted fence to rest: until then each statement asks a function that lets it pass. Repeating
-/// it changes nothing.
-///
-/// # Errors
-/// A statement fails, or a table's lock cannot be had within `bound`; the rest can be done later.
-pub async fn rest(side: &Client, bound: ArmBound) -> Result<(), FenceError> {
-    for table in armed_tables(side).await? {
-        if table.deny_trigger != Some(b'D') {
-            under_short_lock(side, &table, &disable(&table.name), OnWriters::Wait, bound).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether anything of the fence is on the source.
@@ -227,10 +213,18 @@ pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cutover::Nonce;
 
     #[test]
     fn the_place_it_moved_to_cannot_end_the_literal() {
-        let sql = deny_function("o'brien $$ \\ %", &Nonce::random());
+        let sql = deny_function(&FenceTerms {
+            epoch: 1,
+            nonce: Nonce::random(),
+            publication: "p".into(),
+            moved_to: "o'brien $$ \\ %".into(),
+            max_pause: Duration::from_secs(1),
+            on_writers: OnWriters::Wait,
+        });
         // Quoted twice: once as the message, once within the function's body.
         assert!(sql.contains("o''''brien"), "{sql}");
     }

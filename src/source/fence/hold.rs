@@ -12,11 +12,12 @@ use pgsluice_proto::command::{quote_ident, quote_literal};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+use super::arm::deny_function;
 use super::ddl::{self, DdlGuard};
 use super::habits;
 use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
-use super::plan::{FencePlan, read_plan};
-use super::{DENY_TRIGGER, FenceError, PASS_SETTING};
+use super::plan::{FencePlan, Relations, read_plan, relations};
+use super::{ENABLED, FenceError, PASS_SETTING};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
 use crate::cutover::{Nonce, SourceFenced, SqlFailure};
@@ -63,6 +64,8 @@ pub struct Fence {
     session: SqlSession,
     plan: FencePlan,
     ddl_guard: DdlGuard,
+    /// Which tables and sequences there were when the plan was read under the locks.
+    relations: Relations,
     /// The order of locking: indexes into tables, then sequences. That of the writers as far as it was seen, then by name;
     /// whatever was contended is moved to the front, because who holds it may be waiting for what we had locked before it.
     order: Vec<usize>,
@@ -132,7 +135,18 @@ impl Fence {
         let lock_try = if own_deadlock_check { LOCK_TRY_MAX } else { LOCK_TRY_MAX.min(deadlock_timeout / 2) };
         let ddl_guard = ddl::look(&session).await?;
         let order = (0..plan.tables.len() + plan.sequences.len()).collect();
-        Ok(Self { session, plan, ddl_guard, order, lock_try, phase: Phase::Idle, obstacle: None, tries: 0 })
+        let relations = Relations::default();
+        Ok(Self {
+            session,
+            plan,
+            ddl_guard,
+            relations,
+            order,
+            lock_try,
+            phase: Phase::Idle,
+            obstacle: None,
+            tries: 0,
+        })
     }
 
     /// Reads once what the pause will read again, so that the server has it in memory then.
@@ -283,30 +297,38 @@ impl Fence {
         }
     }
 
-    /// With all locks held: the fence row, the triggers, and the catalog read again, in one round trip.
-    async fn close_the_gate(&self, terms: &FenceTerms) -> Result<(), FenceError> {
+    /// With all locks held: the fence row, what the triggers ask, and the catalog read again, in one round trip.
+    async fn close_the_gate(&mut self, terms: &FenceTerms) -> Result<(), FenceError> {
         let mut batch = format!(
             "INSERT INTO pgsluice.fence (epoch, nonce, moved_to) VALUES ({}, {}, {}) \
-             ON CONFLICT (epoch) DO UPDATE SET nonce = excluded.nonce, moved_to = excluded.moved_to",
+             ON CONFLICT (epoch) DO UPDATE SET nonce = excluded.nonce, moved_to = excluded.moved_to; {}",
             terms.epoch,
             quote_literal(terms.nonce.as_str()),
-            quote_literal(&terms.moved_to)
+            quote_literal(&terms.moved_to),
+            deny_function(terms)
         );
-        for table in &self.plan.tables {
-            // ALWAYS: `session_replication_role = replica` does not pass it.
-            batch
-                .push_str(&format!("; ALTER TABLE ONLY {} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}", table.name));
-        }
         if self.ddl_guard == DdlGuard::Present {
             batch.push_str(&format!("; {}", ddl::deny_function(terms)));
         }
         let enabling = async {
-            let failed = SqlFailure::of(Side::Source, "enable the deny triggers");
+            let failed = SqlFailure::of(Side::Source, "change what the deny triggers ask");
             self.session.batch_execute(&batch).await.map_err(|error| FenceError::from(failed(error)))
         };
-        let ((), now) = try_join(enabling, read_plan(&self.session, &terms.publication)).await?;
-        let differing = self.plan.difference(&now);
-        if differing.is_empty() { Ok(()) } else { Err(FenceError::SetChanged { differing }) }
+        // The set first: what is made after it was read is not in it, and is found before the commit.
+        let reading = async {
+            let relations = relations(&self.session).await?;
+            Ok((relations, read_plan(&self.session, &terms.publication).await?))
+        };
+        let ((), (relations, now)) = try_join(enabling, reading).await?;
+        let mut differing = self.plan.difference(&now);
+        // Somebody took a trigger off, or disabled it.
+        let bare = now.tables.iter().filter(|table| table.deny_trigger != Some(ENABLED));
+        differing.extend(bare.map(|table| table.name.clone()));
+        if !differing.is_empty() {
+            return Err(FenceError::SetChanged { differing });
+        }
+        self.relations = relations;
+        Ok(())
     }
 
     /// Waits until no other transaction of this database has a transaction id.
@@ -345,10 +367,9 @@ impl Fence {
         loop {
             // First who writes, then what there is: what they made is seen if they have ended in between.
             let writing = writing_transactions(control, self.session.backend_pid()).await?;
-            let now = read_plan(&self.session, &terms.publication).await?;
-            let differing = self.plan.difference(&now);
-            if !differing.is_empty() {
-                return Err(FenceError::SetChanged { differing });
+            if relations(&self.session).await? != self.relations {
+                let now = read_plan(&self.session, &terms.publication).await?;
+                return Err(FenceError::SetChanged { differing: self.plan.difference(&now) });
             }
             // Whoever waits for the fence's locks will be refused, and with it all that it did.
             if writing.iter().all(Obstacle::waits_for_us) {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::{Client, GenericClient};
 
 use super::arm::{PASS_FUNCTION, armed_tables, is_armed};
-use super::{FenceError, PASS_SETTING, ddl};
+use super::{ENABLED, FenceError, PASS_SETTING, ddl};
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
 
@@ -45,7 +45,11 @@ pub async fn closed_tables(session: &Client) -> Result<BTreeSet<TableName>, Fenc
         return Ok(BTreeSet::new());
     }
     let armed = armed_tables(session).await?;
-    Ok(armed.into_iter().filter(|table| table.deny_trigger == Some(b'A')).map(|table| table.name).collect())
+    Ok(armed
+        .into_iter()
+        .filter(|table| table.deny_trigger == Some(ENABLED))
+        .map(|table| table.name)
+        .collect())
 }
 
 /// Opens a fenced side: durable when it returns. Only after the other side's fence is known to be committed (INV-8).

@@ -18,7 +18,7 @@ use crate::cutover::SqlFailure;
 use crate::model::TableName;
 
 pub(crate) use arm::armed_tables;
-pub use arm::{ArmBound, arm, disarm, is_armed, rest};
+pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift, pass};
 pub use obstacle::{Obstacle, clients, long_transactions, prepared_transactions, wraparound_vacuums};
@@ -28,9 +28,11 @@ pub use truth::{FenceRow, read_truth};
 
 /// Schema of everything this program keeps on the source.
 const SCHEMA: &str = "pgsluice";
-/// The trigger that refuses writes, on every published table: created disabled, enabled by the fence.
+/// The trigger that refuses writes under the fence, on every published table from arming on.
 pub const DENY_TRIGGER: &str = "pgsluice_deny";
 
+/// `pg_trigger.tgenabled` of a trigger that is `ENABLE ALWAYS`.
+const ENABLED: u8 = b'A';
 /// The setting that a session carries the fence's nonce in, so that the deny triggers let it pass.
 const PASS_SETTING: &str = "pgsluice.pass";
 
