@@ -174,8 +174,9 @@ pub async fn cleanup(
     arguments: CleanupArguments,
     output: OutputFormat,
 ) -> Result<Exit, AppError> {
-    let CleanupArguments { dry_run, unfence_source, without_source } = arguments;
-    let options = CleanupOptions { dry_run, unfence_source, without_source };
+    let CleanupArguments { dry_run, unfence_source, without_source, unfence_target, without_target } =
+        arguments;
+    let options = CleanupOptions { dry_run, unfence_source, without_source, unfence_target, without_target };
     let actions = cutover::cleanup(&config, options).await.map_err(Box::new)?;
     match output {
         OutputFormat::Table => print!("{}", cleanup_text(&actions)),

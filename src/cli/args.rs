@@ -245,6 +245,14 @@ pub struct CleanupArguments {
     /// Ends the way back, whose slot would otherwise keep the target's WAL for a database that does not come back.
     #[arg(long, conflicts_with = "unfence_source")]
     pub without_source: bool,
+    /// Also remove the fence of a rollback from the target, so that it accepts writes again
+    ///
+    /// Dangerous while applications write to the source.
+    #[arg(long, conflicts_with = "unfence_source")]
+    pub unfence_target: bool,
+    /// The target is gone for good: clean only the source, and open it again
+    #[arg(long, requires = "unfence_source", conflicts_with = "without_source")]
+    pub without_target: bool,
 }
 
 impl CliCommand {

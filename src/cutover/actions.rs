@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::try_join;
 use tokio_postgres::types::Type;
 
 use super::arm::no_large_objects;
@@ -14,7 +14,7 @@ use super::{CutoverError, SqlFailure, way_back};
 use crate::config::Durability;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode};
-use crate::model::{Lsn, Side};
+use crate::model::{Direction, Lsn, Side};
 use crate::runtime::Backoff;
 use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
@@ -26,6 +26,8 @@ use crate::traffic::Step;
 const COMMIT_BOUND: Duration = Duration::from_secs(10);
 /// How long a rollback may wait for the source; after that the server does it by itself.
 const RELEASE_BOUND: Duration = Duration::from_secs(3);
+/// How long one try of opening the target may take.
+const OPEN_BOUND: Duration = Duration::from_secs(5);
 /// How long the slot of the way back may take to be dropped.
 const DISARM_BOUND: Duration = Duration::from_secs(5);
 /// How long one look at the fence row may wait for the fence transaction to end.
@@ -178,19 +180,23 @@ impl Operation {
             intent.await?;
             wait_for_standbys(target, self.ctx.config.target.durability).await
         };
-        // Costs nothing here: the source is idle while the target is made durable.
-        let complete = async {
-            no_large_objects(control, &self.ctx.config).await?;
-            Ok(armed.fence.still_complete(control, &self.terms).await?)
-        };
-        let (durable, (), ()) = tokio::select! {
-            secured = try_join3(durable, on_standbys, complete) => secured?,
+        let (durable, ()) = tokio::select! {
+            secured = try_join(durable, on_standbys) => secured?,
             () = armed.fence.lost() => return Err(fence_lost()),
         };
-        where_changes_are_applied(target).await?;
+        // As late as can be: what is made after it meets the fence, or comes within the moment of the COMMIT.
+        let complete = async {
+            no_large_objects(control, &self.ctx.config).await?;
+            Ok::<_, CutoverError>(armed.fence.still_complete(control, &self.terms).await?)
+        };
+        let here = where_changes_are_applied(target);
+        tokio::select! {
+            complete = try_join(complete, here) => { complete?; }
+            () = armed.fence.lost() => return Err(fence_lost()),
+        }
         let turn = match &armed.way_back {
             Some(way_back) => way_back.turn_sql(way_back.begin(target).await?),
-            None => String::new(),
+            None => way_back::no_turn_sql().to_owned(),
         };
         self.turn = turn;
         match TargetDurable::covering(caught_up, durable) {
@@ -281,7 +287,14 @@ impl Operation {
     async fn open_target(&mut self) -> Result<Event, CutoverError> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         loop {
-            match self.try_to_open().await {
+            let opened = match tokio::time::timeout(OPEN_BOUND, self.try_to_open()).await {
+                Ok(opened) => opened,
+                Err(_) => Err(CutoverError::refuted(
+                    "it did not answer in time",
+                    "Check that the target is up and reachable; it is tried again.",
+                )),
+            };
+            match opened {
                 Ok(()) => {
                     self.log.no_trouble();
                     return Ok(Event::TargetOpened);
@@ -335,8 +348,7 @@ impl Operation {
                     format!(
                         "the target has {has}, and the fence was committed at {marker_lsn}: it has lost its last moments"
                     ),
-                    "Bring back the target's primary that has all of it. If it is lost, unfence the source with \
-                     `pgsluice cleanup --unfence-source` and migrate again: the source has everything.",
+                    lost_side_remedy(self.ctx.config.direction),
                 ))
             }
         }
@@ -406,6 +418,20 @@ impl Operation {
             Event::CommitUnknown => Some("the source did not answer".into()),
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
             _ => None,
+        }
+    }
+}
+
+/// The side that is reached has lost what it had: the other one, which is fenced, has everything.
+pub(super) const fn lost_side_remedy(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Forward => {
+            "Bring back the target's primary that has all of it. If it is lost, stop pgsluice, unfence the source with `pgsluice \
+             cleanup --unfence-source` (with --without-target if it cannot be reached), and migrate again: the source has everything."
+        }
+        Direction::Back => {
+            "Bring back the source's primary that has all of it. If it is lost, stop pgsluice and open the target again with `pgsluice \
+             cleanup --without-source --unfence-target`: the target has everything."
         }
     }
 }

@@ -34,6 +34,10 @@ pub struct CleanupOptions {
     pub unfence_source: bool,
     /// The source is gone for good: only the target is cleaned.
     pub without_source: bool,
+    /// Also remove the fence of a rollback: the target accepts writes again.
+    pub unfence_target: bool,
+    /// The target is gone for good: only the source is cleaned, and opened.
+    pub without_target: bool,
 }
 
 /// What became of one thing that this program left.
@@ -118,8 +122,9 @@ impl CleanupError {
             Self::Publication(error) => error.remedy(),
             Self::InUse(error) => error.remedy(),
             Self::Unfinished { .. } => {
-                "Start `pgsluice run`: it finishes the cutover. If the target is lost and the \
-                 source is to be the primary again, use `pgsluice cleanup --unfence-source`."
+                "Start `pgsluice run`: it finishes the operation. If the side that was to be opened is lost, open the one that was left \
+                 again: `pgsluice cleanup --unfence-source` (after a rollback: --unfence-target), with --without-target \
+                 (--without-source) if the other cannot be reached."
                     .into()
             }
             Self::NotCutOver => {
@@ -153,41 +158,62 @@ impl From<SqlFailure> for CleanupError {
 /// A replicator is running, a committed cutover is unfinished (both before anything is removed), or a statement
 /// fails.
 pub async fn cleanup(config: &Config, options: CleanupOptions) -> Result<Vec<CleanupAction>, CleanupError> {
-    let back = config.way_back();
-    let target = connect(config, Side::Target).await?;
-    lock::become_replicator(&target).await?;
-    not_in_use(&target, &back.source.slot).await?;
     let mut list = List { options, actions: Vec::new() };
-    if options.without_source {
-        is_the_primary(&target).await?;
-    } else {
-        let source = connect(config, Side::Source).await?;
-        lock::become_replicator(&source).await?;
-        not_in_use(&source, &config.source.slot).await?;
-        let moved = finished(&source, &target, options).await?;
-        remove_stream(config, Side::Source, &source, &mut list).await?;
-        if !options.dry_run {
-            fence::restore(&source).await?;
-        }
-        let kept = moved.filter(|_| !options.unfence_source);
-        let records = if kept.is_some() { Records::BesideAFence } else { Records::All };
-        let exists = has_schema(Side::Source, &source).await?;
-        remove_fence(Side::Source, &source, kept, &mut list).await?;
-        if exists {
-            remove_records(Side::Source, &source, records, &mut list).await?;
+    let target = if options.without_target { None } else { Some(connect(config, Side::Target).await?) };
+    let source = if options.without_source { None } else { Some(connect(config, Side::Source).await?) };
+    let back = config.way_back();
+    for (session, slot) in [(&target, &back.source.slot), (&source, &config.source.slot)] {
+        if let Some(session) = session {
+            lock::become_replicator(session).await?;
+            not_in_use(session, slot).await?;
         }
     }
-    remove_stream(&back, Side::Target, &target, &mut list).await?;
-    if !options.dry_run {
-        fence::restore(&target).await?;
+    let kept = match (&source, &target) {
+        (Some(source), Some(target)) => finished(source, target, options).await?,
+        (None, Some(target)) if !options.unfence_target => {
+            is_the_primary(target).await?;
+            Kept::default()
+        }
+        _ => Kept::default(),
+    };
+    if let Some(source) = &source {
+        clean(config, Side::Source, source, kept.source, &mut list).await?;
     }
-    let exists = has_schema(Side::Target, &target).await?;
-    remove_fence(Side::Target, &target, None, &mut list).await?;
-    remove_gate(&target, &mut list).await?;
-    if exists {
-        remove_records(Side::Target, &target, Records::All, &mut list).await?;
+    if let Some(target) = &target {
+        clean(&back, Side::Target, target, kept.target, &mut list).await?;
     }
     Ok(list.actions)
+}
+
+/// Fences that stay, because the database has moved from there.
+#[derive(Debug, Default)]
+struct Kept {
+    source: Option<FenceRow>,
+    target: Option<FenceRow>,
+}
+
+/// One side: what is read from it, what closes it, our records. `config` is that in which it is the source.
+async fn clean(
+    config: &Config,
+    side: Side,
+    session: &SqlSession,
+    kept: Option<FenceRow>,
+    list: &mut List,
+) -> Result<(), CleanupError> {
+    remove_stream(config, side, session, list).await?;
+    if !list.options.dry_run {
+        fence::restore(session).await?;
+    }
+    let records = if kept.is_some() { Records::BesideAFence } else { Records::All };
+    let exists = has_schema(side, session).await?;
+    remove_fence(side, session, kept, list).await?;
+    if side == Side::Target {
+        remove_gate(session, list).await?;
+    }
+    if exists {
+        remove_records(side, session, records, list).await?;
+    }
+    Ok(())
 }
 
 async fn connect(config: &Config, side: Side) -> Result<SqlSession, CleanupError> {
@@ -209,35 +235,39 @@ async fn not_in_use(session: &SqlSession, slot: &str) -> Result<(), CleanupError
 }
 
 /// Removing what closes the side that is reached by an operation that is committed but not finished would open it unchecked.
-/// The source's fence row comes back, if the database has moved from there.
+/// The fences that stay come back.
 async fn finished(
     source: &SqlSession,
     target: &SqlSession,
     options: CleanupOptions,
-) -> Result<Option<FenceRow>, CleanupError> {
+) -> Result<Kept, CleanupError> {
     let of_source = fence::read_truth(source, TRUTH_BOUND).await?;
     let of_target = fence::read_truth(target, TRUTH_BOUND).await?;
-    if options.unfence_source {
-        return Ok(of_source);
-    }
     let last_on_target = of_target.as_ref().map(|row| row.epoch) > of_source.as_ref().map(|row| row.epoch);
     let (row, left, reached, session, direction) = if last_on_target {
         (&of_target, Side::Target, Side::Source, source, Direction::Back)
     } else {
         (&of_source, Side::Source, Side::Target, target, Direction::Forward)
     };
-    let Some(row) = row else { return Ok(None) };
+    let Some(row) = row else { return Ok(Kept::default()) };
     let is_finished = if journal::exists(session).await? {
         journal::last(session, direction).await?.is_some_and(|last| finishes(&last, row))
     } else {
         // An earlier cleanup removed the journal, which it does last; where nothing is closed there is nothing to open.
         gate::guarded_tables(session).await?.is_empty() && fence::closed_tables(session).await?.is_empty()
     };
-    if is_finished {
-        Ok(of_source)
-    } else {
-        Err(CleanupError::Unfinished { epoch: row.epoch, left, reached })
+    // Only the side that was left last may be opened against the journal: it has everything.
+    let is_told = match left {
+        Side::Source => options.unfence_source,
+        Side::Target => options.unfence_target,
+    };
+    if !is_finished && !is_told {
+        return Err(CleanupError::Unfinished { epoch: row.epoch, left, reached });
     }
+    Ok(Kept {
+        source: of_source.filter(|_| !options.unfence_source && !last_on_target),
+        target: of_target.filter(|_| !options.unfence_target && last_on_target),
+    })
 }
 
 /// Only the target's own journal can be asked: its last operation is a completed cutover, and it has not been left since.
@@ -320,7 +350,7 @@ async fn remove_fence(
             format!("fence on {triggers} tables"),
             format!(
                 "The database has moved to {}; the fence keeps applications from writing here by mistake. Drop the \
-                 database when it is no longer needed, or open it again with --unfence-source.",
+                 database when it is no longer needed, or open it again with --unfence-{side}.",
                 row.moved_to
             ),
         ),

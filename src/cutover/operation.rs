@@ -23,7 +23,7 @@ use crate::source::fence::{self, Fence, FenceTerms};
 use crate::traffic::{Traffic, TrafficContext};
 
 /// How long putting back settings of the source may take before it is left to the next start.
-const RESTORE_BOUND: Duration = Duration::from_secs(10);
+const RESTORE_BOUND: Duration = Duration::from_secs(3);
 
 /// What an operation is started with.
 pub(super) struct Purpose {
@@ -307,11 +307,11 @@ impl Operation {
             State::Aborted { why } => (Outcome::Aborted { reason: why.reason(), remedy: why.remedy() }, None),
             _ => (Outcome::Completed, Some(self.certificate())),
         };
-        self.put_settings_back().await;
         self.log.finish(outcome, certificate);
         if let Err(problem) = self.log.journal().end(self.log.report().clone()).await {
             tracing::warn!(%problem, "the end of the operation is not in the journal; the next start derives it again");
         }
+        self.put_settings_back().await;
         self.log.publish_end();
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::actions::lost_side_remedy;
 use super::driver::{CutoverContext, RunningCutover, ended, launch};
 use super::journal::{self, Recorded};
 use super::operation::Purpose;
@@ -51,7 +52,12 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         Ok(source) => source,
         Err(error) => {
             // After a cutover the source may be switched off: what is recorded as completed was committed.
-            let completed = last.map(|last| last.report).filter(is_completed_cutover);
+            let closed_by = fence::read_truth(&target, TRUTH_BOUND).await?;
+            let is_left = |report: &CutoverReport| {
+                closed_by.as_ref().is_some_and(|closed_by| closed_by.epoch > report.epoch)
+            };
+            let completed =
+                last.map(|last| last.report).filter(is_completed_cutover).filter(|report| !is_left(report));
             return completed.map(already_completed).ok_or(error.into());
         }
     };
@@ -72,11 +78,13 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
     let gate_is_open = gate::is_open(&target).await?;
     // Fenced in turn by a later operation in the other direction: what the journal has here is history.
     let closed_by = fence::read_truth(&target, TRUTH_BOUND).await?;
-    let is_history = |last: &Recorded| closed_by.as_ref().is_some_and(|row| row.epoch > last.report.epoch);
+    let is_history = |epoch: i64| closed_by.as_ref().is_some_and(|closed_by| closed_by.epoch > epoch);
     drop((source, target));
     let recovered = match (last, truth) {
         (None, None) => Recovered::NothingToDo,
-        (Some(last), None) if is_history(&last) => Recovered::NothingToDo,
+        (Some(last), None) if is_history(last.report.epoch) => Recovered::NothingToDo,
+        // Its COMMIT may have been under way when this start began: the direction has turned since.
+        (_, Some(row)) if is_history(row.epoch) => Recovered::NothingToDo,
         (Some(last), None) if gate_is_open || was_committed(&last.report) => fence_is_gone(last.report),
         (Some(last), None) => without_fence(&ctx, last).await?,
         (last, Some(row)) => with_fence(&ctx, last, row).await?,
@@ -145,10 +153,7 @@ async fn with_fence(
                          is not the one it was, or has lost its last moments.",
                         row.epoch
                     ),
-                    remedy: "Find the target's primary that has the journal, and start pgsluice against it. If it is \
-                             lost, unfence the source with `pgsluice cleanup --unfence-source` and migrate again: \
-                             the source has everything."
-                        .into(),
+                    remedy: lost_side_remedy(ctx.config.direction).into(),
                 },
                 ..report
             }));

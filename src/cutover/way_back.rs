@@ -126,6 +126,13 @@ impl WayBack {
     }
 }
 
+/// What the fence's transaction writes where there is to be no way back: records of an earlier one are not true any more.
+pub(super) const fn no_turn_sql() -> &'static str {
+    "DO $$ BEGIN IF to_regclass('pgsluice.migration') IS NOT NULL THEN \
+       DELETE FROM pgsluice.migration; DELETE FROM pgsluice.progress; \
+     END IF; END $$"
+}
+
 /// Takes slot and publication back from the side that is reached: nothing was committed, and the slot would keep WAL for
 /// nobody. Repeating it changes nothing.
 ///

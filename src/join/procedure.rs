@@ -19,6 +19,7 @@ use crate::preflight::Severity;
 use crate::runtime::Shutdown;
 use crate::snapshot::{self, SnapshotContext};
 use crate::source::catalog::{self, SourceTable};
+use crate::source::fence;
 use crate::source::publication;
 use crate::source::published::{self, PublishedRelation};
 use crate::source::slot::{self, ExportedSlot, OldTransaction};
@@ -79,6 +80,7 @@ async fn connect(context: &JoinContext) -> Result<(SqlSession, SqlSession), Join
     let target = connect_sql(&config.target.connection, Side::Target, "join").await?;
     // That a record's table is there already is no news.
     target.batch_execute("SET client_min_messages = warning").await.map_err(JoinError::target)?;
+    fence::pass(&*target).await.map_err(JoinError::target)?;
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(JoinError::target)?;
     Ok((source, target))

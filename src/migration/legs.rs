@@ -14,7 +14,7 @@ use super::status::{Blocking, LagView, Phase, Positions, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
 use crate::config::Config;
 use crate::cutover::Probe;
-use crate::model::Direction;
+use crate::model::{Direction, Side};
 use crate::runtime::{Backoff, Shutdown};
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::telemetry::Metrics;
@@ -36,7 +36,7 @@ pub struct Leg {
 #[derive(Debug)]
 pub struct Legs {
     forward: Arc<Config>,
-    back: Option<Arc<Config>>,
+    back: Arc<Config>,
     probe: Option<Arc<dyn Probe>>,
     board: StatusBoard,
     metrics: Arc<Metrics>,
@@ -56,7 +56,7 @@ impl Legs {
     ) -> (Self, watch::Receiver<Leg>) {
         let (publisher, stream) = StreamPublisher::new();
         let (current, seen) = watch::channel(Leg { config: Arc::clone(&forward), stream });
-        let back = forward.cutover.reverse.then(|| Arc::new(forward.way_back()));
+        let back = Arc::new(forward.way_back());
         (Self { forward, back, probe: None, board, metrics, shutdown, current, first: Some(publisher) }, seen)
     }
 
@@ -88,7 +88,12 @@ impl Legs {
                     tracing::info!("the cutover was made without a way back");
                     return leg.serve_without_way_back(&mut commands).await;
                 }
-                Err(MigrationError::Connect(error)) if direction == Direction::Back => {
+                Err(MigrationError::Connect(error))
+                    if direction == Direction::Back && error.side() == Side::Target =>
+                {
+                    if !self.forward.cutover.reverse {
+                        return self.begin(Direction::Forward).serve_without_way_back(&mut commands).await;
+                    }
                     self.way_back_waits(&error.to_string(), error.remedy());
                     if self.refusing(&mut commands, backoff.next_delay()).await {
                         return Ok(());
@@ -101,10 +106,11 @@ impl Legs {
 
     /// What runs in `direction`, with positions of its own: those of the other direction are of another server's WAL.
     fn begin(&mut self, direction: Direction) -> Migration {
-        let (config, way_back) = match (direction, &self.back) {
-            (Direction::Back, Some(back)) => (Arc::clone(back), Some(Arc::clone(&self.forward))),
-            _ => (Arc::clone(&self.forward), self.back.clone()),
+        let (config, other) = match direction {
+            Direction::Forward => (&self.forward, &self.back),
+            Direction::Back => (&self.back, &self.forward),
         };
+        let (config, other) = (Arc::clone(config), Arc::clone(other));
         let (publisher, stream) = match self.first.take() {
             Some(publisher) => (publisher, self.current.borrow().stream.clone()),
             None => StreamPublisher::new(),
@@ -121,7 +127,7 @@ impl Legs {
         });
         Migration {
             config,
-            way_back,
+            other,
             probe: self.probe.clone(),
             board: self.board.clone(),
             metrics: Arc::clone(&self.metrics),

@@ -103,7 +103,7 @@ impl Operation {
                         tasks.drain(STREAM_GRACE).await;
                         self.joining.stop().await;
                         self.migration.record_cut_over().await;
-                        return self.migration.after_cut_over(commands).await;
+                        return Ok(self.migration.after_cut_over());
                     }
                 }
             }

@@ -42,8 +42,8 @@ const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(10);
 pub(super) struct Migration {
     /// The operator's configuration, in this direction.
     pub(super) config: Arc<Config>,
-    /// The same in the other direction, unless there is to be no way back.
-    pub(super) way_back: Option<Arc<Config>>,
+    /// The same in the other direction.
+    pub(super) other: Arc<Config>,
     /// Who is told of every action of a cutover; nobody, but in tests.
     pub(super) probe: Option<Arc<dyn Probe>>,
     /// Where it says what it is doing.
@@ -128,14 +128,11 @@ impl Migration {
         match self.recover_cutover(&record).await? {
             (_, Some(finishing)) => Ok(Prepared::CutOver(finishing)),
             (phase, None) => {
-                if let Some(back) = &self.way_back {
-                    // Of a way back that is over, or of one that was never needed: it would keep WAL for nobody, and bring
-                    // our own changes round again.
-                    let dropped =
-                        slot::drop_slot(&target, &back.source.slot, WhenActive::TerminateOurs).await?;
-                    if dropped == DroppedSlot::Dropped {
-                        tracing::info!(slot = back.source.slot, "the other direction's slot is dropped");
-                    }
+                // Of a way back that is over, or of one that was never needed: it would keep WAL for nobody, and bring our own
+                // changes round again.
+                let slot = &self.other.source.slot;
+                if slot::drop_slot(&target, slot, WhenActive::TerminateOurs).await? == DroppedSlot::Dropped {
+                    tracing::info!(slot, "the other direction's slot is dropped");
                 }
                 self.set_up(record, phase, source, target).await
             }
@@ -202,11 +199,16 @@ impl Migration {
         Ok(connect_sql(settings, side, "control").await?)
     }
 
+    /// A rollback always does: the migration goes on after it.
+    fn makes_a_way_back(&self) -> bool {
+        self.config.cutover.reverse || self.config.direction == Direction::Back
+    }
+
     /// What a cutover needs of this migration.
     pub(super) fn cutover_context(&self) -> CutoverContext {
         CutoverContext {
             config: Arc::clone(&self.config),
-            way_back: self.way_back.clone(),
+            way_back: self.makes_a_way_back().then(|| Arc::clone(&self.other)),
             probe: self.probe.clone(),
             stream: self.stream.clone(),
             board: self.board.clone(),
@@ -235,21 +237,12 @@ impl Migration {
             }
         }
         self.record_cut_over().await;
-        self.after_cut_over(commands).await
+        Ok(self.after_cut_over())
     }
 
-    /// The cutover is completed and recorded: the way back is next, if there is to be one.
-    pub(super) async fn after_cut_over(
-        &self,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Result<LegEnd, MigrationError> {
-        if self.shutdown.is_requested() {
-            return Ok(LegEnd::Stopped);
-        }
-        match self.way_back {
-            Some(_) => Ok(LegEnd::Turned),
-            None => self.serve_without_way_back(commands).await.map(|()| LegEnd::Stopped),
-        }
+    /// The cutover is completed and recorded: what is streamed now goes the other way, if there is a way back.
+    pub(super) fn after_cut_over(&self) -> LegEnd {
+        if self.shutdown.is_requested() { LegEnd::Stopped } else { LegEnd::Turned }
     }
 
     /// The migration is over: the status stays readable until somebody stops the process.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Problem, StatusBoard};
-use crate::model::{Disposition, Lsn, Side};
+use crate::model::{Direction, Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
 use crate::source::fence;
 use crate::target::lock;
@@ -49,6 +49,9 @@ const ROLE: &str = "SET session_replication_role = replica; SET synchronous_comm
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Sessions of ours may wait for one another by way of this process, which the server cannot see and would never end.
 const NEVER_WAIT_FOR_EACH_OTHER: &str = "SET lock_timeout = '30s'";
+/// A way back that halts is no harm to the primary; remedies that start the migration over would be.
+const NO_WAY_BACK: &str = "The configured target is the primary, works, and has everything: do not empty it. The side that was left is \
+     not current any more. End the way back: stop pgsluice, then `pgsluice cleanup`.";
 /// Receipts between apply and the durability watch.
 const RECEIPTS_QUEUED_MAX: usize = 64;
 /// Bytes read ahead of what is gathered.
@@ -124,7 +127,13 @@ pub async fn run(context: StreamContext, shutdown: Shutdown) -> Result<(), Strea
         let is_told_later = held.as_ref().is_some_and(HoldBefore::is_of_a_refusal);
         hold_before = held.or(hold_before);
         let delay = match error.disposition() {
-            Disposition::Halt { remedy } => return Err(StreamHalted { error, remedy }),
+            Disposition::Halt { remedy } => {
+                let remedy = match context.config.direction {
+                    Direction::Forward => remedy,
+                    Direction::Back => NO_WAY_BACK.to_owned(),
+                };
+                return Err(StreamHalted { error, remedy });
+            }
             Disposition::WaitForOperator { remedy } => {
                 // Why a change was refused is told by the attempt that waits before it: it knows the definitions.
                 if !is_told_later {

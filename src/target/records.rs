@@ -231,13 +231,23 @@ pub async fn enter(target: &SqlSession, phase: RecordedPhase) -> Result<(), Reco
     Ok(target.batch_execute(&phase.record_sql()).await?)
 }
 
-/// Records that the target is the primary, and forgets up to where it had been brought: nothing is applied any more.
+/// Records that the target is the primary, and forgets up to where it had been brought: nothing is applied any more. Not
+/// where it has been fenced in turn since, or is about to be: then its records are those of another stream.
 ///
 /// # Errors
 /// [`RecordError`]; nothing is recorded then.
 pub async fn end_stream(target: &SqlSession) -> Result<(), RecordError> {
-    let ending =
-        format!("BEGIN; {}; DELETE FROM pgsluice.progress; COMMIT", RecordedPhase::CutOver.record_sql());
+    let ending = format!(
+        "BEGIN; DO $$ BEGIN
+           IF to_regclass('pgsluice.fence') IS NOT NULL THEN
+             -- Waits for a fence whose COMMIT is under way.
+             LOCK TABLE pgsluice.fence IN SHARE MODE;
+             IF EXISTS (SELECT FROM pgsluice.fence) THEN RETURN; END IF;
+           END IF;
+           {}; DELETE FROM pgsluice.progress;
+         END $$; COMMIT",
+        RecordedPhase::CutOver.record_sql()
+    );
     if let Err(error) = target.batch_execute(&ending).await {
         // If the connection is lost, the error says so and there is nothing to roll back.
         let _ = target.batch_execute("ROLLBACK").await;

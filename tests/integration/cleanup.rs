@@ -127,7 +127,7 @@ pub(crate) async fn nothing_is_left_after_a_rollback(pair: Pair) {
     roll_back(&mut replicator).await;
     replicator.signal(nix::sys::signal::Signal::SIGTERM);
     replicator.wait_for_end(COPY_WAIT).await.expect("an end");
-    before.is_as_before_after(&[]).await;
+    before.is_as_before_after(&["--unfence-target"]).await;
 }
 
 pub(crate) async fn nothing_is_left_after_an_abort_or_when_it_is_given_up(pair: Pair) {

@@ -322,6 +322,33 @@ async fn a_process_that_dies_after_the_commit_is_finished_by_the_next_start() {
     assert!(matches!(again, Recovered::RolledForward(report, _) if report.outcome == Outcome::Completed));
 }
 
+/// A rollback's COMMIT was under way when a start read the records: the older cutover is not finished once more, and the
+/// records that the rollback's transaction has turned are not taken back.
+#[tokio::test]
+async fn a_cutover_that_was_rolled_back_since_is_not_finished_again() {
+    let rig = Rig::quick(&[]).await;
+    let (_, mut running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
+    assert_eq!(running.finished().await.outcome, Outcome::Completed);
+    let target = rig.session(crate::model::Side::Target).await;
+    crate::target::records::ensure(&target).await.expect("records");
+    target
+        .batch_execute(
+            "CREATE TABLE pgsluice.fence AS SELECT 9::bigint AS epoch, 'n' AS nonce, 'there' AS moved_to, NULL::pg_lsn AS marker_lsn;
+             INSERT INTO pgsluice.migration (source_system_id, source_database, target_system_id, slot, publication, phase)
+               VALUES ('1', 'old', '2', 'pgsluice', 'pgsluice', 'streaming');
+             INSERT INTO pgsluice.progress (stream, source_system_id, slot, commit_lsn) VALUES ('main', '1', 'pgsluice', '0/10')",
+        )
+        .await
+        .expect("as a rollback leaves it");
+    assert!(matches!(recover(rig.ctx.clone()).await, Ok(Recovered::NothingToDo)));
+    crate::target::records::end_stream(&target).await.expect("nothing to do");
+    assert_eq!(value(&target, "SELECT count(*) FROM pgsluice.progress").await, 1);
+    assert_eq!(value(&target, "SELECT count(*) FROM pgsluice.migration WHERE phase = 'streaming'").await, 1);
+    target.batch_execute("DELETE FROM pgsluice.fence").await.expect("lifted");
+    crate::target::records::end_stream(&target).await.expect("recorded");
+    assert_eq!(value(&target, "SELECT count(*) FROM pgsluice.progress").await, 0);
+}
+
 #[tokio::test]
 async fn a_target_that_lost_its_last_moments_is_not_opened() {
     let rig = Rig::quick(&[]).await;

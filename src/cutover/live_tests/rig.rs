@@ -172,6 +172,15 @@ impl Rig {
         start(self.ctx.clone(), request).await
     }
 
+    /// A session of the program's own kind.
+    pub(super) async fn session(&self, side: Side) -> SqlSession {
+        let settings = match side {
+            Side::Source => &self.ctx.config.source.connection,
+            Side::Target => &self.ctx.config.target.connection,
+        };
+        connect_sql(settings, side, "test").await.expect("a session")
+    }
+
     /// A rehearsal, after which everything is armed.
     pub(super) async fn rehearse(&self) {
         let (_, mut running) =

@@ -386,13 +386,14 @@ impl Fence {
     /// Not cancel safe: whoever drops the future does not know, and must ask
     /// [`read_truth`](super::read_truth).
     pub async fn commit(&mut self, terms: &FenceTerms, marker_lsn: Lsn, turn: &str) -> CommitAnswer {
-        // If the transaction has failed or is gone, the UPDATE fails or finds no row, and COMMIT commits nothing.
+        let (epoch, nonce) = (terms.epoch, quote_literal(terms.nonce.as_str()));
+        // If the transaction has failed or is gone, the row is not there, and nothing of this is done.
         let batch = format!(
             "SET LOCAL synchronous_commit = on; \
              UPDATE pgsluice.fence SET marker_lsn = '{marker_lsn}', committed_at = clock_timestamp() \
-             WHERE epoch = {} AND nonce = {}; {turn}{} COMMIT",
-            terms.epoch,
-            quote_literal(terms.nonce.as_str()),
+             WHERE epoch = {epoch} AND nonce = {nonce}; \
+             DO $$ BEGIN IF NOT EXISTS (SELECT FROM pgsluice.fence WHERE epoch = {epoch} AND nonce = {nonce}) THEN \
+               RAISE EXCEPTION 'the fence transaction is no longer there'; END IF; END $$; {turn}{} COMMIT",
             if turn.is_empty() { "" } else { ";" }
         );
         match self.session.simple_query(&batch).await {
