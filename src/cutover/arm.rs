@@ -1,5 +1,5 @@
 //! Arming: everything a cutover needs that writers do not notice, done before the pause begins. What it leaves on
-//! the servers (disabled triggers, a closed gate) is reused by the next attempt and removed by `cleanup`.
+//! the servers (triggers that let everybody pass, a closed gate) is reused by the next attempt and removed by `cleanup`.
 
 use std::time::Duration;
 

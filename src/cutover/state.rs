@@ -19,7 +19,7 @@ pub struct Cutover {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Set when the operation is accepted. Everything that writers do not notice is prepared: connections, deny
-    /// triggers (disabled), the target's gate (closed), the adapters. Found after a restart: aborted.
+    /// triggers (which let everybody pass), the target's gate (closed), the adapters. Found after a restart: aborted.
     Arming,
     /// Set once armed (cutover only). The adapters pause clients; the pause clock runs from here.
     /// Found after a restart: the adapters undo, aborted.

@@ -1,5 +1,5 @@
-//! The fence: one transaction on the source that locks every published table against writes, enables the deny
-//! triggers, freezes the sequences and writes the fence row. Rolled back it leaves nothing and blocked writers
+//! The fence: one transaction on the source that locks every published table against writes, has the deny
+//! triggers refuse, freezes the sequences and writes the fence row. Rolled back it leaves nothing and blocked writers
 //! simply go on (INV-9); committed it is the point of no return. This module opens, proves, commits and rolls
 //! back that transaction; it never decides which of it is to happen.
 
