@@ -33,6 +33,8 @@ impl Operation {
     pub(super) async fn arm(&mut self) -> Result<Event, CutoverError> {
         let config = std::sync::Arc::clone(&self.ctx.config);
         self.armed_way_back = self.mode() == CutoverMode::Cutover;
+        // Armed again: what the first time holds would be in the way.
+        self.armed = None;
         let source = &config.source.connection;
         let (fence_session, marker) =
             try_join(connect_sql(source, Side::Source, "fence"), connect_sql(source, Side::Source, "marker"))
@@ -57,9 +59,6 @@ impl Operation {
                 "Create them on the target with the source's definition (pg_dump --schema-only), then start again.",
             ));
         }
-        if fence::is_autovacuum_in_the_way(&fence_session).await {
-            fence::quiet(control, &plan).await?;
-        }
         fence::arm(control, &plan, &self.terms, ArmBound::default()).await?;
         close(target, &plan).await?;
         if self.mode() == CutoverMode::Cutover {
@@ -78,7 +77,6 @@ impl Operation {
         no_large_objects(control, &config).await?;
         definitions_followed(control, target, &config).await?;
         let mut fence = Fence::prepare(fence_session, plan).await?;
-        fence.warm_up(&self.terms.publication).await?;
         sequences::read(target, Side::Target, &fence.plan().sequence_names()).await?;
         if let Some((problem, remedy)) = stream_waits(&self.ctx.board) {
             return Err(CutoverError::Refuted { problem, remedy });
@@ -87,7 +85,8 @@ impl Operation {
         lag_is_small(lag, config.cutover.max_lag_bytes)
             .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
         let clients = fence::clients(control).await?;
-        fence.learn_order(control).await?;
+        // Last, because others' definitions wait from now on.
+        fence.hold_still(control, &self.terms).await?;
         self.servers = servers.into();
         self.clients = clients;
         self.armed = Some(Armed { fence, marker, way_back });

@@ -201,9 +201,6 @@ async fn clean(
     list: &mut List,
 ) -> Result<(), CleanupError> {
     remove_stream(config, side, session, list).await?;
-    if !list.options.dry_run {
-        fence::restore(session).await?;
-    }
     let records = if kept.is_some() { Records::BesideAFence } else { Records::All };
     let exists = has_schema(side, session).await?;
     remove_fence(side, session, kept, list).await?;
@@ -404,7 +401,7 @@ async fn remove_records(
         return Ok(());
     }
     let sql = "SELECT c.relname::text FROM pg_class c
-         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname <> 'fence'";
+         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile')";
     let rows = session.query_typed(sql, &[]).await.map_err(&failed)?;
     let tables: Vec<String> =
         rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();

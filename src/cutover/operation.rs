@@ -22,8 +22,8 @@ use crate::runtime::Shutdown;
 use crate::source::fence::{self, Fence, FenceTerms};
 use crate::traffic::{Traffic, TrafficContext};
 
-/// How long putting back settings of the source may take before it is left to the next start.
-const RESTORE_BOUND: Duration = Duration::from_secs(3);
+/// How long taking the turnstile out of the writers' way may take before it is left to the next start.
+const STAND_DOWN_BOUND: Duration = Duration::from_secs(3);
 
 /// What an operation is started with.
 pub(super) struct Purpose {
@@ -311,23 +311,26 @@ impl Operation {
         if let Err(problem) = self.log.journal().end(self.log.report().clone()).await {
             tracing::warn!(%problem, "the end of the operation is not in the journal; the next start derives it again");
         }
-        self.put_settings_back().await;
+        self.stand_down().await;
         self.log.publish_end();
     }
 
-    /// What arming changed on the source beside the fence. What cannot be put back now is by the next start, or by cleanup.
-    async fn put_settings_back(&self) {
-        let restored = async {
+    /// What arming left in the writers' way. If it cannot be taken out now, the next start or cleanup does; they pass it meanwhile.
+    async fn stand_down(&mut self) {
+        self.armed = None;
+        let out_of_the_way = async {
             let source = connect_sql(&self.ctx.config.source.connection, Side::Source, "cutover").await?;
             fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
-            fence::restore(&source).await?;
+            fence::stand_down(&source).await?;
             Ok::<_, CutoverError>(())
         };
-        match tokio::time::timeout(RESTORE_BOUND, restored).await {
+        match tokio::time::timeout(STAND_DOWN_BOUND, out_of_the_way).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "settings of the source are put back by the next start"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the source's writers pass the turnstile until the next start")
+            }
             Err(_) => tracing::warn!(
-                "settings of the source are put back by the next start: it did not answer in time"
+                "the source's writers pass the turnstile until the next start: it did not answer in time"
             ),
         }
     }

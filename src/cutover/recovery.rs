@@ -62,8 +62,8 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         }
     };
     fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
-    if let Err(error) = fence::restore(&source).await {
-        tracing::warn!(%error, "settings that an earlier operation changed on the source are not all put back");
+    if let Err(error) = fence::stand_down(&source).await {
+        tracing::warn!(%error, "the source's writers still pass the turnstile of an earlier operation");
     }
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,

@@ -22,7 +22,7 @@ SELECT e.extname::text, n.nspname::text, c.relname::text, coalesce(condition, ''
 const OWN_SCHEMA: &str = "
 SELECT n.nspname::text, c.relname::text
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = 'pgsluice' AND c.relkind IN ('r', 'p') AND c.relname <> 'fence'
+ WHERE n.nspname = 'pgsluice' AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile')
  ORDER BY 2";
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {

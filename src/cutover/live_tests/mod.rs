@@ -2,6 +2,7 @@
 
 mod rig;
 mod standbys;
+mod writers;
 
 use std::time::{Duration, Instant};
 
@@ -22,18 +23,6 @@ async fn error_of(session: &Client, sql: &str) -> (String, String, String) {
     let error = session.batch_execute(sql).await.expect_err(sql);
     let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone();
     (error.code().code().to_owned(), error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
-}
-
-/// A writer that inserts and keeps its transaction open until told.
-async fn open_writer(url: &str) -> Client {
-    let writer = client(url).await;
-    writer
-        .batch_execute(
-            "SET application_name = 'slow shop'; BEGIN; INSERT INTO public.orders (note) VALUES ('slow')",
-        )
-        .await
-        .expect("a write");
-    writer
 }
 
 #[tokio::test]
@@ -140,45 +129,6 @@ async fn a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_writer_that_does_not_end_makes_the_cutover_roll_back_and_is_named() {
-    let rig = Rig::quick(&[]).await;
-    rig.rehearse().await;
-    let writer = open_writer(&rig.old_url()).await;
-    let other = client(&rig.old_url()).await;
-    let allowed = Duration::from_millis(700);
-    let (_, mut running) = rig.start(CutoverMode::Cutover, allowed).await.expect("accepted");
-    let blocked = tokio::spawn(async move {
-        let mut longest = Duration::ZERO;
-        for _ in 0..300 {
-            let began = Instant::now();
-            other
-                .batch_execute("INSERT INTO items (note) VALUES ('busy')")
-                .await
-                .expect("no error for writers");
-            longest = longest.max(began.elapsed());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        longest
-    });
-    let report = running.finished().await;
-    let Outcome::Aborted { reason, remedy } = &report.outcome else { panic!("{report:#?}") };
-    assert!(
-        reason.contains("700 ms") && reason.contains("public.orders") && reason.contains("slow shop"),
-        "{reason}"
-    );
-    assert!(remedy.contains("accepts writes as before"), "{remedy}");
-    let pause = report.pause.expect("measured");
-    assert!(pause >= allowed && pause < allowed + Duration::from_secs(1), "{pause:?}");
-    writer
-        .batch_execute("INSERT INTO items (note) VALUES ('still here'); COMMIT")
-        .await
-        .expect("the writer goes on");
-    let longest = blocked.await.expect("no writer met an error");
-    assert!(longest < Duration::from_secs(2), "{longest:?}");
-    println!("longest wait of a writer over the tries: {longest:?}");
-}
-
-#[tokio::test]
 async fn an_abort_takes_effect_at_once_and_blocked_writers_see_no_error() {
     let mut rig = Rig::quick(&[]).await;
     rig.stall_the_stream().await;
@@ -216,23 +166,6 @@ async fn an_abort_takes_effect_at_once_and_blocked_writers_see_no_error() {
     rig.let_the_stream_run();
     let (_, mut running) = rig.start(CutoverMode::Rehearsal, PAUSE).await.expect("again");
     assert_eq!(running.finished().await.outcome, Outcome::Completed);
-}
-
-#[tokio::test]
-async fn an_abort_while_the_locks_are_waited_for_frees_everybody_at_once() {
-    let rig = Rig::quick(&[]).await;
-    rig.rehearse().await;
-    let writer = open_writer(&rig.old_url()).await;
-    let (_, mut running) = rig.start(CutoverMode::Cutover, Duration::from_secs(60)).await.expect("accepted");
-    rig.until(|report| report.state == "fencing").await;
-    let began = Instant::now();
-    running.abort().expect("before the point of no return");
-    let report = running.finished().await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(matches!(report.outcome, Outcome::Aborted { .. }), "{report:#?}");
-    run(&rig.old_url(), "SET lock_timeout = 100; INSERT INTO items (note) VALUES ('free'); TRUNCATE items")
-        .await;
-    writer.batch_execute("COMMIT").await.expect("goes on");
 }
 
 #[tokio::test]
@@ -451,40 +384,6 @@ async fn a_prepared_transaction_is_refused_by_name_before_anything_is_touched() 
         0
     );
     run(&rig.old_url(), "ROLLBACK PREPARED 'shop-1'").await;
-}
-
-#[tokio::test]
-async fn writers_in_the_way_are_terminated_when_the_operator_says_so() {
-    let rig = Rig::quick(&[("PGSLUICE_CUTOVER__ON_WRITERS", "terminate")]).await;
-    let writer = open_writer(&rig.old_url()).await;
-    let elsewhere = client(&rig.old_url()).await;
-    elsewhere.batch_execute("BEGIN; INSERT INTO unpublished DEFAULT VALUES").await.expect("a write");
-    let (_, mut running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
-    let report = running.finished().await;
-    assert_eq!(report.outcome, Outcome::Completed, "{report:#?}");
-    assert!(writer.batch_execute("COMMIT").await.is_err());
-    assert!(elsewhere.batch_execute("COMMIT").await.is_err());
-}
-
-#[tokio::test]
-async fn a_writer_that_waits_for_the_fence_with_a_transaction_id_does_not_hang_it() {
-    let rig = Rig::quick(&[]).await;
-    // Writes elsewhere first, then wants a fenced table: it would wait for us while we wait for it.
-    let url = rig.old_url();
-    let writers = tokio::spawn(async move {
-        let session = client(&url).await;
-        for _ in 0..400 {
-            session
-                .batch_execute("BEGIN; INSERT INTO unpublished DEFAULT VALUES; SELECT nextval('untouched'); INSERT INTO orders (note) VALUES ('x'); UPDATE items SET note = 'y'; COMMIT")
-                .await
-                .expect("no error for writers");
-        }
-    });
-    let (_, mut running) = rig.start(CutoverMode::Rehearsal, PAUSE).await.expect("accepted");
-    let report = running.finished().await;
-    assert_eq!(report.outcome, Outcome::Completed, "{report:#?}");
-    println!("{:?}", report.steps.iter().find(|step| step.name == "fence_source"));
-    writers.await.expect("no writer met an error");
 }
 
 #[tokio::test]

@@ -1,17 +1,16 @@
-//! Arming: the fence's schema, state table, function and, on every published table, its trigger, which lets everybody pass
-//! until the fence changes what it asks: one statement however many tables there are. Nothing
-//! of it is felt by writers except that creating a trigger needs, for a moment, the lock that the fence needs;
+//! Arming: the fence's schema, state table, [turnstile](super::turnstile), functions and, on every published table, its
+//! trigger, which lets everybody pass until the fence changes the verdict: one statement however many tables there are. Nothing
+//! of it is felt by writers except that creating a trigger needs, for a moment, a lock that they need, too;
 //! so each table is armed in a transaction of its own that gives up quickly and tries again.
 
 use std::time::{Duration, Instant};
 
-use pgsluice_proto::command::quote_literal;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::ddl::{self, DDL_TRIGGER};
 use super::obstacle::{lock_holders, terminate};
-use super::{DENY_TRIGGER, ENABLED, FenceError, FencePlan, FenceTerms, FencedTable, PASS_SETTING, SCHEMA};
+use super::{DENY_TRIGGER, ENABLED, FenceError, FencePlan, FenceTerms, FencedTable, SCHEMA, turnstile};
 use crate::config::OnWriters;
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
@@ -20,11 +19,14 @@ use crate::runtime::Backoff;
 /// How long one try may wait for a table's lock, and with it stall the table's writers. Below the default
 /// `deadlock_timeout` of one second, so that no application sees a deadlock because of us.
 const LOCK_TRY: Duration = Duration::from_millis(100);
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
+/// How long one try may wait for a lock that is in no writer's way, but in that of vacuum and definitions: longer than the
+/// default `deadlock_timeout`, after which the server tells an autovacuum that is in the way to stop.
+pub(super) const DEFINITION_TRY: Duration = Duration::from_secs(5);
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_LONGEST: Duration = Duration::from_secs(1);
 
 /// How long those in the way have before they are terminated, where the operator allows that.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long arming may try for one table, over all tries.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,8 @@ pub async fn arm(
         };
         under_short_lock(source, table, &statements, terms.on_writers, bound).await?;
     }
-    ddl::arm(source).await
+    ddl::arm(source).await?;
+    turnstile::install(source, plan, terms.on_writers, bound).await
 }
 
 /// ALWAYS: `session_replication_role = replica` does not pass it.
@@ -70,14 +73,18 @@ fn enable(table: &TableName) -> String {
     format!("ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {DENY_TRIGGER}")
 }
 
-/// Schema, state table, and the function: it lets everybody pass until the fence changes it.
+/// Schema, state table, turnstile, and the functions: they let everybody pass until the fence changes the verdict.
 fn objects() -> String {
     format!(
         "BEGIN;
          DO $$ BEGIN
            IF to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
-           {PASS_FUNCTION};
+           IF to_regproc('{SCHEMA}.deny_write') IS NULL THEN {}; END IF;
+           {};
          END $$;
+         CREATE TABLE IF NOT EXISTS {SCHEMA}.turnstile ();
+         COMMENT ON TABLE {SCHEMA}.turnstile IS 'Empty. Whoever writes to a published table while a cutover is armed \
+           holds a weak lock on it.';
          CREATE TABLE IF NOT EXISTS {SCHEMA}.fence (
            epoch bigint PRIMARY KEY,
            nonce text NOT NULL,
@@ -88,29 +95,9 @@ fn objects() -> String {
          );
          COMMENT ON TABLE {SCHEMA}.fence IS 'A row here means: this database has moved. Written by the transaction \
            that fences it, so that it is there exactly when that was committed.';
-         COMMIT"
-    )
-}
-
-/// What the triggers ask unless the side is fenced. Without a `$` in it: it stands inside a DO block, too. Without settings
-/// of its own, because every statement of a writer calls it.
-pub(super) const PASS_FUNCTION: &str = "CREATE OR REPLACE FUNCTION pgsluice.deny_write() RETURNS trigger LANGUAGE plpgsql \
-     AS 'BEGIN RETURN NULL; END'";
-
-/// What the triggers ask under the fence. The error's text is part of the function, so that raising it reads nothing and
-/// needs no privilege of whoever writes. Who carries the fence's nonce passes: the sessions that keep this side current.
-pub(super) fn deny_function(terms: &FenceTerms) -> String {
-    let message = quote_literal(&format!("pgsluice: this database has moved to {}", terms.moved_to));
-    let hint =
-        quote_literal("Connect there and repeat the transaction: nothing of it has been written here.");
-    let nonce = quote_literal(terms.nonce.as_str());
-    let body = quote_literal(&format!(
-        "BEGIN IF current_setting('{PASS_SETTING}', true) = {nonce} THEN RETURN NULL; END IF; \
-         RAISE EXCEPTION USING ERRCODE = '25006', MESSAGE = {message}, HINT = {hint}; END"
-    ));
-    format!(
-        "CREATE OR REPLACE FUNCTION {SCHEMA}.deny_write() RETURNS trigger LANGUAGE plpgsql \
-         SET search_path = pg_catalog, pg_temp AS {body}"
+         COMMIT",
+        turnstile::OUT_OF_THE_WAY,
+        turnstile::PASS
     )
 }
 
@@ -122,7 +109,14 @@ async fn under_short_lock(
     on_writers: OnWriters,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
-    let batch = format!("BEGIN; SET LOCAL lock_timeout = {}; {statements}; COMMIT", LOCK_TRY.as_millis());
+    // First the lock that ends an autovacuum's visit and makes no writer wait.
+    let batch = format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE; \
+         SET LOCAL lock_timeout = {}; {statements}; COMMIT",
+        DEFINITION_TRY.as_millis(),
+        table.name,
+        LOCK_TRY.as_millis()
+    );
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
     let started = Instant::now();
     loop {
@@ -197,8 +191,8 @@ pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> 
         .batch_execute(
             "DO $$ BEGIN
                IF to_regnamespace('pgsluice') IS NULL THEN RETURN; END IF;
-               DROP FUNCTION IF EXISTS pgsluice.deny_write(), pgsluice.deny_ddl();
-               DROP TABLE IF EXISTS pgsluice.fence;
+               DROP FUNCTION IF EXISTS pgsluice.deny_write(), pgsluice.deny_ddl(), pgsluice.verdict();
+               DROP TABLE IF EXISTS pgsluice.fence, pgsluice.turnstile;
                IF NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('pgsluice'))
                   AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('pgsluice')) THEN
                  DROP SCHEMA pgsluice;
@@ -208,24 +202,4 @@ pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> 
         .await
         .map_err(SqlFailure::of(Side::Source, "remove the fence"))?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cutover::Nonce;
-
-    #[test]
-    fn the_place_it_moved_to_cannot_end_the_literal() {
-        let sql = deny_function(&FenceTerms {
-            epoch: 1,
-            nonce: Nonce::random(),
-            publication: "p".into(),
-            moved_to: "o'brien $$ \\ %".into(),
-            max_pause: Duration::from_secs(1),
-            on_writers: OnWriters::Wait,
-        });
-        // Quoted twice: once as the message, once within the function's body.
-        assert!(sql.contains("o''''brien"), "{sql}");
-    }
 }

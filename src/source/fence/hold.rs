@@ -1,23 +1,26 @@
 //! The fence transaction itself: taken and proven, then committed or rolled back, on one session that does
 //! nothing else. While it is open, the locks are its; when its session ends, for whatever reason, the server has
 //! rolled it back.
+//!
+//! It has two layers. The outer one holds the definitions of all tables still, which no writer notices, so it is there
+//! before the pause begins. The inner one, a savepoint, closes the turnstile and freezes the sequences; it is what writers
+//! wait for, and is let go and tried again while somebody is in the way.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use pgsluice_proto::command::{quote_ident, quote_literal};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::arm::deny_function;
+use super::arm::DEFINITION_TRY;
 use super::ddl::{self, DdlGuard};
-use super::habits;
 use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
-use super::plan::{FencePlan, Relations, read_plan, relations};
-use super::{ENABLED, FenceError, PASS_SETTING};
+use super::plan::{FencePlan, Fingerprint, fingerprint, read_plan};
+use super::{ENABLED, FenceError, PASS_SETTING, turnstile};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
 use crate::cutover::{Nonce, SourceFenced, SqlFailure};
@@ -26,8 +29,7 @@ use crate::runtime::Backoff;
 
 /// The longest one try waits for one lock. Whoever comes after us waits as long too, so it is short.
 const LOCK_TRY_MAX: Duration = Duration::from_millis(200);
-/// Our own session looks for a deadlock this soon, where it may: so it is us who gives way and not an application,
-/// and an autovacuum in the way is told to stop at once instead of after the server's `deadlock_timeout`.
+/// Our own session looks for a deadlock this soon, where it may: so it is us who gives way and not an application.
 const OWN_DEADLOCK_TIMEOUT: Duration = Duration::from_millis(20);
 /// Between tries: writers run free meanwhile.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -39,8 +41,9 @@ const PROOF_POLL_LONGEST: Duration = Duration::from_millis(10);
 const DEAD_MANS_MARGIN: Duration = Duration::from_secs(5);
 /// How long a ROLLBACK may take before the session is ended instead.
 const ROLLBACK_BOUND: Duration = Duration::from_millis(500);
-/// Statements of the lock batch before the first lock of a table or sequence.
-const PREAMBLE_STATEMENTS: usize = 5;
+/// Statements of the outer layer before the first table's lock, and of the inner one before the first lock.
+const OUTER_PREAMBLE: usize = 4;
+const INNER_PREAMBLE: usize = 3;
 
 /// What a fence is taken for.
 #[derive(Clone, Debug)]
@@ -64,25 +67,33 @@ pub struct Fence {
     session: SqlSession,
     plan: FencePlan,
     ddl_guard: DdlGuard,
-    /// Which tables and sequences there were when the plan was read under the locks.
-    relations: Relations,
-    /// The order of locking: indexes into tables, then sequences. That of the writers as far as it was seen, then by name;
-    /// whatever was contended is moved to the front, because who holds it may be waiting for what we had locked before it.
-    order: Vec<usize>,
+    /// What there was when the plan was read with the definitions held still.
+    fingerprint: Fingerprint,
+    first: First,
     lock_try: Duration,
     phase: Phase,
     obstacle: Option<String>,
     tries: u32,
 }
 
+/// What the inner layer asks for first. Writers that draw from a sequence before they write hold what the fence wants last;
+/// writers that do it while they write, what it wants first. The other way round is tried when one of them was in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Turnstile,
+    Sequences,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// No transaction is open.
     Idle,
-    /// The batch that opens the transaction and asks for the locks is on its way.
+    /// A batch that asks for locks is on its way.
     Locking,
-    /// A transaction is open and no statement of it waits for a lock.
-    Open,
+    /// The outer layer is there, and nothing that a writer could notice.
+    Still,
+    /// Both layers are there, as far as they came.
+    Closed,
 }
 
 /// What became of the COMMIT.
@@ -121,7 +132,7 @@ impl Fence {
             .await
             .map_err(SqlFailure::of(Side::Source, "prepare the fence's session"))?;
         let set = format!("SET deadlock_timeout = {}", OWN_DEADLOCK_TIMEOUT.as_millis());
-        // Superusers, or a role with GRANT SET ON PARAMETER from version 15. Without it autovacuum may hold us up.
+        // Superusers, or a role with GRANT SET ON PARAMETER from version 15.
         let own_deadlock_check = session.batch_execute(&set).await.is_ok();
         let row = session
             .query_typed_one(
@@ -134,44 +145,17 @@ impl Fence {
         // Where we cannot look first, we must have given up before the applications look.
         let lock_try = if own_deadlock_check { LOCK_TRY_MAX } else { LOCK_TRY_MAX.min(deadlock_timeout / 2) };
         let ddl_guard = ddl::look(&session).await?;
-        let order = (0..plan.tables.len() + plan.sequences.len()).collect();
-        let relations = Relations::default();
         Ok(Self {
             session,
             plan,
             ddl_guard,
-            relations,
-            order,
+            fingerprint: Fingerprint::default(),
+            first: First::Turnstile,
             lock_try,
             phase: Phase::Idle,
             obstacle: None,
             tries: 0,
         })
-    }
-
-    /// Reads once what the pause will read again, so that the server has it in memory then.
-    ///
-    /// # Errors
-    /// A statement fails.
-    pub async fn warm_up(&self, publication: &str) -> Result<(), FenceError> {
-        read_plan(&self.session, publication).await?;
-        self.read_sequences().await?;
-        Ok(())
-    }
-
-    /// Looks for a moment in which order writers take their tables, and takes it over. They do not notice.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub async fn learn_order(&mut self, control: &Client) -> Result<(), FenceError> {
-        let oids: Vec<u32> =
-            (0..self.order.len()).filter_map(|item| self.item(item)).map(|(oid, _)| oid).collect();
-        let seen = habits::seen_held(control, &oids).await?;
-        self.order.sort_by_key(|item| {
-            // By index, which is the order of `oids`.
-            std::cmp::Reverse(oids.get(*item).and_then(|oid| seen.get(oid)).copied().unwrap_or_default())
-        });
-        Ok(())
     }
 
     /// Waits until the session has ended: the server has rolled the fence back. Cancel safe.
@@ -197,7 +181,60 @@ impl Fence {
         &self.plan
     }
 
-    /// Opens the fence transaction and proves that nobody writes any more, trying again while somebody is in the
+    /// Opens the transaction and holds the definitions of all tables still: from now on none is altered, vacuumed, attached or
+    /// detached, and none gets an index or loses a trigger; reading and writing go on. What there is then must be what was
+    /// armed. Reads once what the pause will read again, so that the server has it in memory then.
+    ///
+    /// # Errors
+    /// A lock is not to be had, or the tables are not those that were armed. Call [`release`](Self::release) then.
+    pub async fn hold_still(&mut self, control: &Client, terms: &FenceTerms) -> Result<(), FenceError> {
+        self.release(control).await?;
+        let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
+        let mut batch = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}",
+            DEFINITION_TRY.as_millis(),
+            dead_man.as_millis(),
+            // What this session defines under its own fence passes.
+            quote_literal(terms.nonce.as_str())
+        );
+        for table in &self.plan.tables {
+            batch.push_str(&format!("; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE", table.name));
+        }
+        self.phase = Phase::Locking;
+        let outcome = run_counting(&self.session, &batch).await;
+        self.phase = Phase::Closed;
+        if let Err((done, error)) = outcome {
+            let table = done.checked_sub(OUTER_PREAMBLE).and_then(|at| self.plan.tables.get(at));
+            let (true, Some(table)) = (is_contended(&error), table) else {
+                return Err(SqlFailure::of(Side::Source, "hold the tables' definitions still")(error).into());
+            };
+            let holders = lock_holders(control, table.oid, self.session.backend_pid()).await?;
+            return Err(FenceError::DefinitionInUse {
+                table: table.name.clone(),
+                bound_seconds: DEFINITION_TRY.as_secs(),
+                obstacle: holders.into_iter().next().map(Box::new),
+            });
+        }
+        // The fingerprint first: what is made after it was read differs from it.
+        self.fingerprint = fingerprint(&self.session, &terms.publication).await?;
+        self.as_planned(&terms.publication).await?;
+        self.read_sequences().await?;
+        self.phase = Phase::Still;
+        Ok(())
+    }
+
+    /// Reads the catalog again: tables, sequences and triggers must be those that were armed.
+    async fn as_planned(&self, publication: &str) -> Result<(), FenceError> {
+        let now = read_plan(&self.session, publication).await?;
+        let mut differing = self.plan.difference(&now);
+        // Somebody took a trigger off, or disabled it.
+        let bare = now.tables.iter().filter(|table| table.deny_trigger != Some(ENABLED));
+        differing.extend(bare.map(|table| table.name.clone()));
+        if differing.is_empty() { Ok(()) } else { Err(FenceError::SetChanged { differing }) }
+    }
+
+    /// Closes the fence and proves that nobody writes any more, trying again while somebody is in the
     /// way. Unbounded by itself: the caller drops the future when the pause is over or the operator aborts, and
     /// calls [`release`](Self::release).
     ///
@@ -205,147 +242,94 @@ impl Fence {
     /// A statement fails, or the tables are not those that were armed. Call [`release`](Self::release) then, too.
     pub async fn take(&mut self, control: &Client, terms: &FenceTerms) -> Result<SourceFenced, FenceError> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        self.release(control).await?;
+        if self.phase != Phase::Still {
+            self.hold_still(control, terms).await?;
+        }
         loop {
             self.tries += 1;
             if let Try::Held = self.attempt(control, terms).await? {
                 let tables: Arc<[TableName]> = self.plan.table_names().into();
                 return Ok(SourceFenced::proven(terms.nonce.clone(), tables));
             }
-            self.release(control).await?;
+            let back = "ROLLBACK TO SAVEPOINT pgsluice_fence";
+            let failed = SqlFailure::of(Side::Source, "let the fence go for a moment");
+            self.session.batch_execute(back).await.map_err(failed)?;
+            self.phase = Phase::Still;
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
     async fn attempt(&mut self, control: &Client, terms: &FenceTerms) -> Result<Try, FenceError> {
         self.phase = Phase::Locking;
-        if let Try::Contended = self.lock(control, terms).await? {
-            return Ok(Try::Contended);
+        let outcome = run_counting(&self.session, &self.closing()).await;
+        self.phase = Phase::Closed;
+        if let Err((done, error)) = outcome {
+            return self.contended(control, terms, done, error).await;
         }
-        self.close_the_gate(terms).await?;
-        self.prove(control, terms).await
+        let Self { session, obstacle, .. } = self;
+        let proven = prove(control, session.backend_pid(), terms.on_writers, obstacle);
+        let written = write_the_fence(session, self.ddl_guard, terms);
+        let unchanged = fingerprint(session, &terms.publication);
+        let ((), (), found) = try_join3(proven, written, unchanged).await?;
+        if found != self.fingerprint {
+            self.as_planned(&terms.publication).await?;
+            self.fingerprint = found;
+        }
+        Ok(Try::Held)
     }
 
-    /// Every lock, in one message. The first statement that fails names who is contended.
-    async fn lock(&mut self, control: &Client, terms: &FenceTerms) -> Result<Try, FenceError> {
-        let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
-        let mut batch = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
-             LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
+    /// Every lock that writers wait for, in one message. The first statement that fails tells who is contended.
+    fn closing(&self) -> String {
+        let sequences = self.plan.sequences.iter().map(|sequence| {
+            // Changes nothing at all, not even the catalog, and takes the lock that nextval waits for; works for identity
+            // sequences too. Other no-ops (START WITH, say) write a new file for each sequence: ten times as slow.
+            format!("ALTER SEQUENCE {} OWNER TO {}", sequence.name, quote_ident(&sequence.owner))
+        });
+        let mut locks: Vec<String> = sequences.collect();
+        match self.first {
+            First::Turnstile => locks.insert(0, turnstile::CLOSE.to_owned()),
+            First::Sequences => locks.push(turnstile::CLOSE.to_owned()),
+        }
+        format!(
+            "SAVEPOINT pgsluice_fence; SET LOCAL lock_timeout = {}; LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE; {}",
             self.lock_try.as_millis().max(1),
-            dead_man.as_millis(),
-            // What this session defines under its own fence passes.
-            quote_literal(terms.nonce.as_str())
-        );
-        for item in &self.order {
-            batch.push_str("; ");
-            match self.lock_statement(*item) {
-                Some(statement) => batch.push_str(&statement),
-                None => continue,
-            }
-        }
-        let outcome = run_counting(&self.session, &batch).await;
-        self.phase = Phase::Open;
-        let Err((done, error)) = outcome else { return Ok(Try::Held) };
-        let contended =
-            matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED));
-        let failing = done.checked_sub(PREAMBLE_STATEMENTS).filter(|at| *at < self.order.len());
-        let (true, Some(at)) = (contended, failing) else {
-            return Err(SqlFailure::of(Side::Source, "lock the published tables")(error).into());
-        };
-        let item = self.order.remove(at);
-        self.order.insert(0, item);
-        self.note_lock_holders(control, item, terms.on_writers).await?;
-        Ok(Try::Contended)
+            locks.join("; ")
+        )
     }
 
-    fn lock_statement(&self, item: usize) -> Option<String> {
-        if let Some(table) = self.plan.tables.get(item) {
-            return Some(format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", table.name));
-        }
-        let sequence = self.plan.sequences.get(item.checked_sub(self.plan.tables.len())?)?;
-        // Changes nothing at all, not even the catalog, and takes the lock that nextval waits for; works for identity
-        // sequences too. Other no-ops (START WITH, say) write a new file for each sequence: ten times as slow.
-        Some(format!("ALTER SEQUENCE {} OWNER TO {}", sequence.name, quote_ident(&sequence.owner)))
-    }
-
-    fn item(&self, item: usize) -> Option<(u32, &TableName)> {
-        match self.plan.tables.get(item) {
-            Some(table) => Some((table.oid, &table.name)),
-            None => {
-                let sequence = self.plan.sequences.get(item.checked_sub(self.plan.tables.len())?)?;
-                Some((sequence.oid, &sequence.name))
-            }
-        }
-    }
-
-    async fn note_lock_holders(
+    /// A lock was not to be had: notes by whom, and turns the order round if that may help.
+    async fn contended(
         &mut self,
         control: &Client,
-        item: usize,
-        on_writers: OnWriters,
-    ) -> Result<(), FenceError> {
-        let Some((oid, name)) = self.item(item) else { return Ok(()) };
-        let holders = lock_holders(control, oid, self.session.backend_pid()).await?;
+        terms: &FenceTerms,
+        done: usize,
+        error: tokio_postgres::Error,
+    ) -> Result<Try, FenceError> {
+        let sequences = &self.plan.sequences;
+        let at = done.checked_sub(INNER_PREAMBLE).filter(|at| *at <= sequences.len());
+        let (true, Some(at)) = (is_contended(&error), at) else {
+            return Err(SqlFailure::of(Side::Source, "close the fence")(error).into());
+        };
+        let sequence = match self.first {
+            First::Turnstile => at.checked_sub(1).and_then(|at| sequences.get(at)),
+            First::Sequences => sequences.get(at),
+        };
+        let pid = self.session.backend_pid();
+        let (holders, what) = match sequence {
+            Some(sequence) => (
+                lock_holders(control, sequence.oid, pid).await?,
+                format!("sequence {}", sequence.name.plain()),
+            ),
+            None => (turnstile::inside(control, pid).await?, "what it has written".to_owned()),
+        };
         if let Some(first) = holders.first() {
-            self.obstacle = Some(format!("the lock of {} was held by {first}", name.plain()));
+            self.obstacle = Some(format!("{first}, holds {what}"));
         }
-        match on_writers {
-            OnWriters::Wait => Ok(()),
-            OnWriters::Terminate => terminate(control, &holders).await,
+        self.first = if sequence.is_some() { First::Sequences } else { First::Turnstile };
+        if terms.on_writers == OnWriters::Terminate {
+            terminate(control, &holders).await?;
         }
-    }
-
-    /// With all locks held: the fence row, what the triggers ask, and the catalog read again, in one round trip.
-    async fn close_the_gate(&mut self, terms: &FenceTerms) -> Result<(), FenceError> {
-        let mut batch = format!(
-            "INSERT INTO pgsluice.fence (epoch, nonce, moved_to) VALUES ({}, {}, {}) \
-             ON CONFLICT (epoch) DO UPDATE SET nonce = excluded.nonce, moved_to = excluded.moved_to; {}",
-            terms.epoch,
-            quote_literal(terms.nonce.as_str()),
-            quote_literal(&terms.moved_to),
-            deny_function(terms)
-        );
-        if self.ddl_guard == DdlGuard::Present {
-            batch.push_str(&format!("; {}", ddl::deny_function(terms)));
-        }
-        let enabling = async {
-            let failed = SqlFailure::of(Side::Source, "change what the deny triggers ask");
-            self.session.batch_execute(&batch).await.map_err(|error| FenceError::from(failed(error)))
-        };
-        // The set first: what is made after it was read is not in it, and is found before the commit.
-        let reading = async {
-            let relations = relations(&self.session).await?;
-            Ok((relations, read_plan(&self.session, &terms.publication).await?))
-        };
-        let ((), (relations, now)) = try_join(enabling, reading).await?;
-        let mut differing = self.plan.difference(&now);
-        // Somebody took a trigger off, or disabled it.
-        let bare = now.tables.iter().filter(|table| table.deny_trigger != Some(ENABLED));
-        differing.extend(bare.map(|table| table.name.clone()));
-        if !differing.is_empty() {
-            return Err(FenceError::SetChanged { differing });
-        }
-        self.relations = relations;
-        Ok(())
-    }
-
-    /// Waits until no other transaction of this database has a transaction id.
-    async fn prove(&mut self, control: &Client, terms: &FenceTerms) -> Result<Try, FenceError> {
-        let mut poll = PROOF_POLL_FIRST;
-        loop {
-            let writing = writing_transactions(control, self.session.backend_pid()).await?;
-            let Some(first) = writing.first() else { return Ok(Try::Held) };
-            self.obstacle = Some(format!("waiting for {first}"));
-            if let OnWriters::Terminate = terms.on_writers {
-                terminate(control, &writing).await?;
-            } else if writing.iter().any(Obstacle::waits_for_us) {
-                return Ok(Try::Contended);
-            }
-            tokio::time::sleep(poll).await;
-            poll = (poll * 2).min(PROOF_POLL_LONGEST);
-        }
+        Ok(Try::Contended)
     }
 
     /// Reads every sequence under the fence: name, `last_value`, `is_called`, in the plan's order.
@@ -356,9 +340,9 @@ impl Fence {
         crate::target::sequences::read(&self.session, Side::Source, &self.plan.sequence_names()).await
     }
 
-    /// Whether the tables and sequences are still those that are locked, at a moment in which nobody is about to change that:
+    /// Whether the tables and sequences are still those that were armed, at a moment in which nobody is about to change that:
     /// asked right before the commit, because the locks do not keep anybody from making a table, and what is written to it
-    /// would be left behind. Waits for whoever writes outside the locked tables; the caller bounds it by dropping the future.
+    /// would be left behind. Waits for whoever writes outside the fenced tables; the caller bounds it by dropping the future.
     ///
     /// # Errors
     /// [`FenceError::SetChanged`], or the catalog cannot be read.
@@ -367,7 +351,7 @@ impl Fence {
         loop {
             // First who writes, then what there is: what they made is seen if they have ended in between.
             let writing = writing_transactions(control, self.session.backend_pid()).await?;
-            if relations(&self.session).await? != self.relations {
+            if fingerprint(&self.session, &terms.publication).await? != self.fingerprint {
                 let now = read_plan(&self.session, &terms.publication).await?;
                 return Err(FenceError::SetChanged { differing: self.plan.difference(&now) });
             }
@@ -428,7 +412,7 @@ impl Fence {
         }
         let pid = self.session.backend_pid();
         if self.phase == Phase::Locking {
-            // `take` was dropped while a lock was waited for. A cancellation that comes late meets ROLLBACK, which
+            // The future was dropped while a lock was waited for. A cancellation that comes late meets ROLLBACK, which
             // is why that is tried twice.
             ask(control, "SELECT pg_cancel_backend($1)", pid).await?;
         }
@@ -442,6 +426,49 @@ impl Fence {
     async fn rolled_back_within(&self, bound: Duration) -> bool {
         matches!(tokio::time::timeout(bound, self.session.batch_execute("ROLLBACK")).await, Ok(Ok(())))
     }
+}
+
+/// The fence row, the verdict of the deny triggers, and that of the event trigger.
+async fn write_the_fence(session: &Client, guard: DdlGuard, terms: &FenceTerms) -> Result<(), FenceError> {
+    let mut batch = format!(
+        "INSERT INTO pgsluice.fence (epoch, nonce, moved_to) VALUES ({}, {}, {}) \
+         ON CONFLICT (epoch) DO UPDATE SET nonce = excluded.nonce, moved_to = excluded.moved_to; {}",
+        terms.epoch,
+        quote_literal(terms.nonce.as_str()),
+        quote_literal(&terms.moved_to),
+        turnstile::verdict(terms)
+    );
+    if guard == DdlGuard::Present {
+        batch.push_str(&format!("; {}", ddl::deny_function(terms)));
+    }
+    let failed = SqlFailure::of(Side::Source, "change the verdict of the deny triggers");
+    session.batch_execute(&batch).await.map_err(|error| FenceError::from(failed(error)))
+}
+
+/// Waits until no other transaction of this database has a transaction id, but for those that wait for the fence: they have
+/// written to no fenced table, or they would be inside the turnstile, and will be refused. `obstacle`: who is waited for.
+async fn prove(
+    control: &Client,
+    fence_pid: i32,
+    on_writers: OnWriters,
+    obstacle: &mut Option<String>,
+) -> Result<(), FenceError> {
+    let mut poll = PROOF_POLL_FIRST;
+    loop {
+        let mut writing = writing_transactions(control, fence_pid).await?;
+        writing.retain(|each| !each.waits_for_us());
+        let Some(first) = writing.first() else { return Ok(()) };
+        *obstacle = Some(format!("waiting for {first}"));
+        if let OnWriters::Terminate = on_writers {
+            terminate(control, &writing).await?;
+        }
+        tokio::time::sleep(poll).await;
+        poll = (poll * 2).min(PROOF_POLL_LONGEST);
+    }
+}
+
+fn is_contended(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED))
 }
 
 /// Runs a batch; an error comes with the number of statements that were done before it.

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::{Client, GenericClient};
 
-use super::arm::{PASS_FUNCTION, armed_tables, is_armed};
+use super::arm::{armed_tables, is_armed};
+use super::turnstile::{OUT_OF_THE_WAY, PASS};
 use super::{ENABLED, FenceError, PASS_SETTING, ddl};
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
@@ -65,7 +66,7 @@ pub async fn lift(session: &Client, side: Side) -> Result<(), FenceError> {
            IF to_regclass('pgsluice.fence') IS NULL THEN RETURN; END IF; \
            PERFORM set_config('{PASS_SETTING}', nonce, true) FROM pgsluice.fence ORDER BY epoch DESC LIMIT 1; \
            DELETE FROM pgsluice.fence; \
-           IF FOUND THEN {}; {PASS_FUNCTION}; END IF; \
+           IF FOUND THEN {}; {PASS}; {OUT_OF_THE_WAY}; END IF; \
          END $$; \
          COMMIT",
         ddl::lift()

@@ -1,17 +1,16 @@
-//! The fence: one transaction on the source that locks every published table against writes, has the deny
+//! The fence: one transaction on the source that closes the turnstile which every writer passes, has the deny
 //! triggers refuse, freezes the sequences and writes the fence row. Rolled back it leaves nothing and blocked writers
 //! simply go on (INV-9); committed it is the point of no return. This module opens, proves, commits and rolls
 //! back that transaction; it never decides which of it is to happen.
 
 mod arm;
 mod ddl;
-mod habits;
 mod hold;
 mod lift;
 mod obstacle;
 mod plan;
-mod quiet;
 mod truth;
+mod turnstile;
 
 use crate::connection::ConnectError;
 use crate::cutover::SqlFailure;
@@ -23,8 +22,8 @@ pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift, pass};
 pub use obstacle::{Obstacle, clients, long_transactions, prepared_transactions, wraparound_vacuums};
 pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
-pub use quiet::{is_autovacuum_in_the_way, quiet, restore};
 pub use truth::{FenceRow, read_truth};
+pub use turnstile::stand_down;
 
 /// Schema of everything this program keeps on the source.
 const SCHEMA: &str = "pgsluice";
@@ -56,6 +55,24 @@ pub enum FenceError {
     SetChanged {
         /// Those that are in one set only.
         differing: Vec<TableName>,
+    },
+    /// A transaction that wrote before the turnstile was in place has not ended.
+    #[error("a transaction that has written did not end within {bound_seconds} s: {obstacle}")]
+    OlderWriter {
+        /// How long it was waited for.
+        bound_seconds: u64,
+        /// Whose it is.
+        obstacle: Box<Obstacle>,
+    },
+    /// Somebody changes a table's definition, or vacuums it, and does not end.
+    #[error("the definition of {} could not be held still within {bound_seconds} s{}", .table.plain(), in_the_way(.obstacle))]
+    DefinitionInUse {
+        /// The table.
+        table: TableName,
+        /// How long it was waited for.
+        bound_seconds: u64,
+        /// Who holds it.
+        obstacle: Option<Box<Obstacle>>,
     },
     /// A table's lock was not to be had while arming.
     #[error("the deny trigger of {table} could not be created within {bound_seconds} s{}", in_the_way(.obstacle))]
@@ -96,7 +113,11 @@ impl FenceError {
                  that it is in the publication and on the target first."
                     .into()
             }
-            Self::ArmBlocked { .. } => {
+            Self::DefinitionInUse { .. } => {
+                "Let that statement end (CREATE INDEX, VACUUM, ALTER TABLE, say), or end it, then start the cutover again."
+                    .into()
+            }
+            Self::ArmBlocked { .. } | Self::OlderWriter { .. } => {
                 "Let the transaction that is in the way end, or end it, then start the cutover again.".into()
             }
             Self::StillOpen => {

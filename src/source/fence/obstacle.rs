@@ -2,6 +2,7 @@
 //! there to be none, or that are prepared. Works with ordinary rights: what another role runs is not visible then,
 //! its process, role and age are.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -76,11 +77,11 @@ impl fmt::Display for Obstacle {
 }
 
 /// What is selected of a session in `pg_stat_activity a`.
-const SESSION: &str = "a.pid, coalesce(a.usename::text, a.backend_type, 'a background process'),
+pub(super) const SESSION: &str = "a.pid, coalesce(a.usename::text, a.backend_type, 'a background process'),
     coalesce(a.application_name, ''), coalesce(a.state, ''),
     coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8";
 
-fn session(row: &Row) -> Obstacle {
+pub(super) fn session(row: &Row) -> Obstacle {
     Obstacle::Session {
         pid: row.get(0),
         role: row.get(1),
@@ -95,15 +96,16 @@ fn seconds(value: f64) -> Duration {
     Duration::try_from_secs_f64(value).unwrap_or_default()
 }
 
-/// Those that have a transaction id in this database, except ours and autovacuum's: the proof needs there to be
-/// none. A transaction's lock on its own id is given up only after its commit record is written, so whoever is
-/// not in `pg_locks` is before the marker in the WAL.
+/// Those that have a transaction id in this database, except ours and autovacuum's. A transaction's lock on its own id is
+/// given up only after its commit record is written, so whoever is not in `pg_locks` is before the marker in the WAL.
+///
+/// Of those that wait for the fence, however indirectly, it is said so: while it is held they go no further.
 pub(super) async fn writing_transactions(
     control: &Client,
     fence_pid: i32,
 ) -> Result<Vec<Obstacle>, FenceError> {
     let sql = format!(
-        "SELECT {SESSION}, $1 = ANY (pg_blocking_pids(a.pid))
+        "SELECT {SESSION}, false, pg_blocking_pids(a.pid)
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
            AND a.datname = current_database() AND a.pid <> $1 AND a.pid <> pg_backend_pid()
@@ -116,7 +118,31 @@ pub(super) async fn writing_transactions(
     )
     .await
     .map_err(SqlFailure::of(Side::Source, "look for transactions that are still writing"))?;
+    let blockers: Vec<(i32, Vec<i32>)> = sessions.iter().map(|row| (row.get(0), row.get(6))).collect();
+    let held_up = held_up_by(fence_pid, &blockers);
+    let session = |row: &Row| match session(row) {
+        Obstacle::Session { pid, role, application, state, age, .. } => {
+            Obstacle::Session { pid, role, application, state, age, waits_for_us: held_up.contains(&pid) }
+        }
+        prepared @ Obstacle::Prepared { .. } => prepared,
+    };
     Ok(prepared.iter().map(prepared_transaction).chain(sessions.iter().map(session)).collect())
+}
+
+/// Those that wait for `pid`, or for somebody who does. `blockers`: processes, each with those it waits for.
+fn held_up_by(pid: i32, blockers: &[(i32, Vec<i32>)]) -> HashSet<i32> {
+    let mut held_up = HashSet::from([pid]);
+    loop {
+        let more: Vec<i32> = blockers
+            .iter()
+            .filter(|(waiting, by)| !held_up.contains(waiting) && by.iter().any(|by| held_up.contains(by)))
+            .map(|(waiting, _)| *waiting)
+            .collect();
+        if more.is_empty() {
+            return held_up;
+        }
+        held_up.extend(more);
+    }
 }
 
 /// Those that hold a lock on `relation` (`pg_class.oid`) which conflicts with the fence's.
@@ -247,4 +273,16 @@ pub(super) async fn ask(control: &Client, sql: &'static str, pid: i32) -> Result
         .await
         .map_err(SqlFailure::of(Side::Source, "end a session that is in the way"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_somebody_who_waits_for_the_fence_is_held_up_too() {
+        let blockers = [(1, vec![]), (2, vec![3]), (3, vec![1, 9]), (4, vec![1]), (5, vec![2])];
+        assert_eq!(held_up_by(9, &blockers), HashSet::from([9, 3, 2, 5]));
+        assert_eq!(held_up_by(8, &blockers), HashSet::from([8]));
+    }
 }

@@ -82,24 +82,29 @@ impl FencePlan {
     }
 }
 
-/// Which tables and sequences a database has, as numbers that change when one comes or goes.
+/// Which tables and sequences a database has, and what the publication holds, as numbers that change when one comes or goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Relations {
+pub(super) struct Fingerprint {
     count: i64,
     oids: i64,
     squares: i64,
+    published: i64,
 }
 
-/// Reads them; much cheaper than the plan, and enough while the tables of the plan are locked.
-pub(super) async fn relations(source: &Client) -> Result<Relations, FenceError> {
-    // OIDs are counted up; the third number tells two exchanged pairs apart.
-    let sql = "SELECT count(*), coalesce(sum(oid::int8), 0)::int8, coalesce(sum(oid::int8 % 65521 * (oid::int8 % 65521)), 0)::int8
+/// Reads it; much cheaper than the plan, and enough while the definitions of the plan's tables are held still.
+pub(super) async fn fingerprint(source: &Client, publication: &str) -> Result<Fingerprint, FenceError> {
+    // OIDs are counted up; the third number tells two exchanged pairs apart. The publication itself can be altered under
+    // the locks, its tables cannot.
+    let sql = "SELECT count(*), coalesce(sum(oid::int8), 0)::int8, coalesce(sum(oid::int8 % 65521 * (oid::int8 % 65521)), 0)::int8,
+           (SELECT coalesce(sum(p.xmin::text::int8 + (SELECT coalesce(sum(r.xmin::text::int8 * 3 + 1), 0)
+                                                        FROM pg_publication_rel r WHERE r.prpubid = p.oid)), -1)::int8
+              FROM pg_publication p WHERE p.pubname = $1)
          FROM pg_class WHERE relkind IN ('r', 'p', 'S') AND relpersistence <> 't' AND oid >= 16384";
     let row = source
-        .query_typed_one(sql, &[])
+        .query_typed_one(sql, &[(&publication, Type::TEXT)])
         .await
         .map_err(SqlFailure::of(Side::Source, "read which tables there are"))?;
-    Ok(Relations { count: row.get(0), oids: row.get(1), squares: row.get(2) })
+    Ok(Fingerprint { count: row.get(0), oids: row.get(1), squares: row.get(2), published: row.get(3) })
 }
 
 /// Published tables, downwards over partitions and upwards over their parents.
