@@ -40,6 +40,9 @@ pub(crate) struct Judgement {
     pub(crate) differing_sequences: Vec<String>,
     /// What clients saw, by SQLSTATE.
     pub(crate) client_errors: BTreeMap<String, u64>,
+    /// The same for each of them.
+    #[serde(default)]
+    pub(crate) errors_of_each_client: Vec<BTreeMap<String, u64>>,
 }
 
 impl Judgement {
@@ -99,6 +102,7 @@ pub(crate) async fn judge(
         row_differences: rows.row_differences(),
         differing_tables: rows.differing_tables.into_keys().collect(),
         client_errors: record.errors_by_code(),
+        errors_of_each_client: record.clients.iter().map(|client| client.errors_by_code.clone()).collect(),
         ..Judgement::default()
     })
 }

@@ -138,11 +138,13 @@ fn step_cell(figures: &Figures, name: &str) -> String {
 
 fn verdict(report: &Report) -> String {
     let judgement = &report.judgement;
+    let of_each: Vec<String> =
+        judgement.errors_of_each_client.iter().map(|errors| errors.values().sum::<u64>().to_string()).collect();
     let codes: Vec<_> =
         judgement.client_errors.iter().map(|(code, count)| format!("{count} times {code}")).collect();
     let mut text = format!(
         "\nOf {} transactions that clients saw committed, {} are missing and {} doubled on the final primary; {} rows and {} \
-         sequences compared, {} and {} differ. Clients' errors: {}.\n",
+         sequences compared, {} and {} differ. Clients' errors: {}; of each client: {}.\n",
         judgement.acknowledged,
         judgement.missing,
         judgement.duplicates,
@@ -151,6 +153,7 @@ fn verdict(report: &Report) -> String {
         judgement.row_differences,
         judgement.differing_sequences.len(),
         if codes.is_empty() { "none".to_owned() } else { codes.join(", ") },
+        of_each.join(", "),
     );
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for figures in [&report.rehearsals, &report.cutovers, &report.rollbacks] {

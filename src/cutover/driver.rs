@@ -337,6 +337,17 @@ async fn nobody_in_the_way(
                 .into(),
         });
     }
+    if let Some(first) = fence::subscriptions(control).await.map_err(CutoverError::from)?.first() {
+        return Err(Refusal::NotReady {
+            message: format!(
+                "The subscription {first} is enabled on the side that is left: what its apply worker writes passes every fence."
+            ),
+            remedy: format!(
+                "ALTER SUBSCRIPTION {} DISABLE; there, then start the cutover again.",
+                pgsluice_proto::command::quote_ident(first)
+            ),
+        });
+    }
     let tables: Vec<_> = plan.tables.into_iter().map(|table| (table.oid, table.name)).collect();
     let vacuums = fence::wraparound_vacuums(control, &tables).await.map_err(CutoverError::from)?;
     if let Some((table, pid)) = vacuums.first() {

@@ -24,6 +24,7 @@ mod replica_identity;
 mod replica_triggers;
 mod same_server;
 mod source_privileges;
+mod subscriptions;
 mod tables;
 mod target_empty;
 mod target_extensions;
@@ -107,6 +108,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(target_privileges::check(context).await?);
     findings.extend(target_locale::check(context).await?);
     findings.extend(target_standbys::check(context).await?);
+    findings.extend(subscriptions::check(context).await?);
     findings.extend(protections::check(context).await?);
     findings.extend(way_back::check(context).await?);
     Ok(findings)

@@ -5,9 +5,10 @@ use super::{Finding, Severity};
 
 /// What can be waived: things that are not moved, or only slow the beginning down. Everything else would lose data
 /// or fail later.
-pub const WAIVABLE: [&str; 6] = [
+pub const WAIVABLE: [&str; 7] = [
     "source.large_objects",
     "source.prepared_transactions",
+    "source.subscriptions",
     "source.uncopied_tables",
     "source.unlogged_tables",
     "target.connections",

@@ -288,7 +288,8 @@ async fn rows_that_nobody_would_migrate_and_what_the_target_would_refuse_are_fou
              CREATE TABLE public.t (id int PRIMARY KEY, n public.positive); INSERT INTO public.t VALUES (1, -1);
              ALTER DOMAIN public.positive ADD CONSTRAINT above_zero CHECK (value > 0) NOT VALID;
              CREATE FUNCTION public.guard() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
-             CREATE EVENT TRIGGER guard ON ddl_command_start EXECUTE FUNCTION public.guard()",
+             CREATE EVENT TRIGGER guard ON ddl_command_start EXECUTE FUNCTION public.guard();
+             CREATE SUBSCRIPTION idle CONNECTION 'host=/nowhere' PUBLICATION p WITH (connect = false)",
         )
         .await
         .expect("source");
@@ -296,6 +297,9 @@ async fn rows_that_nobody_would_migrate_and_what_the_target_would_refuse_are_fou
     assert_eq!(blockers(&findings), BTreeSet::new(), "rows of the extension itself: {findings:#?}");
     let warned = BTreeSet::from(["source.domain_constraints", "source.event_triggers"]);
     assert!(warnings(&findings).is_superset(&warned), "{findings:#?}");
+    source.batch_execute("ALTER SUBSCRIPTION idle ENABLE").await.expect("a subscription");
+    assert_eq!(blockers(&check(&sides).await), BTreeSet::from(["source.subscriptions"]));
+    source.batch_execute("ALTER SUBSCRIPTION idle DISABLE").await.expect("a subscription");
     source
         .batch_execute(
             "INSERT INTO public.jobs VALUES (2);

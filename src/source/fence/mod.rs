@@ -20,7 +20,10 @@ pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift, pass};
-pub use obstacle::{Obstacle, clients, long_transactions, prepared_transactions, wraparound_vacuums};
+pub(crate) use obstacle::ENABLED_SUBSCRIPTIONS;
+pub use obstacle::{
+    Obstacle, clients, long_transactions, prepared_transactions, subscriptions, wraparound_vacuums,
+};
 pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
 pub use truth::{FenceRow, read_truth};
 pub use turnstile::stand_down;

@@ -240,6 +240,22 @@ pub async fn wraparound_vacuums(
     Ok(rows.iter().map(found).collect())
 }
 
+/// One row, one column for each enabled subscription of this database: its name.
+pub(crate) const ENABLED_SUBSCRIPTIONS: &str = "SELECT subname::text FROM pg_subscription
+    WHERE subenabled AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1";
+
+/// Enabled subscriptions of this database: their apply workers fire no statement triggers, so no fence refuses them.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn subscriptions(source: &Client) -> Result<Vec<String>, FenceError> {
+    let rows = source
+        .query_typed(ENABLED_SUBSCRIPTIONS, &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look for subscriptions"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Sessions of clients that are connected to this database directly, by `application_name` (or role), most first: they
 /// meet the fence's error, because nobody holds them back.
 ///
