@@ -138,8 +138,11 @@ fn step_cell(figures: &Figures, name: &str) -> String {
 
 fn verdict(report: &Report) -> String {
     let judgement = &report.judgement;
-    let of_each: Vec<String> =
-        judgement.errors_of_each_client.iter().map(|errors| errors.values().sum::<u64>().to_string()).collect();
+    let of_each: Vec<String> = judgement
+        .errors_of_each_client
+        .iter()
+        .map(|errors| errors.values().sum::<u64>().to_string())
+        .collect();
     let codes: Vec<_> =
         judgement.client_errors.iter().map(|(code, count)| format!("{count} times {code}")).collect();
     let mut text = format!(

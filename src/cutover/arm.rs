@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
 
-use super::actions::enough_standbys;
 use super::driver::{lag_is_small, stream_waits};
 use super::operation::{Armed, Operation};
+use super::securing::enough_standbys;
 use super::state::Event;
-use super::{CutoverError, SqlFailure, way_back};
+use super::{CutoverError, SqlFailure, opening, way_back};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::join;
@@ -70,6 +70,7 @@ impl Operation {
             }
             _ => None,
         };
+        opening::rehearse(target, self.terms.epoch).await?;
         let servers = try_join(about(control, Side::Source), about(target, Side::Target)).await?;
         // Read again: the triggers are there now.
         let plan = fence::read_plan(control, &self.terms.publication).await?;

@@ -10,11 +10,13 @@ mod error;
 mod failure;
 mod journal;
 mod log;
+mod opening;
 mod operation;
 mod probe;
 mod proof;
 mod recovery;
 mod report;
+mod securing;
 mod state;
 mod way_back;
 

@@ -315,24 +315,28 @@ impl Operation {
         self.log.publish_end();
     }
 
-    /// What arming left in the writers' way. If it cannot be taken out now, the next start or cleanup does; they pass it meanwhile.
+    /// What arming left in the writers' way, and on the side that is reached what an earlier one left. If it cannot be taken out now,
+    /// the next start or cleanup does; they pass it meanwhile.
     async fn stand_down(&mut self) {
         self.armed = None;
-        let out_of_the_way = async {
-            let source = connect_sql(&self.ctx.config.source.connection, Side::Source, "cutover").await?;
-            fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
-            fence::stand_down(&source).await?;
-            Ok::<_, CutoverError>(())
-        };
-        match tokio::time::timeout(STAND_DOWN_BOUND, out_of_the_way).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the source's writers pass the turnstile until the next start")
+        let config = &self.ctx.config;
+        let sides = [(Side::Source, &config.source.connection), (Side::Target, &config.target.connection)];
+        let each = sides.map(|(side, settings)| async move {
+            let out_of_the_way = async {
+                let session = connect_sql(settings, side, "cutover").await?;
+                fence::pass(&*session).await.map_err(SqlFailure::of(side, "pass the fence"))?;
+                fence::stand_down(&session).await?;
+                Ok::<_, CutoverError>(())
+            };
+            match tokio::time::timeout(STAND_DOWN_BOUND, out_of_the_way).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%side, %error, "writers pass the turnstile until the next start"),
+                Err(_) => {
+                    tracing::warn!(%side, "writers pass the turnstile until the next start: no answer in time");
+                }
             }
-            Err(_) => tracing::warn!(
-                "the source's writers pass the turnstile until the next start: it did not answer in time"
-            ),
-        }
+        });
+        futures_util::future::join_all(each).await;
     }
 
     /// A defect of this program: stop where we are. The sessions are dropped, so that an uncommitted fence is

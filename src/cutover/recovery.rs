@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::actions::lost_side_remedy;
 use super::driver::{CutoverContext, RunningCutover, ended, launch};
 use super::journal::{self, Recorded};
+use super::opening::lost_side_remedy;
 use super::operation::Purpose;
 use super::report::{CutoverReport, Outcome};
 use super::state::{Cutover, State};
@@ -62,8 +62,10 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         }
     };
     fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
-    if let Err(error) = fence::stand_down(&source).await {
-        tracing::warn!(%error, "the source's writers still pass the turnstile of an earlier operation");
+    for session in [&source, &target] {
+        if let Err(error) = fence::stand_down(session).await {
+            tracing::warn!(%error, "writers still pass the turnstile of an earlier operation");
+        }
     }
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,

@@ -120,25 +120,15 @@ fn table_name(row: &Row) -> TableName {
     TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
 }
 
-/// Opens the target: durable when it returns. Only after the source's fence is known to be committed (INV-8).
-/// Repeating it changes nothing.
-///
-/// # Errors
-/// The statement fails. A target that never had a gate is left alone: another fence may have closed it.
-pub async fn open(target: &Client, epoch: i64) -> Result<(), GateError> {
-    let opening = format!(
-        "BEGIN; SET LOCAL synchronous_commit = on; \
-         DO $$ BEGIN IF to_regclass('pgsluice.gate') IS NOT NULL THEN \
+/// SQL that opens the gate, for the transaction that opens the target, only after the source's fence is known to be committed
+/// (INV-8). Repeating it changes nothing. A target that never had a gate is left alone: another fence may have closed it.
+#[must_use]
+pub fn open_sql(epoch: i64) -> String {
+    format!(
+        "DO $$ BEGIN IF to_regclass('pgsluice.gate') IS NOT NULL THEN \
            UPDATE pgsluice.gate SET is_open = true, epoch = {epoch}, changed_at = clock_timestamp() WHERE NOT is_open; \
-         END IF; END $$; \
-         COMMIT"
-    );
-    if let Err(error) = target.batch_execute(&opening).await {
-        // If the connection is lost, the error says so and there is nothing to roll back.
-        let _ = target.batch_execute("ROLLBACK").await;
-        return Err(SqlFailure::of(Side::Target, "open the gate")(error).into());
-    }
-    Ok(())
+         END IF; END $$"
+    )
 }
 
 /// SQL that closes a gate which was opened, where there is one still: for the transaction that fences its side.
@@ -149,7 +139,7 @@ pub const fn close_again_sql() -> &'static str {
      END IF; END $$"
 }
 
-/// Whether the target is open by [`open`]; not if it never had a gate.
+/// Whether the target is open by [`open_sql`]; not if it never had a gate.
 ///
 /// # Errors
 /// The row cannot be read.

@@ -45,6 +45,9 @@ const ROLLBACK_BOUND: Duration = Duration::from_millis(500);
 const OUTER_PREAMBLE: usize = 4;
 const INNER_PREAMBLE: usize = 3;
 
+/// From the inner layer to the outer one.
+const BACK: &str = "ROLLBACK TO SAVEPOINT pgsluice_fence; RELEASE SAVEPOINT pgsluice_fence";
+
 /// What a fence is taken for.
 #[derive(Clone, Debug)]
 pub struct FenceTerms {
@@ -220,6 +223,11 @@ impl Fence {
         self.fingerprint = fingerprint(&self.session, &terms.publication).await?;
         self.as_planned(&terms.publication).await?;
         self.read_sequences().await?;
+        // Tried once: what would refuse it is known now, and the server has in memory what it needs.
+        let failed = SqlFailure::of(Side::Source, "try the fence's statements");
+        self.session.batch_execute("SAVEPOINT pgsluice_fence").await.map_err(&failed)?;
+        write_the_fence(&self.session, self.ddl_guard, terms).await?;
+        self.session.batch_execute(BACK).await.map_err(failed)?;
         self.phase = Phase::Still;
         Ok(())
     }
@@ -251,9 +259,8 @@ impl Fence {
                 let tables: Arc<[TableName]> = self.plan.table_names().into();
                 return Ok(SourceFenced::proven(terms.nonce.clone(), tables));
             }
-            let back = "ROLLBACK TO SAVEPOINT pgsluice_fence";
             let failed = SqlFailure::of(Side::Source, "let the fence go for a moment");
-            self.session.batch_execute(back).await.map_err(failed)?;
+            self.session.batch_execute(BACK).await.map_err(failed)?;
             self.phase = Phase::Still;
             tokio::time::sleep(backoff.next_delay()).await;
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::{Client, GenericClient};
 
 use super::arm::{armed_tables, is_armed};
-use super::turnstile::{OUT_OF_THE_WAY, PASS};
+use super::turnstile::PASS;
 use super::{ENABLED, FenceError, PASS_SETTING, ddl};
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
@@ -53,28 +53,18 @@ pub async fn closed_tables(session: &Client) -> Result<BTreeSet<TableName>, Fenc
         .collect())
 }
 
-/// Opens a fenced side: durable when it returns. Only after the other side's fence is known to be committed (INV-8).
-/// Repeating it changes nothing; a side that was never fenced is left alone.
-///
-/// # Errors
-/// A statement fails; the side is as closed as before then.
-pub async fn lift(session: &Client, side: Side) -> Result<(), FenceError> {
-    let failed = SqlFailure::of(side, "lift the fence");
-    let lifting = format!(
-        "BEGIN; SET LOCAL synchronous_commit = on; \
-         DO $$ BEGIN \
+/// SQL that opens a fenced side, for the transaction that opens it, only after the other side's fence is known to be committed
+/// (INV-8). Repeating it changes nothing; a side that was never fenced is left alone. The turnstile stays in the writers' way
+/// until [`stand_down`](super::stand_down): with every function that is changed here, opening takes longer.
+#[must_use]
+pub fn lift_sql() -> String {
+    format!(
+        "DO $$ BEGIN \
            IF to_regclass('pgsluice.fence') IS NULL THEN RETURN; END IF; \
            PERFORM set_config('{PASS_SETTING}', nonce, true) FROM pgsluice.fence ORDER BY epoch DESC LIMIT 1; \
            DELETE FROM pgsluice.fence; \
-           IF FOUND THEN {}; {PASS}; {OUT_OF_THE_WAY}; END IF; \
-         END $$; \
-         COMMIT",
+           IF FOUND THEN {}; {PASS}; END IF; \
+         END $$",
         ddl::lift()
-    );
-    if let Err(error) = session.batch_execute(&lifting).await {
-        // If the connection is lost, the error says so and there is nothing to roll back.
-        let _ = session.batch_execute("ROLLBACK").await;
-        return Err(failed(error).into());
-    }
-    Ok(())
+    )
 }

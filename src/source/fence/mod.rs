@@ -19,7 +19,7 @@ use crate::model::TableName;
 pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
-pub use lift::{closed_tables, lift, pass};
+pub use lift::{closed_tables, lift_sql, pass};
 pub(crate) use obstacle::ENABLED_SUBSCRIPTIONS;
 pub use obstacle::{
     Obstacle, clients, long_transactions, prepared_transactions, subscriptions, wraparound_vacuums,
