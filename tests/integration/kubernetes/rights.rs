@@ -1,0 +1,189 @@
+//! What the adapters ask the API server for, and what they say when they may not: the rules that are shipped are those calls and
+//! no others.
+
+use std::collections::BTreeSet;
+
+use super::metrics::{PodsDouble, address};
+use super::*;
+
+/// Verb, group, resource and, where a rule can name one, the object.
+type Call = (String, String, String, Option<String>);
+
+const MANIFEST: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/kubernetes-traffic/role.yaml");
+
+struct Scene {
+    api: ApiDouble,
+    entries: String,
+}
+
+/// The objects that the shipped rules name.
+async fn scene() -> Scene {
+    let (api, pods) = (ApiDouble::start().await, PodsDouble::start(1).await);
+    pods.tell(0, 0, 0);
+    api.put(
+        "services",
+        json!({ "metadata": { "name": "shop-db" }, "spec": {
+        "type": "ClusterIP", "selector": { "app": "postgres" }, "ports": [{ "port": 5432 }] } }),
+    );
+    api.put("deployments", workload("web", 2));
+    api.put("statefulsets", workload("worker", 1));
+    api.put(
+        "poolers",
+        json!({ "metadata": { "name": "shop-pooler" }, "spec": {
+        "instances": 1, "pgbouncer": { "poolMode": "transaction" } } }),
+    );
+    api.put(
+        "pods",
+        json!({
+        "metadata": { "name": "shop-pooler-0", "labels": { "cnpg.io/poolerName": "shop-pooler" } },
+        "status": { "phase": "Running", "podIP": address(0) } }),
+    );
+    let entries = format!(
+        "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web', 'statefulset/worker']\nKUBECONFIG\n\
+         [[traffic]]\nadapter = 'kubernetes-service'\nservice = 'shop-db'\nsource_selector = ['app=postgres']\n\
+         target_selector = ['cnpg.io/cluster=shop', 'cnpg.io/instanceRole=primary']\nKUBECONFIG\n\
+         [[traffic]]\nadapter = 'cnpg-pooler'\npooler = 'shop-pooler'\nmetrics_port = {}\nKUBECONFIG\n",
+        pods.port
+    );
+    Scene { api, entries }
+}
+
+/// Everything that is asked for there and back, and by an undo.
+async fn calls(scene: &Scene) -> BTreeSet<Call> {
+    for (direction, epoch) in [(Direction::Forward, 7), (Direction::Back, 8)] {
+        done(&scene.api, &scene.entries, Step::Prepare, &context(direction, epoch)).await;
+        done(&scene.api, &scene.entries, Step::Pause, &context(direction, epoch)).await;
+        done(&scene.api, &scene.entries, Step::Undo, &context(direction, epoch)).await;
+        for step in FORWARD {
+            done(&scene.api, &scene.entries, step, &context(direction, epoch)).await;
+        }
+    }
+    let requests = scene.api.requests();
+    let call = |asked: double::Recorded| {
+        let name = (!asked.name.is_empty()).then_some(asked.name);
+        (asked.verb.to_owned(), asked.group, asked.resource, name)
+    };
+    requests.into_iter().map(call).collect()
+}
+
+/// The calls that the shipped Role allows. It is written one rule a line block, each of its lists in brackets.
+fn allowed() -> BTreeSet<Call> {
+    let manifest = fs::read_to_string(MANIFEST).expect("the Role");
+    let list = |rule: &str, key: &str| -> Vec<String> {
+        let line =
+            rule.lines().map(|line| line.trim().trim_start_matches("- ")).find(|line| line.starts_with(key));
+        let Some(line) = line else { return Vec::new() };
+        let (_, values) = line.split_once(": ").expect("a value");
+        let values =
+            values.strip_prefix('[').and_then(|values| values.strip_suffix(']')).expect("a list in brackets");
+        values.split(", ").map(|value| value.trim_matches('"').to_owned()).collect()
+    };
+    let (_, rules) = manifest.split_once("rules:\n").expect("rules");
+    let lines = || rules.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let text: String = lines().fold(String::new(), |text, line| text + line + "\n");
+    let mut calls = BTreeSet::new();
+    for rule in text.split("- apiGroups").skip(1) {
+        let rule = format!("- apiGroups{rule}");
+        let names = list(&rule, "resourceNames:");
+        for verb in list(&rule, "verbs:") {
+            for resource in list(&rule, "resources:") {
+                for group in list(&rule, "apiGroups:") {
+                    let each =
+                        if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() };
+                    calls.extend(
+                        each.into_iter().map(|name| (verb.clone(), group.clone(), resource.clone(), name)),
+                    );
+                }
+            }
+        }
+    }
+    calls
+}
+
+#[tokio::test]
+async fn the_role_that_is_shipped_allows_what_is_asked_for_and_nothing_else() {
+    let scene = scene().await;
+    let (asked, allowed) = (calls(&scene).await, allowed());
+    assert!(asked.len() > 8, "{asked:#?}");
+    assert_eq!(asked, allowed);
+}
+
+#[tokio::test]
+async fn a_right_that_is_missing_is_named_as_the_rule_that_grants_it_before_anybody_waits() {
+    for (verb, resource, rule) in [
+        (
+            "get",
+            "services",
+            r#"{apiGroups: [""], resources: ["services"], resourceNames: ["shop-db"], verbs: ["get"]}"#,
+        ),
+        (
+            "patch",
+            "services",
+            r#"{apiGroups: [""], resources: ["services"], resourceNames: ["shop-db"], verbs: ["patch"]}"#,
+        ),
+        (
+            "patch",
+            "deployments",
+            r#"{apiGroups: ["apps"], resources: ["deployments"], resourceNames: ["web"], verbs: ["patch"]}"#,
+        ),
+        (
+            "list",
+            "horizontalpodautoscalers",
+            r#"{apiGroups: ["autoscaling"], resources: ["horizontalpodautoscalers"], verbs: ["list"]}"#,
+        ),
+        (
+            "patch",
+            "poolers",
+            r#"{apiGroups: ["postgresql.cnpg.io"], resources: ["poolers"], resourceNames: ["shop-pooler"], verbs: ["patch"]}"#,
+        ),
+        ("list", "pods", r#"{apiGroups: [""], resources: ["pods"], verbs: ["list"]}"#),
+    ] {
+        let scene = scene().await;
+        scene.api.forbid(verb, resource);
+        let context = context(Direction::Forward, 7);
+        let error = step(&scene.api, &scene.entries, Step::Prepare, &context).await.expect_err("forbidden");
+        assert!(error.problem.contains(&format!("does not allow to {verb}")), "{error}");
+        assert!(error.remedy.contains(rule) && error.remedy.contains("namespace shop"), "{}", error.remedy);
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_not_there_is_said_to_be() {
+    let gone = ApiDouble::start().await;
+    let kubeconfig = fs::read_to_string(gone.kubeconfig()).expect("a file");
+    let port = kubeconfig.split("127.0.0.1:").nth(1).and_then(|rest| rest.split('"').next()).expect("a port");
+    fs::write(gone.kubeconfig(), kubeconfig.replace(port, "1")).expect("written");
+    let entry = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n";
+    let error =
+        step(&gone, entry, Step::Prepare, &context(Direction::Forward, 7)).await.expect_err("nobody there");
+    assert!(error.problem.contains("cannot be reached") && error.problem.contains("refused"), "{error}");
+    fs::write(gone.kubeconfig(), "{}").expect("written");
+    let error =
+        step(&gone, entry, Step::Prepare, &context(Direction::Forward, 7)).await.expect_err("no context");
+    assert!(error.problem.contains("kubeconfig file"), "{error}");
+}
+
+/// Outside of a cluster, and without a file that says where one is.
+#[tokio::test]
+async fn without_an_account_it_is_said_what_is_missing() {
+    let api = ApiDouble::start().await;
+    let entry = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\n";
+    let error =
+        step(&api, entry, Step::Prepare, &context(Direction::Forward, 7)).await.expect_err("no account");
+    assert!(error.remedy.contains("automountServiceAccountToken"), "{error:?}");
+}
+
+/// The token goes to the API server, and nowhere else.
+#[tokio::test]
+async fn errors_do_not_show_the_token() {
+    let api = ApiDouble::start().await;
+    let entry = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n";
+    let file = fs::read_to_string(api.kubeconfig()).expect("a file");
+    fs::write(api.kubeconfig(), file.replace("t0ken", "hunter2")).expect("written");
+    let traffic = traffic(&api, entry);
+    let error =
+        traffic.perform(Step::Prepare, &context(Direction::Forward, 7)).await.expect_err("another token");
+    assert!(error.problem.contains("does not know who is calling"), "{error}");
+    assert!(!format!("{error:?} {traffic:?}").contains("hunter2"));
+}
