@@ -70,7 +70,7 @@ impl Pooler {
         let TrafficContext { direction, epoch, .. } = *context;
         let plan = |object: &Value| plan(step, direction, &what, object, epoch);
         match step {
-            Step::Prepare => self.prepare(&what, context, waiting).await,
+            Step::Prepare => self.prepare(&what, context).await,
             Step::Retarget => Ok(Notes::new()),
             Step::Pause => {
                 let note = change(&self.api, &what, Effect::Change, plan).await?;
@@ -95,12 +95,7 @@ impl Pooler {
         }
     }
 
-    async fn prepare(
-        &self,
-        what: &ResourceName,
-        context: &TrafficContext,
-        waiting: &Waiting,
-    ) -> Result<Notes, Trouble> {
+    async fn prepare(&self, what: &ResourceName, context: &TrafficContext) -> Result<Notes, Trouble> {
         let TrafficContext { direction, epoch, .. } = *context;
         let object = self.api.get(what).await?;
         check_mode(what, &object, self.config.session_pools)?;
@@ -118,7 +113,6 @@ impl Pooler {
             let silent =
                 told.iter().find_map(|(pod, told)| told.as_ref().err().map(|problem| (pod, problem)));
             if let Some((pod, problem)) = silent {
-                waiting.is(problem.clone());
                 return Err(Trouble::new(
                     format!(
                         "pod {pod} of {what} does not tell its metrics, which are the proof of a pause: {problem}"

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -275,7 +275,7 @@ async fn answer(
     headers: HeaderMap,
     body: String,
 ) -> Response {
-    let given = headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
+    let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     if given != Some(format!("Bearer {TOKEN}").as_bytes()) {
         return failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
     }

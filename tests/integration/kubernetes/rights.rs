@@ -109,6 +109,27 @@ async fn the_role_that_is_shipped_allows_what_is_asked_for_and_nothing_else() {
     assert_eq!(asked, allowed);
 }
 
+/// What was before is written by the request that changes it, and no request overwrites what it has not seen.
+#[tokio::test]
+async fn every_change_names_the_version_it_is_for_and_keeps_what_was_before() {
+    let scene = scene().await;
+    calls(&scene).await;
+    let context = context(Direction::Forward, 9);
+    for step in [Step::Pause, Step::Retarget] {
+        done(&scene.api, &scene.entries, step, &context).await;
+    }
+    let patches: Vec<_> = scene.api.requests().into_iter().filter(|asked| asked.verb == "patch").collect();
+    let changed: BTreeSet<&str> = patches.iter().map(|asked| asked.resource.as_str()).collect();
+    assert_eq!(changed, ["deployments", "poolers", "services", "statefulsets"].into());
+    for asked in patches {
+        assert!(asked.body["metadata"]["resourceVersion"].is_string(), "{asked:?}");
+        assert!(asked.body["spec"].is_object(), "{asked:?}");
+        let before =
+            asked.body["metadata"]["annotations"]["pgsluice.io/before"].as_str().expect("an annotation");
+        assert!(before.contains("\"epoch\":9"), "{asked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_as_the_rule_that_grants_it_before_anybody_waits() {
     for (verb, resource, rule) in [
