@@ -9,6 +9,8 @@ use super::*;
 /// Verb, group, resource and, where a rule can name one, the object.
 type Call = (String, String, String, Option<String>);
 
+const EXAMPLE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/example-kubernetes/pgsluice.toml");
 const MANIFEST: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/kubernetes-traffic/role.yaml");
 
@@ -17,14 +19,14 @@ struct Scene {
     entries: String,
 }
 
-/// The objects that the shipped rules name.
+/// The objects that the shipped rules name, and the adapters of the shipped example.
 async fn scene() -> Scene {
     let (api, pods) = (ApiDouble::start().await, PodsDouble::start(1).await);
     pods.tell(0, 0, 0);
     api.put(
         "services",
         json!({ "metadata": { "name": "shop-db" }, "spec": {
-        "type": "ClusterIP", "selector": { "app": "postgres" }, "ports": [{ "port": 5432 }] } }),
+        "type": "ClusterIP", "selector": { "app": "postgres", "role": "master" }, "ports": [{ "port": 5432 }] } }),
     );
     api.put("deployments", workload("web", 2));
     api.put("statefulsets", workload("worker", 1));
@@ -39,13 +41,11 @@ async fn scene() -> Scene {
         "metadata": { "name": "shop-pooler-0", "labels": { "cnpg.io/poolerName": "shop-pooler" } },
         "status": { "phase": "Running", "podIP": address(0) } }),
     );
-    let entries = format!(
-        "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web', 'statefulset/worker']\nKUBECONFIG\n\
-         [[traffic]]\nadapter = 'kubernetes-service'\nservice = 'shop-db'\nsource_selector = ['app=postgres']\n\
-         target_selector = ['cnpg.io/cluster=shop', 'cnpg.io/instanceRole=primary']\nKUBECONFIG\n\
-         [[traffic]]\nadapter = 'cnpg-pooler'\npooler = 'shop-pooler'\nmetrics_port = {}\nKUBECONFIG\n",
-        pods.port
-    );
+    let example = fs::read_to_string(EXAMPLE).expect("the example");
+    let (_, entries) = example.split_once("[[traffic]]").expect("adapters");
+    let entries = format!("[[traffic]]{entries}").replace("[[traffic]]", "[[traffic]]\nKUBECONFIG");
+    let pooler = "adapter = \"cnpg-pooler\"\n";
+    let entries = entries.replace(pooler, &format!("{pooler}metrics_port = {}\n", pods.port));
     Scene { api, entries }
 }
 
@@ -113,7 +113,6 @@ async fn the_role_that_is_shipped_allows_what_is_asked_for_and_nothing_else() {
 #[tokio::test]
 async fn every_change_names_the_version_it_is_for_and_keeps_what_was_before() {
     let scene = scene().await;
-    calls(&scene).await;
     let context = context(Direction::Forward, 9);
     for step in [Step::Pause, Step::Retarget] {
         done(&scene.api, &scene.entries, step, &context).await;
