@@ -2,6 +2,9 @@
 //! no others.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
 
 use super::metrics::{PodsDouble, address};
 use super::*;
@@ -182,6 +185,60 @@ async fn an_api_server_that_is_not_there_is_said_to_be() {
     let error =
         step(&gone, entry, Step::Prepare, &context(Direction::Forward, 7)).await.expect_err("no context");
     assert!(error.problem.contains("kubeconfig file"), "{error}");
+}
+
+/// An address that speaks TLS with this certificate, in front of one that does not.
+async fn encrypted(certified: &rcgen::CertifiedKey<rcgen::KeyPair>, plain: String) -> String {
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .expect("a certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (acceptor, plain) = (acceptor.clone(), plain.clone());
+            tokio::spawn(async move {
+                let mut client = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(plain).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    address
+}
+
+/// As in a cluster: the API server's certificate is signed by an authority that only the kubeconfig file names.
+#[tokio::test]
+async fn the_api_server_is_known_by_the_clusters_own_authority_and_by_no_other() {
+    let api = ApiDouble::start().await;
+    api.put("deployments", workload("web", 3));
+    let entry = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n";
+    let file: Value =
+        serde_json::from_str(&fs::read_to_string(api.kubeconfig()).expect("a file")).expect("JSON");
+    let plain = file["clusters"][0]["cluster"]["server"].as_str().expect("an address").replace("http://", "");
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let address = encrypted(&certified, plain).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    for (authority, is_right) in [(&certified, true), (&other, false)] {
+        let path = folder.path().join("ca.crt");
+        fs::write(&path, authority.cert.pem()).expect("written");
+        let mut file = file.clone();
+        file["clusters"][0]["cluster"] =
+            json!({ "server": format!("https://{address}"), "certificate-authority": path });
+        fs::write(api.kubeconfig(), file.to_string()).expect("written");
+        let outcome = step(&api, entry, Step::Prepare, &context(Direction::Forward, 7)).await;
+        match outcome {
+            Ok(_) => assert!(is_right),
+            Err(error) => assert!(!is_right && error.problem.contains("certificate"), "{error}"),
+        }
+    }
 }
 
 /// Outside of a cluster, and without a file that says where one is.
