@@ -22,6 +22,8 @@ pub(super) use service::Service;
 
 /// Between tries of a patch that somebody else was faster than.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
+/// Tries, before it is said that somebody keeps changing the object.
+const CONFLICT_TRIES: u32 = 50;
 
 /// What a step does to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,19 +41,23 @@ impl From<KubernetesError> for Trouble {
 }
 
 /// Reads the object, and makes of it what `plan` says; from the beginning if somebody else changed it in between.
-/// Returns what was to be told, `None` if nothing was to be changed. The caller bounds it.
+/// Returns what was to be told, `None` if nothing was to be changed.
 async fn change(
     api: &Kubernetes,
     what: &ResourceName,
     effect: Effect,
     plan: impl Fn(&Value) -> Result<Option<Change>, Trouble>,
 ) -> Result<Option<String>, Trouble> {
+    let mut tries = 0;
     loop {
+        tries += 1;
         let object = api.get(what).await?;
         let Some(Change { patch, note }) = plan(&object)? else { return Ok(None) };
         match api.patch(what, &versioned(patch, &object), effect).await {
             Ok(_) => return Ok(Some(note)),
-            Err(KubernetesError::Conflict { .. }) => tokio::time::sleep(CONFLICT_PAUSE).await,
+            Err(KubernetesError::Conflict { .. }) if tries < CONFLICT_TRIES => {
+                tokio::time::sleep(CONFLICT_PAUSE).await;
+            }
             Err(error) => return Err(error.into()),
         }
     }

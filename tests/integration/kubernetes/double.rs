@@ -35,6 +35,8 @@ struct State {
     forbidden: BTreeSet<(&'static str, &'static str)>,
     /// What somebody else does right before the next patch, and to which object.
     meanwhile: Option<((String, String), Value)>,
+    /// What somebody else changes before every patch.
+    restless: Option<(String, String)>,
     /// How many more patches are held back before they are done.
     held: usize,
     /// Pods end only when they are told to.
@@ -118,6 +120,11 @@ impl ApiDouble {
     /// Somebody else changes the object after the next patch for it was made, and before it is done.
     pub(crate) fn change_meanwhile(&self, resource: &str, name: &str, patch: Value) {
         self.with(|state| state.meanwhile = Some(((resource.into(), name.into()), patch)));
+    }
+
+    /// Somebody else changes the object again and again, always right before a patch is done.
+    pub(crate) fn keep_changing(&self, resource: &str, name: &str) {
+        self.with(|state| state.restless = Some((resource.into(), name.into())));
     }
 
     /// As somebody else does it, now.
@@ -360,6 +367,10 @@ fn respond(
     if state.meanwhile.as_ref().is_some_and(|(changed, _)| *changed == key)
         && let Some((_, change)) = state.meanwhile.take()
     {
+        state.patch(&key, &change);
+    }
+    if state.restless.as_ref() == Some(&key) {
+        let change = json!({ "metadata": { "labels": { "seen": state.version.to_string() } } });
         state.patch(&key, &change);
     }
     let found = &state.objects[&key];

@@ -128,6 +128,17 @@ async fn a_change_by_somebody_else_in_the_same_moment_is_seen_and_kept() {
     assert_eq!(api.get("deployments", "web")["metadata"]["labels"]["team"], "a");
 }
 
+#[tokio::test]
+async fn somebody_who_keeps_changing_it_is_named_as_the_reason() {
+    let api = scene().await;
+    let before = both(&api);
+    api.keep_changing("deployments", "web");
+    let context = context(Direction::Forward, 7);
+    let error = step(&api, ENTRY, Step::Pause, &context).await.expect_err("it is changed all the time");
+    assert!(error.problem.contains("deployment shop/web was changed by somebody else"), "{error}");
+    assert_eq!(api.get("deployments", "web")["spec"], before[0].0);
+}
+
 /// The step was given up while its patch was on the way. What is undone must stay undone.
 #[tokio::test]
 async fn a_patch_that_arrives_after_the_undo_is_refused() {
