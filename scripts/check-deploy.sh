@@ -27,7 +27,7 @@ fi
 export PYTHONPATH=$lib
 
 if command -v kubectl >/dev/null; then
-    for overlay in base example; do
+    for overlay in base example example-kubernetes; do
         kubectl kustomize "deploy/kustomize/$overlay" >"$rendered/$overlay.yaml"
     done
 else

@@ -94,6 +94,10 @@ def references(objects: list) -> list[str]:
     accounts = {account["metadata"]["name"] for account in by_kind.get("ServiceAccount", [])}
     if pod["spec"]["serviceAccountName"] not in accounts:
         problems.append(f"the pod's service account is not one of {sorted(accounts)}")
+    has_token = pod["spec"]["automountServiceAccountToken"]
+    has_rights = any(role["rules"] for role in by_kind.get("Role", []))
+    if has_token != has_rights:
+        problems.append(f"the pod has {'a' if has_token else 'no'} token, its Role has {'rules' if has_rights else 'none'}")
     for binding in by_kind.get("RoleBinding", []):
         problems += [
             f"the RoleBinding names the unknown account {subject['name']}"

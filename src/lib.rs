@@ -25,6 +25,8 @@ pub mod target;
 
 /// The fenced switchover: a pure state machine, its journal and its driver.
 pub mod cutover;
+/// The API of Kubernetes, as far as clients are moved by it.
+pub mod kubernetes;
 /// How clients are moved: one trait, several adapters.
 pub mod traffic;
 

@@ -91,16 +91,6 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
-    /// Part of the product, but not of this version.
-    #[error("`{key}` asks for {what}, which is not available in this version. {remedy}")]
-    NotAvailable {
-        /// The whole key.
-        key: String,
-        /// What is asked for.
-        what: String,
-        /// What to use instead.
-        remedy: String,
-    },
 }
 
 fn suggestion(nearest: Option<&str>, known: &[String]) -> String {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Address, BinaryMode, Durability, SessionPools, SpoolConfig, StreamInProgress, TrafficConfig,
+    Address, BinaryMode, Durability, KubernetesAccess, ServiceShape, SessionPools, SpoolConfig,
+    StreamInProgress, TrafficConfig, Workload, WorkloadKind,
 };
 
 const MINIMAL: &str =
@@ -162,7 +163,7 @@ fn secrets_are_read_from_files_without_their_line_break() {
 }
 
 #[test]
-fn traffic_adapters_are_read_in_order_and_those_to_come_are_refused() {
+fn traffic_adapters_are_read_in_order_and_keys_of_others_refused() {
     let text = format!(
         "{MINIMAL}[[traffic]]\nadapter = 'exec'\ncommand = ['/bin/move', 'now']\n[[traffic]]\nadapter = 'webhook'\nurl = 'http://127.0.0.1:9/x'\ntimeout_ms = 500\n[[traffic]]\nadapter = 'manual'\n"
     );
@@ -173,10 +174,6 @@ fn traffic_adapters_are_read_in_order_and_those_to_come_are_refused() {
     );
     assert!(matches!(&config.traffic[2], TrafficConfig::Manual { .. }));
 
-    for name in ["kubernetes-service", "kubernetes-scale", "cnpg-pooler"] {
-        let error = refused(&format!("{MINIMAL}[[traffic]]\nadapter = '{name}'\n"), &[]);
-        assert!(error.contains("not available in this version") && error.contains(name), "{error}");
-    }
     let error = refused(&format!("{MINIMAL}[[traffic]]\nadapter = 'exec'\nurl = 'http://x'\n"), &[]);
     assert!(error.contains("traffic[0].url"));
     assert!(refused(&format!("{MINIMAL}[[traffic]]\ncommand = ['x']\n"), &[]).contains("adapter"));
@@ -269,4 +266,78 @@ fn transactions_in_progress_are_kept_in_a_directory_that_exists_and_within_bound
     let missing = "stream_in_progress = 'on'\nspool_dir = '/nonexistent'\n";
     assert!(refused(&with(missing), &[]).contains("is not a directory"));
     assert!(refused(&with("stream_in_progress = 'parallel'\n"), &[]).contains("\"off\", \"on\""));
+}
+
+#[test]
+fn the_kubernetes_service_adapter_is_read_and_what_it_lacks_is_named() {
+    let entry = |keys: &str| format!("{MINIMAL}[[traffic]]\nadapter = 'kubernetes-service'\n{keys}");
+    let text = entry(
+        "service = 'shop-db'\nnamespace = 'shop'\nsource_selector = ['app=postgres', 'a.b/role=']\ntarget_external_name = 'shop-rw.shop.svc'\n",
+    );
+    let config = load_text(&text, &[]).unwrap();
+    let TrafficConfig::KubernetesService(service) = &config.traffic[0] else { panic!("another adapter") };
+    let labels = [("app", "postgres"), ("a.b/role", "")];
+    let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(service.source, ServiceShape::Selector(labels.into()));
+    assert_eq!(service.target, ServiceShape::ExternalName("shop-rw.shop.svc".into()));
+    assert_eq!(service.access, KubernetesAccess { kubeconfig: None, namespace: Some("shop".into()) });
+    load_text(&entry("service = 'a'\nsource_selector = []\ntarget_external_name = 'b'\n"), &[]).unwrap();
+
+    let (old, new) = ("source_selector = ['a=b']\n", "target_selector = ['c=d']\n");
+    for (keys, named) in [
+        (format!("{old}{new}"), "traffic[0].service"),
+        (format!("service = 'a/b'\n{old}{new}"), "traffic[0].service"),
+        (format!("service = '..'\n{old}{new}"), "traffic[0].service"),
+        (format!("service = 'a'\nnamespace = 'A'\n{old}{new}"), "traffic[0].namespace"),
+        (format!("service = 'a'\n{new}"), "traffic[0].source_selector"),
+        (format!("service = 'a'\n{old}"), "traffic[0].target_selector"),
+        (format!("service = 'a'\n{old}{new}source_external_name = 'b'\n"), "traffic[0].source_external_name"),
+        (format!("service = 'a'\n{old}target_external_name = 'b:5432'\n"), "traffic[0].target_external_name"),
+        (format!("service = 'a'\n{new}source_selector = ['a']\n"), "traffic[0].source_selector"),
+        (format!("service = 'a'\n{new}source_selector = ['a=b', 'a=c']\n"), "traffic[0].source_selector"),
+        (format!("service = 'a'\n{old}target_selector = []\n"), "traffic[0].target_selector"),
+        (format!("service = 'a'\n{new}source_selector = []\n"), "would stay beside the target's"),
+        (format!("service = 'a'\n{old}target_selector = ['a=b']\n"), "looks the same on both sides"),
+        (format!("service = 'a'\n{old}{new}workloads = ['deployment/web']\n"), "traffic[0].workloads"),
+    ] {
+        let error = refused(&entry(&keys), &[]);
+        assert!(error.contains(named), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn the_kubernetes_scale_and_cnpg_pooler_adapters_are_read_and_what_they_lack_is_named() {
+    let scale = |keys: &str| format!("{MINIMAL}[[traffic]]\nadapter = 'kubernetes-scale'\n{keys}");
+    let text = scale("workloads = ['deployment/web', 'statefulset/worker']\nkubeconfig = '/k'\n");
+    let config = load_text(&text, &[]).unwrap();
+    let TrafficConfig::KubernetesScale(read) = &config.traffic[0] else { panic!("another adapter") };
+    assert_eq!(read.workloads[1], Workload { kind: WorkloadKind::StatefulSet, name: "worker".into() });
+    assert_eq!(read.timeout, Duration::from_secs(60));
+    for keys in [
+        "",
+        "workloads = []\n",
+        "workloads = ['web']\n",
+        "workloads = ['job/web']\n",
+        "workloads = ['deployment/']\n",
+        "workloads = ['deployment/a/scale']\n",
+        "workloads = ['deployment/web', 'deployment/web']\n",
+    ] {
+        let error = refused(&scale(keys), &[]);
+        assert!(error.contains("traffic[0].workloads"), "{keys}: {error}");
+    }
+
+    let pooler = |keys: &str| format!("{MINIMAL}[[traffic]]\nadapter = 'cnpg-pooler'\n{keys}");
+    let config = load_text(&pooler("pooler = 'shop'\nsession_pools = 'wait'\n"), &[]).unwrap();
+    let TrafficConfig::CnpgPooler(read) = &config.traffic[0] else { panic!("another adapter") };
+    assert_eq!((read.metrics_port, read.session_pools), (9127, SessionPools::Wait));
+    for (keys, named) in [
+        ("", "traffic[0].pooler"),
+        ("pooler = ''\n", "traffic[0].pooler"),
+        ("pooler = 'a'\nmetrics_port = 0\n", "traffic[0].metrics_port"),
+        ("pooler = 'a'\nmetrics_port = 70000\n", "traffic[0].metrics_port"),
+        ("pooler = 'a'\nservice = 'b'\n", "traffic[0].service"),
+    ] {
+        let error = refused(&pooler(keys), &[]);
+        assert!(error.contains(named), "{keys}: {error}");
+    }
 }

@@ -18,7 +18,10 @@ pub use environment::process_environment;
 pub use error::ConfigError;
 pub use load::{load, load_api};
 pub use reference::configuration_reference;
-pub use traffic::valid::{Address, PgbouncerConfig, PgbouncerRewrite, SessionPools, TrafficConfig};
+pub use traffic::valid::{
+    Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesServiceConfig,
+    PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
+};
 pub use valid::{
     ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
     OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,

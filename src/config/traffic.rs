@@ -1,5 +1,5 @@
-//! The `[[traffic]]` list: each entry has the keys of its adapter and no others, and adapters that this version does
-//! not have are refused rather than passed over: a cutover that leaves clients behind is worse than none.
+//! The `[[traffic]]` list: each entry has the keys of its adapter and no others. What an adapter lacks is refused rather than
+//! passed over: a cutover that leaves clients behind is worse than none.
 
 use std::time::Duration;
 
@@ -8,12 +8,15 @@ use super::resolve::invalid;
 use raw::{RawAdapter, RawTraffic};
 use valid::TrafficConfig;
 
+mod kubernetes;
 mod pgbouncer;
 pub(super) mod raw;
 pub(super) mod valid;
 
 const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pods have 30 s to end, unless they are given another time.
+const DEFAULT_SCALE_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_MANUAL_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INSTRUCTION: &str = "Point the applications at the target, then confirm.";
 
@@ -25,17 +28,12 @@ pub(super) fn resolve_traffic(raw: Vec<RawTraffic>) -> Result<Vec<TrafficConfig>
 }
 
 fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigError> {
-    if let Some(name) = unavailable(raw.adapter) {
-        return Err(ConfigError::NotAvailable {
-            key: format!("{key}.adapter"),
-            what: format!("the adapter `{name}`"),
-            remedy:
-                "Use pgbouncer, exec, webhook or manual, for instance exec with a script that does the same."
-                    .to_owned(),
-        });
-    }
     only_keys_of_its_adapter(key, &raw)?;
-    let default = if raw.adapter == RawAdapter::Manual { DEFAULT_MANUAL_TIMEOUT } else { DEFAULT_TIMEOUT };
+    let default = match raw.adapter {
+        RawAdapter::Manual => DEFAULT_MANUAL_TIMEOUT,
+        RawAdapter::KubernetesScale => DEFAULT_SCALE_TIMEOUT,
+        _ => DEFAULT_TIMEOUT,
+    };
     let timeout = match raw.timeout_ms {
         None => default,
         Some(milliseconds) if TIMEOUT_MS.contains(&milliseconds) => Duration::from_millis(milliseconds),
@@ -73,7 +71,14 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
             Ok(TrafficConfig::Webhook { url, token_file: raw.token_file, timeout })
         }
         RawAdapter::Pgbouncer => Ok(TrafficConfig::Pgbouncer(pgbouncer::resolve(key, raw, timeout)?)),
-        _ => {
+        RawAdapter::KubernetesService => {
+            Ok(TrafficConfig::KubernetesService(kubernetes::service(key, raw, timeout)?))
+        }
+        RawAdapter::KubernetesScale => {
+            Ok(TrafficConfig::KubernetesScale(kubernetes::scale(key, raw, timeout)?))
+        }
+        RawAdapter::CnpgPooler => Ok(TrafficConfig::CnpgPooler(kubernetes::pooler(key, raw, timeout)?)),
+        RawAdapter::Manual => {
             let instruction = raw.instruction.unwrap_or_else(|| DEFAULT_INSTRUCTION.to_owned());
             Ok(TrafficConfig::Manual { instruction, timeout })
         }
@@ -94,7 +99,18 @@ fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigErr
             "target_address",
             "session_pools",
         ],
-        _ => &["instruction"],
+        RawAdapter::KubernetesService => &[
+            "service",
+            "namespace",
+            "source_selector",
+            "source_external_name",
+            "target_selector",
+            "target_external_name",
+            "kubeconfig",
+        ],
+        RawAdapter::KubernetesScale => &["workloads", "namespace", "kubeconfig"],
+        RawAdapter::CnpgPooler => &["pooler", "namespace", "session_pools", "metrics_port", "kubeconfig"],
+        RawAdapter::Manual => &["instruction"],
     };
     let given = [
         ("command", raw.command.is_some()),
@@ -108,6 +124,16 @@ fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigErr
         ("source_address", raw.source_address.is_some()),
         ("target_address", raw.target_address.is_some()),
         ("session_pools", raw.session_pools.is_some()),
+        ("namespace", raw.namespace.is_some()),
+        ("kubeconfig", raw.kubeconfig.is_some()),
+        ("service", raw.service.is_some()),
+        ("source_selector", raw.source_selector.is_some()),
+        ("source_external_name", raw.source_external_name.is_some()),
+        ("target_selector", raw.target_selector.is_some()),
+        ("target_external_name", raw.target_external_name.is_some()),
+        ("workloads", raw.workloads.is_some()),
+        ("pooler", raw.pooler.is_some()),
+        ("metrics_port", raw.metrics_port.is_some()),
     ];
     match given.iter().find(|(name, given)| *given && !allowed.contains(name)) {
         None => Ok(()),
@@ -116,14 +142,5 @@ fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigErr
             "its adapter has no such key",
             &format!("Remove it, or use one of: adapter, {}, timeout_ms.", allowed.join(", ")),
         )),
-    }
-}
-
-const fn unavailable(adapter: RawAdapter) -> Option<&'static str> {
-    match adapter {
-        RawAdapter::Exec | RawAdapter::Webhook | RawAdapter::Manual | RawAdapter::Pgbouncer => None,
-        RawAdapter::KubernetesService => Some("kubernetes-service"),
-        RawAdapter::KubernetesScale => Some("kubernetes-scale"),
-        RawAdapter::CnpgPooler => Some("cnpg-pooler"),
     }
 }

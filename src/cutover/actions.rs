@@ -38,7 +38,7 @@ impl Operation {
             (Action::Arm, _) => self.arm().await,
             (Action::PauseTraffic, _) => {
                 self.traffic_touched = true;
-                self.traffic.perform(Step::Pause, &self.traffic_context).await?;
+                self.notes = self.traffic.perform(Step::Pause, &self.traffic_context).await?;
                 Ok(Event::TrafficPaused)
             }
             (Action::TakeFence, _) => self.take_fence().await,
@@ -206,31 +206,50 @@ impl Operation {
     /// After the point of no return an adapter that fails is told again until it succeeds; the commit stands.
     async fn traffic_until_done(&mut self, step: Step) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        while let Err(error) = self.traffic.perform(step, &self.traffic_context).await {
-            let message = format!("The target is the primary, and clients are not moved yet: {error}.");
-            self.log.trouble(&message, &error.remedy, Blocking::Retrying);
+        loop {
+            match self.traffic.perform(step, &self.traffic_context).await {
+                Ok(notes) => {
+                    self.notes = notes;
+                    self.log.no_trouble();
+                    return;
+                }
+                Err(error) => {
+                    let message =
+                        format!("The target is the primary, and clients are not moved yet: {error}.");
+                    self.log.trouble(&message, &error.remedy, Blocking::Retrying);
+                }
+            }
             tokio::time::sleep(backoff.next_delay()).await;
         }
-        self.log.no_trouble();
     }
 
     async fn undo_traffic(&mut self) -> Result<Event, CutoverError> {
+        // What was said while arming is no word about this.
+        self.notes.clear();
         if !self.traffic_touched {
             return Ok(Event::RolledBack);
         }
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         let mut tries = 1;
-        while let Err(error) = self.traffic.perform(Step::Undo, &self.traffic_context).await {
-            let message = format!("The source accepts writes, and clients may still be held back: {error}.");
-            self.log.trouble(&message, &error.remedy, Blocking::Retrying);
-            if tries == UNDO_TRIES {
-                return Err(error.into());
+        loop {
+            match self.traffic.perform(Step::Undo, &self.traffic_context).await {
+                Ok(notes) => {
+                    self.notes = notes;
+                    self.log.no_trouble();
+                    return Ok(Event::RolledBack);
+                }
+                Err(error) => {
+                    let message =
+                        format!("The source accepts writes, and clients may still be held back: {error}.");
+                    self.log.trouble(&message, &error.remedy, Blocking::Retrying);
+                    if tries == UNDO_TRIES {
+                        return Err(error.into());
+                    }
+                }
             }
             tries += 1;
             tokio::time::sleep(backoff.next_delay()).await;
         }
-        self.log.no_trouble();
-        Ok(Event::RolledBack)
     }
 
     /// The slot of the way back would keep the target's WAL for nobody.
@@ -252,11 +271,16 @@ impl Operation {
         }
     }
 
+    /// What the adapters said of the step that has just ended.
+    fn told(&self) -> Option<String> {
+        (!self.notes.is_empty()).then(|| self.notes.join("; "))
+    }
+
     /// A few words for a person about a step that has ended.
     pub(super) fn detail(&self, action: Action, event: &Event) -> Option<String> {
         match event {
             Event::Stop(why) => Some(why.reason()),
-            Event::Armed => Some(connected(&self.clients)),
+            Event::Armed => Some([vec![connected(&self.clients)], self.notes.clone()].concat().join("; ")),
             Event::SourceFenced(fenced) => {
                 let tries = self.armed.as_ref().map_or(1, |armed| armed.fence.tries());
                 Some(format!("{} tables, {tries} tries", fenced.tables().len()))
@@ -266,6 +290,8 @@ impl Operation {
             Event::TargetDurable(durable) => Some(format!("durable to {}", durable.durable().lsn())),
             Event::CommitUnknown => Some("the source did not answer".into()),
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
+            Event::TrafficPaused | Event::TrafficRetargeted | Event::TrafficResumed => self.told(),
+            _ if action == Action::UndoTraffic => self.told(),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use crate::source::fence::{self, ArmBound, Fence, FencePlan};
 use crate::source::publication::{self, PublicationOwner, PublicationShape};
 use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
-use crate::traffic::Step;
+use crate::traffic::{Notes, Step};
 
 /// The finding by whose waiver large objects are left to the operator.
 const LARGE_OBJECTS: &str = "source.large_objects";
@@ -61,9 +61,10 @@ impl Operation {
         }
         fence::arm(control, &plan, &self.terms, ArmBound::default()).await?;
         close(target, &plan).await?;
-        if self.mode() == CutoverMode::Cutover {
-            self.traffic.perform(Step::Prepare, &self.traffic_context).await?;
-        }
+        let notes = match self.mode() {
+            CutoverMode::Cutover => self.traffic.perform(Step::Prepare, &self.traffic_context).await?,
+            CutoverMode::Rehearsal => Notes::new(),
+        };
         let way_back = match &self.ctx.way_back {
             Some(back) if self.mode() == CutoverMode::Cutover => {
                 Some(way_back::prepare(back, control, target, &plan, &self.ctx.shutdown).await?)
@@ -90,6 +91,7 @@ impl Operation {
         fence.hold_still(control, &self.terms).await?;
         self.servers = servers.into();
         self.clients = clients;
+        self.notes = notes;
         self.armed = Some(Armed { fence, marker, way_back });
         Ok(Event::Armed)
     }

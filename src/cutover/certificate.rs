@@ -64,7 +64,10 @@ impl Operation {
             .steps
             .iter()
             .map(|step| {
-                json!({ "name": step.name, "duration_ms": milliseconds(step.duration), "in_pause": step.in_pause })
+                json!({
+                    "name": step.name, "duration_ms": milliseconds(step.duration), "in_pause": step.in_pause,
+                    "detail": step.detail,
+                })
             })
             .collect();
         let mut certificate = match self.evidence.take() {

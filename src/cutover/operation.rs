@@ -20,7 +20,7 @@ use crate::migration::CutoverMode;
 use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::source::fence::{self, Fence, FenceTerms};
-use crate::traffic::{Traffic, TrafficContext};
+use crate::traffic::{Notes, Traffic, TrafficContext};
 
 /// How long taking the turnstile out of the writers' way may take before it is left to the next start.
 const STAND_DOWN_BOUND: Duration = Duration::from_secs(3);
@@ -49,6 +49,8 @@ pub(super) struct Operation {
     pub(super) terms: FenceTerms,
     pub(super) traffic: Traffic,
     pub(super) traffic_context: TrafficContext,
+    /// What the adapters said of the last step they were told.
+    pub(super) notes: Notes,
     /// Whether an adapter was told anything that would have to be undone.
     pub(super) traffic_touched: bool,
     /// On the source: looks, cancels, terminates.
@@ -141,6 +143,7 @@ impl Operation {
             terms,
             traffic: purpose.traffic,
             traffic_context,
+            notes: Notes::new(),
             traffic_touched: purpose.is_resumed,
             control: purpose.control,
             target: purpose.target,

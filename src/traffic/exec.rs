@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-use super::{Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
+use super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
 
 /// How much of what the program says on standard error is kept for the message, in bytes.
 const STDERR_KEPT_BYTES: usize = 4 * 1024;
@@ -115,9 +115,9 @@ impl TrafficAdapter for Exec {
         format!("exec {}", self.command.first().map_or("", String::as_str))
     }
 
-    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
+    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError> {
         match tokio::time::timeout(self.bound, self.run(step, context, &[])).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map(|()| Notes::new()),
             Err(_) => Err(too_late(self.name(), step, self.bound)),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
+use super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
 
 /// What `pgsluice confirm` gives: said once, heard by every `manual` adapter of the operation. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,13 +53,13 @@ impl TrafficAdapter for Manual {
         "manual".into()
     }
 
-    async fn perform(&self, step: Step, _context: &TrafficContext) -> Result<(), TrafficError> {
+    async fn perform(&self, step: Step, _context: &TrafficContext) -> Result<Notes, TrafficError> {
         if step != Step::Retarget {
-            return Ok(());
+            return Ok(Notes::new());
         }
         tracing::info!(instruction = %self.instruction, "waiting for the operator's word: `pgsluice confirm`");
         match tokio::time::timeout(self.bound, self.word.given()).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Notes::new()),
             Err(_) => Err(TrafficError {
                 remedy: format!("{} Then say so with `pgsluice confirm`.", self.instruction),
                 ..too_late(self.name(), step, self.bound)

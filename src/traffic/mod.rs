@@ -3,8 +3,10 @@
 //! step is due, and never learns a password.
 
 mod exec;
+mod kubernetes;
 mod manual;
 mod pgbouncer;
+mod trouble;
 mod webhook;
 
 use std::fmt;
@@ -19,6 +21,8 @@ use crate::config::TrafficConfig;
 use crate::connection::ConnectionSettings;
 use crate::migration::CutoverMode;
 use crate::model::Direction;
+
+use self::trouble::Trouble;
 
 pub use manual::OperatorsWord;
 
@@ -119,6 +123,9 @@ pub struct TrafficError {
     pub remedy: String,
 }
 
+/// What a step did, in a few words each, for the step's detail in the journal: `deployment shop/web 3 → 0`. No secrets.
+pub type Notes = Vec<String>;
+
 /// One way to move clients.
 #[async_trait]
 pub trait TrafficAdapter: Send + Sync + fmt::Debug {
@@ -127,7 +134,7 @@ pub trait TrafficAdapter: Send + Sync + fmt::Debug {
 
     /// Does `step`. Repeating a step that was done changes nothing. Returns within the adapter's bound; dropping
     /// the future stops whatever was started for it.
-    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError>;
+    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError>;
 }
 
 /// The adapters of a configuration.
@@ -157,15 +164,17 @@ impl Traffic {
     ///
     /// # Errors
     /// The first adapter's that failed.
-    pub async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
+    pub async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError> {
         if step == Step::Retarget {
+            let mut notes = Notes::new();
             for adapter in &self.adapters {
-                adapter.perform(step, context).await?;
+                notes.extend(adapter.perform(step, context).await?);
             }
-            return Ok(());
+            return Ok(notes);
         }
         let all = self.adapters.iter().map(|adapter| adapter.perform(step, context));
-        join_all(all).await.into_iter().collect()
+        let each: Vec<Notes> = join_all(all).await.into_iter().collect::<Result<_, _>>()?;
+        Ok(each.concat())
     }
 }
 
@@ -183,6 +192,9 @@ fn adapter(
             Box::new(manual::Manual::new(instruction.clone(), *timeout, word.clone()))
         }
         TrafficConfig::Pgbouncer(config) => Box::new(pgbouncer::Pgbouncer::new(config.clone())),
+        TrafficConfig::KubernetesService(config) => Box::new(kubernetes::Service::new(config.clone())),
+        TrafficConfig::KubernetesScale(config) => Box::new(kubernetes::Scale::new(config.clone())),
+        TrafficConfig::CnpgPooler(config) => Box::new(kubernetes::Pooler::new(config.clone())?),
     })
 }
 
@@ -201,12 +213,7 @@ fn read_token(path: &PathBuf) -> Result<String, TrafficError> {
 
 /// An error whose bound has passed.
 fn too_late(adapter: String, step: Step, bound: Duration) -> TrafficError {
-    TrafficError {
-        adapter,
-        step,
-        problem: format!("it was not done within {:.1} s", bound.as_secs_f64()),
-        remedy: "Find out what it was waiting for, or raise this adapter's timeout_ms.".into(),
-    }
+    Trouble::too_late(bound).of(adapter, step)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod rows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +19,8 @@ use self::console::{Console, Served};
 use self::route::{Place, Route, leading_to, named};
 use self::rows::{Database, Moved, Scope};
 use super::exec::Exec;
-use super::{Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
+use super::trouble::{Trouble, Waiting, within};
+use super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use crate::config::{PgbouncerConfig, PgbouncerRewrite, SessionPools};
 
 /// How often the consoles are asked whether they lead where they should.
@@ -33,17 +33,6 @@ pub(super) struct Pgbouncer {
     consoles: Vec<Console>,
 }
 
-/// A step failed.
-#[derive(Debug)]
-struct Trouble {
-    problem: String,
-    remedy: String,
-}
-
-/// What a step waits for, in case that its bound passes.
-#[derive(Debug, Default)]
-struct Waiting(Mutex<String>);
-
 #[async_trait]
 impl TrafficAdapter for Pgbouncer {
     fn name(&self) -> String {
@@ -51,22 +40,13 @@ impl TrafficAdapter for Pgbouncer {
         format!("pgbouncer {}", names.join(", "))
     }
 
-    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
+    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError> {
         let waiting = Waiting::default();
-        let trouble = match tokio::time::timeout(self.config.timeout, self.run(step, context, &waiting)).await
-        {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(trouble)) => trouble,
-            Err(_) => {
-                let late = too_late(self.name(), step, self.config.timeout);
-                let problem = match waiting.0.lock().map(|text| text.clone()) {
-                    Ok(text) if !text.is_empty() => format!("{}: {text}", late.problem),
-                    _ => late.problem,
-                };
-                Trouble { problem, remedy: late.remedy }
-            }
-        };
-        Err(TrafficError { adapter: self.name(), step, problem: trouble.problem, remedy: trouble.remedy })
+        let work = self.run(step, context, &waiting);
+        within(self.config.timeout, work, &waiting)
+            .await
+            .map(|()| Notes::new())
+            .map_err(|trouble| trouble.of(self.name(), step))
     }
 }
 
@@ -368,18 +348,4 @@ fn unusable(path: &Path, error: &std::io::Error) -> Trouble {
 /// The first failure, after all were tried.
 fn all(outcomes: Vec<Result<(), Trouble>>) -> Result<(), Trouble> {
     outcomes.into_iter().collect()
-}
-
-impl Trouble {
-    fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into() }
-    }
-}
-
-impl Waiting {
-    fn is(&self, text: String) {
-        if let Ok(mut waiting) = self.0.lock() {
-            *waiting = text;
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::{Endpoint, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
+use super::{Endpoint, Notes, Step, TrafficAdapter, TrafficContext, TrafficError, too_late};
 
 /// The adapter.
 pub(super) struct Webhook {
@@ -36,7 +36,8 @@ struct Document<'a> {
 
 impl Webhook {
     pub(super) fn new(url: String, token: Option<String>, bound: Duration) -> Result<Self, TrafficError> {
-        let client = client().map_err(|problem| TrafficError {
+        let client = client().and_then(|client| client.build().map_err(|error| error.to_string()));
+        let client = client.map_err(|problem| TrafficError {
             adapter: "webhook".into(),
             step: Step::Prepare,
             problem,
@@ -99,16 +100,16 @@ impl TrafficAdapter for Webhook {
         format!("webhook {}", self.shown_url())
     }
 
-    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<(), TrafficError> {
+    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError> {
         match tokio::time::timeout(self.bound, self.post(step, context)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map(|()| Notes::new()),
             Err(_) => Err(too_late(self.name(), step, self.bound)),
         }
     }
 }
 
-/// A client with the system's certificates and the one cryptography this program has.
-fn client() -> Result<reqwest::Client, String> {
+/// A client with the system's certificates and the one cryptography this program has, as far as it is the same for everybody.
+pub(super) fn client() -> Result<reqwest::ClientBuilder, String> {
     let mut roots = rustls::RootCertStore::empty();
     // Without any certificate plain http still works, and https says what is wrong.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -117,9 +118,5 @@ fn client() -> Result<reqwest::Client, String> {
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| error.to_string())
+    Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).redirect(reqwest::redirect::Policy::none()))
 }

@@ -17,6 +17,7 @@ mod crash_matrix;
 mod dashboards;
 mod demo;
 mod joining;
+mod kubernetes;
 mod live_workload;
 mod local_cluster;
 mod matrix;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::error::ConfigError;
 use super::super::resolve::invalid;
 use super::super::secret_file::read_secret;
-use super::raw::{RawSessionPools, RawTraffic};
-use super::valid::{Address, PgbouncerConfig, PgbouncerRewrite, SessionPools};
+use super::raw::RawTraffic;
+use super::valid::{Address, PgbouncerConfig, PgbouncerRewrite};
 use crate::connection::ConnectionSettings;
 
 /// The database that PgBouncer's admin console is.
@@ -55,10 +55,7 @@ pub(super) fn resolve(key: &str, raw: RawTraffic, timeout: Duration) -> Result<P
         rewrite,
         source_address: address("source_address", raw.source_address)?,
         target_address: address("target_address", raw.target_address)?,
-        session_pools: match raw.session_pools {
-            None | Some(RawSessionPools::Refuse) => SessionPools::Refuse,
-            Some(RawSessionPools::Wait) => SessionPools::Wait,
-        },
+        session_pools: raw.session_pools.into(),
         timeout,
     })
 }

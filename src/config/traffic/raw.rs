@@ -51,10 +51,47 @@ pub(in crate::config) struct RawTraffic {
     /// `pgbouncer`: where PgBouncer reaches the target, as `HOST:PORT`, if that is another address than in `target.url`.
     #[serde(default)]
     pub(super) target_address: Option<String>,
-    /// `pgbouncer`: what to do about databases whose pools are in session mode. Without it: `"refuse"`.
+    /// `pgbouncer`, `cnpg-pooler`: what to do about pools in session mode. Without it: `"refuse"`.
     #[serde(default)]
     pub(super) session_pools: Option<RawSessionPools>,
-    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000, and for `manual` 600000.
+    /// `kubernetes-service`, `kubernetes-scale`, `cnpg-pooler`: the namespace of the objects. Without it: the one that
+    /// pgsluice runs in, or that of the kubeconfig's context.
+    #[serde(default)]
+    pub(super) namespace: Option<String>,
+    /// `kubernetes-service`, `kubernetes-scale`, `cnpg-pooler`: a kubeconfig file, of which the current context is used.
+    /// Without it: the pod's service account.
+    #[serde(default)]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// `kubernetes-service`: required. The Service by whose name applications reach the database.
+    #[serde(default)]
+    pub(super) service: Option<String>,
+    /// `kubernetes-service`: the Service's selector while it leads to the source, as `["app=postgres", "role=primary"]`. An
+    /// empty list stands for a Service without selector, whose endpoints somebody else keeps; the target must be an external
+    /// name then. This or `source_external_name` is required.
+    #[serde(default)]
+    pub(super) source_selector: Option<Vec<String>>,
+    /// `kubernetes-service`: the DNS name of the source, if the Service is of type ExternalName while it leads there.
+    #[serde(default)]
+    pub(super) source_external_name: Option<String>,
+    /// `kubernetes-service`: the Service's selector while it leads to the target, as
+    /// `["cnpg.io/cluster=shop", "cnpg.io/instanceRole=primary"]`. This or `target_external_name` is required.
+    #[serde(default)]
+    pub(super) target_selector: Option<Vec<String>>,
+    /// `kubernetes-service`: the DNS name of the target, if the Service is to be of type ExternalName while it leads there, as
+    /// `"shop-rw.shop.svc.cluster.local"`. The port stays the one that clients use.
+    #[serde(default)]
+    pub(super) target_external_name: Option<String>,
+    /// `kubernetes-scale`: required. What is scaled to zero for the pause, as `["deployment/web", "statefulset/worker"]`.
+    #[serde(default)]
+    pub(super) workloads: Option<Vec<String>>,
+    /// `cnpg-pooler`: required. The Pooler in front of the CloudNativePG cluster that is the target.
+    #[serde(default)]
+    pub(super) pooler: Option<String>,
+    /// `cnpg-pooler`: the port of the metrics of the pooler's pods, 1 to 65535. Without it: 9127.
+    #[serde(default)]
+    pub(super) metrics_port: Option<u32>,
+    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000, for `kubernetes-scale`
+    /// 60000, and for `manual` 600000.
     #[serde(default)]
     pub(super) timeout_ms: Option<u64>,
 }
@@ -70,11 +107,11 @@ pub(in crate::config) enum RawAdapter {
     Manual,
     /// Pauses PgBouncer, leads it to the other side, and lets it go on: clients wait, and see no error.
     Pgbouncer,
-    /// Not available in this version.
+    /// Leads a Service to the other side. New connections go there; those that are open stay where they are.
     KubernetesService,
-    /// Not available in this version.
+    /// Scales workloads to zero for the pause, and back afterwards.
     KubernetesScale,
-    /// Not available in this version.
+    /// Pauses a Pooler of CloudNativePG, and lets it go on.
     CnpgPooler,
 }
 

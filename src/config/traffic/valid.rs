@@ -1,5 +1,6 @@
 //! Entries of `[[traffic]]` that cannot be wrong.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +34,89 @@ pub enum TrafficConfig {
     },
     /// Pauses PgBouncer, leads it to the other side, and resumes it.
     Pgbouncer(PgbouncerConfig),
+    /// Leads a Kubernetes Service to the other side.
+    KubernetesService(KubernetesServiceConfig),
+    /// Scales Kubernetes workloads to zero for the pause.
+    KubernetesScale(KubernetesScaleConfig),
+    /// Pauses a Pooler of CloudNativePG.
+    CnpgPooler(CnpgPoolerConfig),
+}
+
+/// How the API of Kubernetes is reached, and which namespace is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesAccess {
+    /// A kubeconfig file; `None`: the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// `None`: the one that comes with the access.
+    pub namespace: Option<String>,
+}
+
+/// What the `kubernetes-service` adapter needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesServiceConfig {
+    /// The API.
+    pub access: KubernetesAccess,
+    /// The Service's name.
+    pub service: String,
+    /// How it looks while it leads to the configured source.
+    pub source: ServiceShape,
+    /// How it looks while it leads to the configured target; never the same.
+    pub target: ServiceShape,
+    /// Bound of each step.
+    pub timeout: Duration,
+}
+
+/// Where a Service leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceShape {
+    /// To the pods with these labels. Empty: to endpoints that somebody else keeps.
+    Selector(BTreeMap<String, String>),
+    /// To this DNS name.
+    ExternalName(String),
+}
+
+/// What the `kubernetes-scale` adapter needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesScaleConfig {
+    /// The API.
+    pub access: KubernetesAccess,
+    /// What is scaled; at least one, none twice.
+    pub workloads: Vec<Workload>,
+    /// Bound of each step.
+    pub timeout: Duration,
+}
+
+/// Something that has replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Its kind.
+    pub kind: WorkloadKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// The kinds of workloads that can be scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadKind {
+    /// A Deployment.
+    Deployment,
+    /// A StatefulSet.
+    StatefulSet,
+}
+
+/// What the `cnpg-pooler` adapter needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CnpgPoolerConfig {
+    /// The API.
+    pub access: KubernetesAccess,
+    /// The Pooler's name.
+    pub pooler: String,
+    /// What to do about session mode.
+    pub session_pools: SessionPools,
+    /// Where the pods of the pooler tell their metrics.
+    pub metrics_port: u16,
+    /// Bound of each step.
+    pub timeout: Duration,
 }
 
 /// What the `pgbouncer` adapter needs to know.

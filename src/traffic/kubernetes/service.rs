@@ -1,0 +1,234 @@
+//! `kubernetes-service`: leads a Service to the other side, by its selector or as an ExternalName. It is no fence: connections
+//! that are open stay where they are, and what was looked up is remembered by whoever looked. `pause` does nothing.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::super::trouble::{Trouble, Waiting, within};
+use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::annotation::{self, Before};
+use super::{Change, change, merged, said, undo};
+use crate::config::{KubernetesServiceConfig, ServiceShape};
+use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
+use crate::model::Direction;
+
+/// What a Service has only while it has an address of its own. The API server refuses an ExternalName with any of them.
+const FIELDS_OF_AN_ADDRESS: [&str; 5] =
+    ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"];
+
+/// The adapter.
+#[derive(Debug)]
+pub(in super::super) struct Service {
+    config: KubernetesServiceConfig,
+    api: Kubernetes,
+}
+
+/// How the Service looks on the side that is left, and on the one that is reached.
+#[derive(Clone, Debug)]
+struct Shapes<'a> {
+    left: &'a ServiceShape,
+    reached: &'a ServiceShape,
+}
+
+/// A shape as the annotation keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum ShapeRecord {
+    Selector(BTreeMap<String, String>),
+    ExternalName(String),
+}
+
+#[async_trait]
+impl TrafficAdapter for Service {
+    fn name(&self) -> String {
+        format!("kubernetes-service {}", self.config.service)
+    }
+
+    async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError> {
+        let work = self.run(step, context);
+        let outcome = within(self.config.timeout, work, &Waiting::default()).await;
+        outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+}
+
+impl Service {
+    pub(in super::super) fn new(config: KubernetesServiceConfig) -> Self {
+        let api = Kubernetes::new(config.access.clone());
+        Self { config, api }
+    }
+
+    async fn run(&self, step: Step, context: &TrafficContext) -> Result<Notes, Trouble> {
+        let shapes = Shapes::of(&self.config, context.direction);
+        let what = self.api.named(Resource::Service, &self.config.service).await?;
+        let plan = |object: &Value| plan(step, &shapes, &what, object, context.epoch);
+        let note = match step {
+            Step::Pause => None,
+            Step::Prepare => {
+                let checked = |object: &Value| {
+                    check(&shapes, &what, object)?;
+                    self::plan(Step::Retarget, &shapes, &what, object, context.epoch)
+                };
+                change(&self.api, &what, Effect::Trial, checked).await?;
+                Some(format!("{what} leads to {}", describe(shapes.left)))
+            }
+            Step::Retarget | Step::Resume => change(&self.api, &what, Effect::Change, plan).await?,
+            Step::Undo => undo(&self.api, &what, plan).await?,
+        };
+        Ok(said([note]))
+    }
+}
+
+impl<'a> Shapes<'a> {
+    const fn of(config: &'a KubernetesServiceConfig, direction: Direction) -> Self {
+        match direction {
+            Direction::Forward => Self { left: &config.source, reached: &config.target },
+            Direction::Back => Self { left: &config.target, reached: &config.source },
+        }
+    }
+}
+
+/// What a step does to the Service as it is found.
+fn plan(
+    step: Step,
+    shapes: &Shapes<'_>,
+    what: &ResourceName,
+    object: &Value,
+    epoch: i64,
+) -> Result<Option<Change>, Trouble> {
+    let before: Option<Before<ShapeRecord>> = annotation::read(object)?;
+    let found = shape(object);
+    let told =
+        |from: &ServiceShape, to: &ServiceShape| format!("{what} {} → {}", describe(from), describe(to));
+    Ok(match step {
+        Step::Prepare | Step::Pause => None,
+        Step::Retarget if &found == shapes.reached => None,
+        Step::Retarget => {
+            // What an earlier operation left is no answer to what was before this one.
+            let was = match before {
+                Some(before) if before.epoch == epoch => before.was,
+                _ => ShapeRecord::from(&found),
+            };
+            let patch = merged(Before { epoch, was }.patch(), lead_to(shapes.reached, object));
+            Some(Change { patch, note: told(&found, shapes.reached) })
+        }
+        Step::Resume => before.map(|_| Change { patch: annotation::removal(), note: String::new() }),
+        Step::Undo => before.filter(|before| before.epoch == epoch).map(|before| {
+            let was = ServiceShape::from(before.was);
+            let patch = merged(annotation::removal(), lead_to(&was, object));
+            Change { patch, note: told(&found, &was) }
+        }),
+    })
+}
+
+/// Whether the Service is one that can be led there and back.
+fn check(shapes: &Shapes<'_>, what: &ResourceName, object: &Value) -> Result<(), Trouble> {
+    let found = shape(object);
+    if &found == shapes.reached {
+        return Err(Trouble::new(
+            format!("{what} leads to {} already", describe(&found)),
+            "Lead it to the side that is left, or remove the adapter if nobody uses it any more.",
+        ));
+    }
+    if &found != shapes.left {
+        let remedy = match &found {
+            ServiceShape::Selector(labels) if labels.is_empty() => {
+                "Somebody else keeps its endpoints (Patroni, an operator, or a person) and would change them back. Let applications use a \
+                 Service of their own; or, if these endpoints may stay, set `source_selector = []` and `target_external_name`."
+            }
+            _ => "Change the Service or the adapter's `source_…` and `target_…` keys, so that they agree.",
+        };
+        return Err(Trouble::new(
+            format!("{what} leads to {}, and {} was expected", describe(&found), describe(shapes.left)),
+            remedy,
+        ));
+    }
+    let changes_type =
+        [shapes.left, shapes.reached].iter().any(|shape| matches!(shape, ServiceShape::ExternalName(_)));
+    let kind = object["spec"]["type"].as_str().unwrap_or("ClusterIP");
+    let is_headless = object["spec"]["clusterIP"] == "None";
+    if changes_type && (is_headless || !matches!(kind, "ClusterIP" | "ExternalName")) {
+        let kind = if is_headless { "headless" } else { kind };
+        return Err(Trouble::new(
+            format!("{what} is {kind}, which would be lost when it becomes an ExternalName"),
+            "Put an ordinary Service (ClusterIP with a selector, or ExternalName) between it and the applications.",
+        ));
+    }
+    Ok(())
+}
+
+/// Where a Service leads.
+fn shape(object: &Value) -> ServiceShape {
+    let spec = &object["spec"];
+    if spec["type"] == "ExternalName" {
+        return ServiceShape::ExternalName(spec["externalName"].as_str().unwrap_or_default().to_owned());
+    }
+    let labels = spec["selector"].as_object().into_iter().flatten();
+    let label =
+        |(name, value): (&String, &Value)| (name.clone(), value.as_str().unwrap_or_default().to_owned());
+    ServiceShape::Selector(labels.map(label).collect())
+}
+
+/// The part of a patch that leads the Service there.
+fn lead_to(shape: &ServiceShape, object: &Value) -> Value {
+    let found = &object["spec"];
+    let mut spec = Map::new();
+    // In a merge patch what is not named stays: labels of the other side have to be taken out one by one.
+    let mut selector: Map<String, Value> = found["selector"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| (name.clone(), Value::Null))
+        .collect();
+    match shape {
+        ServiceShape::ExternalName(name) => {
+            spec.insert("type".into(), "ExternalName".into());
+            spec.insert("externalName".into(), name.as_str().into());
+            spec.insert("selector".into(), Value::Null);
+            spec.extend(FIELDS_OF_AN_ADDRESS.map(|field| (field.to_owned(), Value::Null)));
+        }
+        ServiceShape::Selector(labels) => {
+            if found["type"] == "ExternalName" {
+                spec.insert("type".into(), "ClusterIP".into());
+                spec.insert("externalName".into(), Value::Null);
+            }
+            selector.extend(labels.iter().map(|(name, value)| (name.clone(), value.as_str().into())));
+            let selector = if labels.is_empty() { Value::Null } else { selector.into() };
+            spec.insert("selector".into(), selector);
+        }
+    }
+    json!({ "spec": spec })
+}
+
+fn describe(shape: &ServiceShape) -> String {
+    match shape {
+        ServiceShape::ExternalName(name) => name.clone(),
+        ServiceShape::Selector(labels) if labels.is_empty() => "endpoints that somebody else keeps".into(),
+        ServiceShape::Selector(labels) => {
+            labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+        }
+    }
+}
+
+impl From<&ServiceShape> for ShapeRecord {
+    fn from(shape: &ServiceShape) -> Self {
+        match shape {
+            ServiceShape::Selector(labels) => Self::Selector(labels.clone()),
+            ServiceShape::ExternalName(name) => Self::ExternalName(name.clone()),
+        }
+    }
+}
+
+impl From<ShapeRecord> for ServiceShape {
+    fn from(record: ShapeRecord) -> Self {
+        match record {
+            ShapeRecord::Selector(labels) => Self::Selector(labels),
+            ShapeRecord::ExternalName(name) => Self::ExternalName(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! The whole program with all three adapters, between real servers and beside the doubles: there by a cutover, back by a rollback.
+
+use super::metrics::{PodsDouble, address};
+use super::*;
+use crate::harness::stage::{Pair, Stage, cut_over, roll_back, streaming, way_back_is_open};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cutover_and_a_rollback_move_everything_there_and_back_and_say_so_in_the_journal() {
+    let (api, pods) = (ApiDouble::start().await, PodsDouble::start(1).await);
+    pods.tell(0, 0, 0);
+    api.put(
+        "services",
+        json!({ "metadata": { "name": "shop-db" }, "spec": {
+        "type": "ExternalName", "externalName": "old.example.com", "ports": [{ "port": 5432 }] } }),
+    );
+    api.put("deployments", workload("web", 3));
+    api.put(
+        "poolers",
+        json!({ "metadata": { "name": "shop-pooler" }, "spec": {
+        "instances": 1, "pgbouncer": { "poolMode": "transaction", "paused": true } } }),
+    );
+    api.put(
+        "pods",
+        json!({
+        "metadata": { "name": "shop-pooler-0", "labels": { "cnpg.io/poolerName": "shop-pooler" } },
+        "status": { "phase": "Running", "podIP": address(0) } }),
+    );
+    let entries = format!(
+        "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n\
+         [[traffic]]\nadapter = 'kubernetes-service'\nservice = 'shop-db'\nsource_external_name = 'old.example.com'\n\
+         target_selector = ['cnpg.io/poolerName=shop-pooler']\nKUBECONFIG\n\
+         [[traffic]]\nadapter = 'cnpg-pooler'\npooler = 'shop-pooler'\nmetrics_port = {}\nKUBECONFIG\n",
+        pods.port
+    );
+    let entries = entries.replace("KUBECONFIG", &format!("kubeconfig = {:?}", api.kubeconfig()));
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    let source = stage.source_client().await;
+    source
+        .batch_execute("CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (1)")
+        .await
+        .expect("SQL");
+    let mut replicator = stage.streaming_with(&entries).await;
+    let look = || {
+        let service = api.get("services", "shop-db")["spec"].clone();
+        let paused = api.get("poolers", "shop-pooler")["spec"]["pgbouncer"]["paused"].clone();
+        (service["externalName"].clone(), api.get("deployments", "web")["spec"]["replicas"].clone(), paused)
+    };
+
+    let moved = cut_over(&mut replicator).await;
+    assert_eq!(look(), (Value::Null, json!(3), json!(false)));
+    let detail = |record: &pgsluice::control::dto::CutoverRecord, name: &str| {
+        let step = record.steps.iter().find(|step| step.name == name).expect("the step");
+        step.detail.clone().unwrap_or_default()
+    };
+    assert_eq!(detail(&moved, "pause_traffic"), "deployment shop/web 3 → 0");
+    assert!(detail(&moved, "retarget_traffic").contains("old.example.com → cnpg.io/poolerName=shop-pooler"));
+    assert!(detail(&moved, "resume_traffic").contains("deployment shop/web 0 → 3"));
+    let certificate = moved.certificate.as_ref().map(ToString::to_string).unwrap_or_default();
+    assert!(certificate.contains("deployment shop/web 3 → 0"), "{certificate}");
+    way_back_is_open(&mut replicator).await;
+    let back = roll_back(&mut replicator).await;
+    assert!(detail(&back, "resume_traffic").contains("stays paused"), "{back:#?}");
+    assert_eq!(look(), (json!("old.example.com"), json!(3), json!(true)));
+    streaming(&mut replicator).await;
+    let log = replicator.log();
+    assert!(!log.contains("ERROR") && !log.contains("t0ken"), "{log}");
+}
