@@ -333,12 +333,16 @@ impl StoreClient {
         };
         self.count(Some(&error));
         match error.code() {
-            Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Attempt::ReadOnly,
+            // An error of a statement, the fence's included, ends no session; a pool keeps it.
             Some(code) if !is_end_of_session(code) => {
                 if session.client.batch_execute("ROLLBACK").await.is_ok() {
                     self.session = Some(session);
                 }
-                Attempt::Refused
+                if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
+                    Attempt::ReadOnly
+                } else {
+                    Attempt::Refused
+                }
             }
             _ => Attempt::InDoubt { lost_url: session.url, lost_pid: session.pid },
         }

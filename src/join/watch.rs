@@ -1,4 +1,4 @@
-//! Looks at both sides every two seconds while changes are streamed, publishes where every table stands, and says once of
+//! Looks at both sides every two seconds while changes are streamed and no cutover is under way, publishes where every table stands, and says once of
 //! each table that is outside. Decides nothing: the migration task does.
 
 use std::collections::BTreeSet;
@@ -12,6 +12,7 @@ use super::standing::{Assessment, OutsideReason};
 use super::{JoinError, assess, look, settle};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
+use crate::cutover::{CutoverReport, Outcome};
 use crate::migration::StatusBoard;
 use crate::model::{Side, TableName};
 use crate::runtime::Shutdown;
@@ -56,7 +57,20 @@ impl TableWatch {
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = self.now.notified() => {}
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.next_look() => {}
+            }
+        }
+    }
+
+    /// Not while an operation runs: a look at many tables takes a processor for a while on both servers, and writers may be
+    /// waiting. What an operation has to know it looks up itself.
+    async fn next_look(&self) {
+        let is_operating =
+            |report: &CutoverReport| report.ended_at.is_none() && report.outcome == Outcome::Running;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if !self.board.with(|status| status.cutover.as_ref().is_some_and(is_operating)) {
+                return;
             }
         }
     }
