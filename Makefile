@@ -44,7 +44,8 @@ unit: postgres ## Unit and property tests, the protocol crate, documentation exa
 .PHONY: integration
 integration: postgres tools ## The program against real servers of PostgreSQL 14 to 18
 	mkdir -p target
-	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT)
+	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT) \
+		|| { echo "why tests failed:"; grep -A 8 "panicked at" $(OUTPUT) | cut -c 1-400 | head -n 80; exit 1; }
 
 # How many random histories `make soak` runs, and how many minutes at most.
 SEEDS ?= 200

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::journal::JournalQueue;
 use super::report::{CutoverReport, Outcome, StepOutcome, StepReport};
 use super::state::{Action, State};
-use crate::migration::{Blocking, Problem, StatusBoard};
+use crate::migration::{Blocking, CutoverMode, Phase, Problem, StatusBoard};
 
 /// The report of the running operation and everybody who is to see it.
 #[derive(Debug)]
@@ -171,8 +171,17 @@ impl OperationLog {
         );
     }
 
-    /// Tells those who wait that the end is written down.
+    /// Tells those who wait that the end is written down. Of a completed cutover the phase is told in the same breath: nobody
+    /// may see it ended and the migration still streaming in the old direction.
     pub(super) fn publish_end(&self) {
-        self.publish();
+        let is_cut_over =
+            self.report.mode == CutoverMode::Cutover && self.report.outcome == Outcome::Completed;
+        self.board.update(|status| {
+            status.cutover = Some(self.report.clone());
+            if is_cut_over {
+                status.phase = Phase::CutOver;
+            }
+        });
+        self.publisher.send_replace(self.report.clone());
     }
 }

@@ -135,9 +135,9 @@ pub(crate) async fn nothing_is_left_after_an_abort_or_when_it_is_given_up(pair: 
     let mut replicator = before.stage.streaming().await;
     let armed = ask(&replicator, CutoverModeRecord::Rehearsal, 20_000).await;
     assert_eq!(end_of(&mut replicator, &armed).await.outcome, "completed");
-    // Somebody writes for longer than the pause allowed.
+    // Somebody has a transaction id for longer than the pause allowed, and nothing that arming would wait for.
     let source = before.stage.source_client().await;
-    source.batch_execute("BEGIN; UPDATE customers SET name = name WHERE id = 1").await.expect("a writer");
+    source.batch_execute("BEGIN; SELECT * FROM customers WHERE id = 1 FOR UPDATE").await.expect("a writer");
     let accepted = ask(&replicator, CutoverModeRecord::Cutover, 1_000).await;
     assert_eq!(end_of(&mut replicator, &accepted).await.outcome, "aborted");
     source.batch_execute("ROLLBACK").await.expect("the writer ends");

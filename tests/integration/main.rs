@@ -76,6 +76,8 @@ version_pairs::version_pairs! {
         rollback::the_window_outlives_the_program,
         rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,
         rollback::without_a_way_back_none_is_left_behind,
+        pgbouncer_migration::clients_of_a_pooler_move_to_the_target_without_an_error,
+        pgbouncer_migration::there_and_back_again_by_rollbacks,
         joining::a_table_that_is_written_to_joins_the_running_migration,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         joining::a_partition_that_was_away_is_copied_again,
@@ -192,6 +194,12 @@ version_pairs::owned_pairs! {
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
         cleanup::the_way_back_to_a_lost_source_is_ended_on_the_target_alone,
+        pgbouncer_migration::clients_of_a_pooler_move_to_the_target_without_an_error,
+        pgbouncer_migration::there_and_back_again_by_rollbacks,
+        whole_migration::a_store_moves_under_load_and_nothing_is_lost_or_doubled,
+        whole_migration::sequences_end_exactly_as_they_were,
+        whole_migration::after_the_cutover_the_source_refuses_every_write_and_says_where_to_go,
+        whole_migration::a_rehearsal_measures_the_pause_and_leaves_the_source_as_it_was,
         autovacuum::an_autovacuum_at_work_does_not_hold_the_cutover_up,
     }
 }

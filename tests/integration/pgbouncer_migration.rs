@@ -31,8 +31,8 @@ async fn reaches(replicator: &mut Replicator, state: &str) {
     }
 }
 
-async fn scene() -> (Stage, LocalPooler, String) {
-    let stage = Stage::new(PAIR).await;
+async fn scene(pair: Pair) -> (Stage, LocalPooler, String) {
+    let stage = Stage::new(pair).await;
     stage.source_client().await.batch_execute(LEDGER).await.expect("a ledger");
     let line = format!("app = host=127.0.0.1 port={} pool_size=10", stage.source.port());
     let pooler = LocalPooler::start(&line, "").await.expect("a pooler");
@@ -44,9 +44,8 @@ async fn scene() -> (Stage, LocalPooler, String) {
     (stage, pooler, traffic)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_a_pooler_move_to_the_target_without_an_error() {
-    let (stage, pooler, traffic) = scene().await;
+pub(crate) async fn clients_of_a_pooler_move_to_the_target_without_an_error(pair: Pair) {
+    let (stage, pooler, traffic) = scene(pair).await;
     let clients = Clients::start(&pooler.url("app"), &[(24, Habit::Stays), (8, Habit::ComesAnew)]);
     clients.commit(200).await;
     let mut replicator = stage.streaming_with(&traffic).await;
@@ -73,10 +72,9 @@ async fn clients_of_a_pooler_move_to_the_target_without_an_error() {
 }
 
 /// There by a cutover and back by a rollback, as often as `PGSLUICE_POOLED_CUTOVERS` says, all under load.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn there_and_back_again_by_rollbacks() {
+pub(crate) async fn there_and_back_again_by_rollbacks(pair: Pair) {
     let pairs = std::env::var(PAIRS).map_or(2, |pairs| pairs.parse().expect("a number"));
-    let (stage, pooler, traffic) = scene().await;
+    let (stage, pooler, traffic) = scene(pair).await;
     let before = fs::read_to_string(pooler.config_file()).expect("the file");
     let clients = Clients::start(&pooler.url("app"), &[(16, Habit::Stays), (4, Habit::ComesAnew)]);
     let mut replicator = stage.streaming_with(&traffic).await;
@@ -111,7 +109,7 @@ async fn there_and_back_again_by_rollbacks() {
 /// Killed while PgBouncer is paused: the next start lets its clients go on at the source, and a cutover works later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_in_the_pause_the_next_start_lets_the_clients_go_on() {
-    let (stage, pooler, traffic) = scene().await;
+    let (stage, pooler, traffic) = scene(PAIR).await;
     let threshold = Threshold::new();
     let traffic = traffic + &threshold.configuration();
     let before = fs::read_to_string(pooler.config_file()).expect("the file");
@@ -150,7 +148,7 @@ async fn killed_in_the_pause_the_next_start_lets_the_clients_go_on() {
 /// Killed after PgBouncer has been led to the target and before it goes on: the next start finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_clients_are_moved_the_next_start_lets_them_go_on_at_the_target() {
-    let (stage, pooler, traffic) = scene().await;
+    let (stage, pooler, traffic) = scene(PAIR).await;
     let flag = tempfile::NamedTempFile::new().expect("a flag");
     let script = format!("[ \"$1\" != retarget ] || [ ! -e {} ] || sleep 60", flag.path().display());
     let traffic = format!(

@@ -100,6 +100,8 @@ async fn a_cutover_closes_the_source_carries_sequences_and_opens_the_target() {
         report.pause,
         report.steps.iter().map(|step| (step.name, step.duration)).collect::<Vec<_>>()
     );
+    // As if somebody asked who has not heard of it.
+    rig.ctx.board.update(|status| status.phase = crate::migration::Phase::Streaming);
     let refused = rig.start(CutoverMode::Cutover, PAUSE).await.expect_err("it has moved");
     assert!(matches!(refused, Refusal::PastThePointOfNoReturn { .. }), "{refused}");
 }
@@ -547,13 +549,6 @@ async fn a_partition_made_between_arming_and_locking_ends_it_by_name() {
     )
     .await
     .expect("a session");
-    let plan = crate::source::fence::read_plan(&control, "pgsluice").await.expect("a plan");
-    let mut fence = crate::source::fence::Fence::prepare(session, plan).await.expect("a fence");
-    run(
-        &rig.old_url(),
-        "CREATE TABLE events_2025 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')",
-    )
-    .await;
     let terms = crate::source::fence::FenceTerms {
         epoch: 9,
         nonce: Nonce::random(),
@@ -562,6 +557,14 @@ async fn a_partition_made_between_arming_and_locking_ends_it_by_name() {
         max_pause: PAUSE,
         on_writers: crate::config::OnWriters::Wait,
     };
+    let plan = crate::source::fence::read_plan(&control, "pgsluice").await.expect("a plan");
+    crate::source::fence::arm(&control, &plan, &terms, Default::default()).await.expect("armed");
+    let mut fence = crate::source::fence::Fence::prepare(session, plan).await.expect("a fence");
+    run(
+        &rig.old_url(),
+        "CREATE TABLE events_2025 PARTITION OF events FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')",
+    )
+    .await;
     let error = fence.take(&control, &terms).await.expect_err("the set has changed");
     assert!(error.to_string().contains("public.events_2025"), "{error}");
     fence.release(&control).await.expect("released");
@@ -683,12 +686,16 @@ async fn a_running_autovacuum_does_not_hold_the_fence_up() {
 }
 
 #[tokio::test]
-async fn a_hundred_tables_and_sequences_take_one_short_pause() {
+async fn a_thousand_tables_and_a_hundred_sequences_take_one_short_pause() {
     let rig = Rig::pair(14, 17, &[]).await;
-    let tables = "DO $$ BEGIN FOR i IN 1..94 LOOP EXECUTE format('CREATE TABLE many_%s (id serial PRIMARY KEY, note text)', i); END LOOP; END $$";
+    let tables = "DO $$ BEGIN FOR i IN 1..1000 LOOP
+        EXECUTE format('CREATE TABLE many_%s (id %s PRIMARY KEY, note text)', i, CASE WHEN i <= 94 THEN 'serial' ELSE 'int' END);
+      END LOOP; END $$";
     run(&rig.old_url(), tables).await;
     run(&rig.new_url(), tables).await;
-    run(&rig.old_url(), "DO $$ BEGIN FOR i IN 1..94 LOOP EXECUTE format('ALTER PUBLICATION pgsluice ADD TABLE many_%s', i); END LOOP; END $$").await;
+    let publish = "DO $$ BEGIN EXECUTE (SELECT 'ALTER PUBLICATION pgsluice ADD TABLE ' || string_agg('many_' || i, ', ')
+                     FROM generate_series(1, 1000) AS i); END $$";
+    run(&rig.old_url(), publish).await;
     let mut pauses = Vec::new();
     for _ in 0..5 {
         let (_, mut running) = rig.start(CutoverMode::Rehearsal, PAUSE).await.expect("accepted");

@@ -302,3 +302,33 @@ async fn after_an_operation_the_turnstile_is_out_of_the_way() {
     let held = "SELECT count(*) FROM pg_locks WHERE relation = 'pgsluice.turnstile'::regclass";
     assert_eq!(super::value(&session, held).await, 0);
 }
+
+/// As by a process that died while it was tidying up, whose statement comes late.
+#[tokio::test]
+async fn a_turnstile_that_was_taken_out_of_the_way_meanwhile_ends_it_before_the_pause() {
+    let rig = Rig::quick(&[]).await;
+    let control = rig.session(Side::Source).await;
+    let plan = fence::read_plan(&control, "pgsluice").await.expect("a plan");
+    fence::arm(&control, &plan, &terms(), ArmBound(Duration::from_secs(5))).await.expect("armed");
+    let plan = fence::read_plan(&control, "pgsluice").await.expect("a plan");
+    let mut held = fence::Fence::prepare(rig.session(Side::Source).await, plan).await.expect("a fence");
+    fence::stand_down(&control).await.expect("out of the way");
+    let bypassed = held.take(&control, &terms()).await;
+    assert!(matches!(bypassed, Err(FenceError::Bypassed)), "{bypassed:?}");
+    held.release(&control).await.expect("released");
+    // Under the fence it cannot be taken out of the way.
+    fence::arm(&control, &held_plan(&control).await, &terms(), ArmBound(Duration::from_secs(5)))
+        .await
+        .expect("armed");
+    held.take(&control, &terms()).await.expect("fenced");
+    fence::stand_down(&control).await.expect_err("it waits for the fence");
+    run(&rig.old_url(), "SET lock_timeout = 100; SELECT count(*) FROM orders").await;
+    let late = client(&rig.old_url()).await;
+    let (code, ..) =
+        error_of(&late, "SET lock_timeout = 100; INSERT INTO orders (note) VALUES ('late')").await;
+    assert_eq!(code, "55P03", "it waits");
+}
+
+async fn held_plan(control: &Client) -> fence::FencePlan {
+    fence::read_plan(control, "pgsluice").await.expect("a plan")
+}

@@ -42,8 +42,8 @@ const DEAD_MANS_MARGIN: Duration = Duration::from_secs(5);
 /// How long a ROLLBACK may take before the session is ended instead.
 const ROLLBACK_BOUND: Duration = Duration::from_millis(500);
 /// Statements of the outer layer before the first table's lock, and of the inner one before the first lock.
-const OUTER_PREAMBLE: usize = 4;
-const INNER_PREAMBLE: usize = 3;
+const OUTER_PREAMBLE: usize = 5;
+const INNER_PREAMBLE: usize = 2;
 
 /// From the inner layer to the outer one.
 const BACK: &str = "ROLLBACK TO SAVEPOINT pgsluice_fence; RELEASE SAVEPOINT pgsluice_fence";
@@ -195,7 +195,8 @@ impl Fence {
         let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
         let mut batch = format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}",
+             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
+             LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
             DEFINITION_TRY.as_millis(),
             dead_man.as_millis(),
             // What this session defines under its own fence passes.
@@ -218,6 +219,10 @@ impl Fence {
                 bound_seconds: DEFINITION_TRY.as_secs(),
                 obstacle: holders.into_iter().next().map(Box::new),
             });
+        }
+        // A process that died may have taken it out of the way since; with the fence's table locked nobody does any more.
+        if !turnstile::is_in_the_way(&self.session).await? {
+            return Err(FenceError::Bypassed);
         }
         // The fingerprint first: what is made after it was read differs from it.
         self.fingerprint = fingerprint(&self.session, &terms.publication).await?;
@@ -298,7 +303,7 @@ impl Fence {
             First::Sequences => locks.push(turnstile::CLOSE.to_owned()),
         }
         format!(
-            "SAVEPOINT pgsluice_fence; SET LOCAL lock_timeout = {}; LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE; {}",
+            "SAVEPOINT pgsluice_fence; SET LOCAL lock_timeout = {}; {}",
             self.lock_try.as_millis().max(1),
             locks.join("; ")
         )

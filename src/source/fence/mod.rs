@@ -67,6 +67,9 @@ pub enum FenceError {
         /// Whose it is.
         obstacle: Box<Obstacle>,
     },
+    /// The deny triggers do not ask for the turnstile: writers would pass the fence.
+    #[error("the deny triggers were changed while the cutover was being prepared")]
+    Bypassed,
     /// Somebody changes a table's definition, or vacuums it, and does not end.
     #[error("the definition of {} could not be held still within {bound_seconds} s{}", .table.plain(), in_the_way(.obstacle))]
     DefinitionInUse {
@@ -116,6 +119,7 @@ impl FenceError {
                  that it is in the publication and on the target first."
                     .into()
             }
+            Self::Bypassed => "Start the cutover again: it prepares itself anew. Only one pgsluice may run for a migration.".into(),
             Self::DefinitionInUse { .. } => {
                 "Let that statement end (CREATE INDEX, VACUUM, ALTER TABLE, say), or end it, then start the cutover again."
                     .into()

@@ -77,11 +77,16 @@ pub(super) async fn install(
     let mut earlier: HashSet<String> = writing(source, &tables).await?.into_keys().collect();
     let mut backoff = Backoff::new(super::arm::BACKOFF_FIRST, super::arm::BACKOFF_LONGEST);
     let started = Instant::now();
+    let mut is_told = false;
     while !earlier.is_empty() {
         let now = writing(source, &tables).await?;
         earlier.retain(|transaction| now.contains_key(transaction));
         let mut left = now.into_iter().filter(|(transaction, _)| earlier.contains(transaction));
         let Some((_, first)) = left.next() else { break };
+        if !is_told && started.elapsed() >= PATIENCE {
+            tracing::info!(%first, "arming waits for a transaction that has written already; nobody else waits");
+            is_told = true;
+        }
         if on_writers == OnWriters::Terminate && started.elapsed() >= PATIENCE {
             let all: Vec<Obstacle> = std::iter::once(first).chain(left.map(|(_, other)| other)).collect();
             obstacle::terminate(source, &all).await?;
@@ -94,6 +99,18 @@ pub(super) async fn install(
         tokio::time::sleep(backoff.next_delay()).await;
     }
     Ok(())
+}
+
+/// Whether the triggers ask for it now; asked with the fence's own table locked, so that nobody
+/// [takes it out of the way](stand_down) afterwards.
+pub(super) async fn is_in_the_way(session: &Client) -> Result<bool, FenceError> {
+    let sql = "SELECT coalesce((SELECT prosecdef AND prosrc LIKE '%pgsluice.turnstile%' AND prosrc LIKE '%pgsluice.verdict()%'
+                FROM pg_proc WHERE oid = to_regproc('pgsluice.deny_write')), false)";
+    let row = session
+        .query_typed_one(sql, &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look whether the fence's turnstile is in place"))?;
+    Ok(row.get(0))
 }
 
 /// Transactions that may write to one of `tables`, by their virtual transaction id.
