@@ -89,6 +89,12 @@ impl Operation {
         let clients = fence::clients(control).await?;
         // Last, because others' definitions wait from now on.
         fence.hold_still(control, &self.terms).await?;
+        fence.warm_up(&self.terms).await?;
+        if !self.traffic.is_empty() && self.mode() == CutoverMode::Cutover {
+            // Pausing clients may take long, and they go on until then: a definition of theirs that waited would have others
+            // wait behind it.
+            fence.release(control).await?;
+        }
         self.servers = servers.into();
         self.clients = clients;
         self.notes = notes;
@@ -137,6 +143,22 @@ pub(super) async fn nothing_left_behind(
                  on the target."
             ),
             "Leave the source the primary and start the migration over: `pgsluice cleanup`, then an empty target.",
+        )),
+    }
+}
+
+/// What an apply worker writes passes every fence.
+pub(super) async fn no_subscription(source: &SqlSession) -> Result<(), CutoverError> {
+    match fence::subscriptions(source).await?.first() {
+        None => Ok(()),
+        Some(first) => Err(CutoverError::refuted(
+            format!(
+                "the subscription {first} is enabled on the side that is left: what its apply worker writes passes every fence"
+            ),
+            format!(
+                "ALTER SUBSCRIPTION {} DISABLE; there, then start the cutover again.",
+                pgsluice_proto::command::quote_ident(first)
+            ),
         )),
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::arm::{definitions_followed, nothing_left_behind};
+use super::arm::{definitions_followed, no_subscription, nothing_left_behind};
 use super::journal::{self, JournalWriter};
 use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
@@ -20,7 +20,7 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
 use crate::model::{Direction, Side};
 use crate::runtime::Shutdown;
-use crate::source::fence;
+use crate::source::fence::{self, FencePlan};
 use crate::stream::StreamHandle;
 use crate::traffic::{Endpoint, OperatorsWord, Traffic, TrafficContext};
 
@@ -315,6 +315,42 @@ pub(super) fn lag_is_small(lag: Option<u64>, max_lag_bytes: u64) -> Result<(), (
     }
 }
 
+/// Nothing writes to the migrated tables past the deny triggers, and the server has locks enough for the fence.
+async fn fenceable(ctx: &CutoverContext, control: &SqlSession, plan: &FencePlan) -> Result<(), Refusal> {
+    if let Some((child, parent)) = fence::unfenced_parents(control, &ctx.config.source.publication)
+        .await
+        .map_err(CutoverError::from)?
+        .first()
+    {
+        return Err(Refusal::NotReady {
+            message: format!(
+                "{} inherits from {}, which is not migrated: statements that name the parent write its rows, and fire none of its \
+                 triggers, so they would pass the fence.",
+                child.plain(),
+                parent.plain()
+            ),
+            remedy: format!(
+                "Take the parent in (source.tables.include, then `pgsluice tables add`), or end it: ALTER TABLE {child} NO INHERIT {parent};"
+            ),
+        });
+    }
+    no_subscription(control).await.map_err(|error| match error {
+        CutoverError::Refuted { problem, remedy } => Refusal::NotReady { message: problem, remedy },
+        other => other.into(),
+    })?;
+    let (needed, possible) = fence::locks_needed(control, plan).await.map_err(CutoverError::from)?;
+    if needed > possible / 2 {
+        return Err(Refusal::NotReady {
+            message: format!(
+                "The fence needs {needed} locks at once, and the server has room for about {possible} of all sessions together: \
+                 applications could run out of them."
+            ),
+            remedy: "Raise max_locks_per_transaction on the side that is left, restart it, and start the cutover again.".into(),
+        });
+    }
+    Ok(())
+}
+
 /// No fence, no prepared transaction, and nobody who would hold the fence up for longer than the pause.
 async fn nobody_in_the_way(
     ctx: &CutoverContext,
@@ -337,17 +373,7 @@ async fn nobody_in_the_way(
                 .into(),
         });
     }
-    if let Some(first) = fence::subscriptions(control).await.map_err(CutoverError::from)?.first() {
-        return Err(Refusal::NotReady {
-            message: format!(
-                "The subscription {first} is enabled on the side that is left: what its apply worker writes passes every fence."
-            ),
-            remedy: format!(
-                "ALTER SUBSCRIPTION {} DISABLE; there, then start the cutover again.",
-                pgsluice_proto::command::quote_ident(first)
-            ),
-        });
-    }
+    fenceable(ctx, control, &plan).await?;
     let tables: Vec<_> = plan.tables.into_iter().map(|table| (table.oid, table.name)).collect();
     let vacuums = fence::wraparound_vacuums(control, &tables).await.map_err(CutoverError::from)?;
     if let Some((table, pid)) = vacuums.first() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{try_join, try_join3};
 
 use super::actions::fence_lost;
-use super::arm::no_large_objects;
+use super::arm::{no_large_objects, no_subscription};
 use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::Event;
@@ -70,7 +70,7 @@ impl Operation {
         // As late as can be: what is made after it meets the fence, or comes within the moment of the COMMIT.
         let complete = async {
             armed.fence.still_complete(control, &self.terms).await?;
-            no_large_objects(control, &self.ctx.config).await
+            try_join(no_large_objects(control, &self.ctx.config), no_subscription(control)).await
         };
         let turn = async {
             Ok(match &armed.way_back {

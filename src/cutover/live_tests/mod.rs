@@ -1,5 +1,6 @@
 //! The whole operation against real servers, with a stand-in for the stream ([`rig`]).
 
+mod crossing;
 mod rig;
 mod standbys;
 mod writers;

@@ -29,19 +29,19 @@ async fn open_writer(url: &str) -> Client {
 
 /// A writer that begins once everything is armed, right before the pause.
 #[derive(Debug)]
-struct Latecomer {
+pub(super) struct Latecomer {
     url: String,
     writer: Mutex<Option<Client>>,
 }
 
 impl Latecomer {
-    fn of(rig: &mut Rig) -> Arc<Self> {
+    pub(super) fn of(rig: &mut Rig) -> Arc<Self> {
         let latecomer = Arc::new(Self { url: rig.old_url(), writer: Mutex::new(None) });
         rig.ctx.probe = Some(Arc::clone(&latecomer) as _);
         latecomer
     }
 
-    async fn writer(&self) -> Client {
+    pub(super) async fn writer(&self) -> Client {
         self.writer.lock().await.take().expect("it came")
     }
 }

@@ -79,8 +79,6 @@ fn objects() -> String {
         "BEGIN;
          DO $$ BEGIN
            IF to_regnamespace('{SCHEMA}') IS NULL THEN CREATE SCHEMA {SCHEMA}; END IF;
-           IF to_regproc('{SCHEMA}.deny_write') IS NULL THEN {}; END IF;
-           {};
          END $$;
          CREATE TABLE IF NOT EXISTS {SCHEMA}.turnstile ();
          COMMENT ON TABLE {SCHEMA}.turnstile IS 'Empty. Whoever writes to a published table while a cutover is armed \
@@ -95,6 +93,10 @@ fn objects() -> String {
          );
          COMMENT ON TABLE {SCHEMA}.fence IS 'A row here means: this database has moved. Written by the transaction \
            that fences it, so that it is there exactly when that was committed.';
+         DO $$ BEGIN
+           IF to_regproc('{SCHEMA}.deny_write') IS NULL THEN {}; END IF;
+           IF NOT EXISTS (SELECT FROM {SCHEMA}.fence) THEN {}; END IF;
+         END $$;
          COMMIT",
         turnstile::OUT_OF_THE_WAY,
         turnstile::PASS
@@ -109,26 +111,19 @@ async fn under_short_lock(
     on_writers: OnWriters,
     bound: ArmBound,
 ) -> Result<(), FenceError> {
-    // First the lock that ends an autovacuum's visit and makes no writer wait.
-    let batch = format!(
-        "BEGIN; SET LOCAL lock_timeout = {}; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE; \
-         SET LOCAL lock_timeout = {}; {statements}; COMMIT",
-        DEFINITION_TRY.as_millis(),
-        table.name,
-        LOCK_TRY.as_millis()
-    );
+    let batch = format!("BEGIN; SET LOCAL lock_timeout = {}; {statements}; COMMIT", LOCK_TRY.as_millis());
     let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
     let started = Instant::now();
     loop {
         let Err(error) = source.batch_execute(&batch).await else { return Ok(()) };
-        let contended =
-            matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED));
+        let contended = is_contended(&error);
         // If the connection is lost, the error says so and there is nothing to roll back.
         let _ = source.batch_execute("ROLLBACK").await;
         if !contended {
             return Err(SqlFailure::of(Side::Source, "create the deny trigger of a table")(error).into());
         }
         let holders = lock_holders(source, table.oid, 0).await?;
+        end_vacuum(source, table).await?;
         if on_writers == OnWriters::Terminate && started.elapsed() >= PATIENCE {
             terminate(source, &holders).await?;
         }
@@ -139,6 +134,34 @@ async fn under_short_lock(
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
+}
+
+/// Waits with a lock that is in no writer's way, and holds nothing else, until the server has ended an autovacuum's visit.
+async fn end_vacuum(source: &Client, table: &FencedTable) -> Result<(), FenceError> {
+    let batch = format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; {}; COMMIT",
+        DEFINITION_TRY.as_millis(),
+        definition_lock(table)
+    );
+    match source.batch_execute(&batch).await {
+        Ok(()) => Ok(()),
+        Err(error) if is_contended(&error) => {
+            // If the connection is lost, the next statement says so.
+            let _ = source.batch_execute("ROLLBACK").await;
+            Ok(())
+        }
+        Err(error) => Err(SqlFailure::of(Side::Source, "wait for a table's definition")(error).into()),
+    }
+}
+
+/// Nobody who reads or writes waits for it.
+pub(super) fn definition_lock(table: &FencedTable) -> String {
+    format!("LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE", table.name)
+}
+
+/// A lock was not to be had in time, or not without a deadlock.
+pub(super) fn is_contended(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED))
 }
 
 /// Whether anything of the fence is on the source.

@@ -2,24 +2,24 @@
 //! nothing else. While it is open, the locks are its; when its session ends, for whatever reason, the server has
 //! rolled it back.
 //!
-//! It has two layers. The outer one holds the definitions of all tables still, which no writer notices, so it is there
-//! before the pause begins. The inner one, a savepoint, closes the turnstile and freezes the sequences; it is what writers
-//! wait for, and is let go and tried again while somebody is in the way.
+//! It has two layers. The outer one holds the definitions of all tables still, which nobody notices who reads or writes. The
+//! inner one closes the turnstile and freezes the sequences; it is what writers wait for. While somebody is in the way all of
+//! it is let go and tried again, because whoever is in the way may be waiting for either.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
 use futures_util::future::try_join3;
 use pgsluice_proto::command::{quote_ident, quote_literal};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::arm::DEFINITION_TRY;
+use super::arm::{DEFINITION_TRY, definition_lock, is_contended};
 use super::ddl::{self, DdlGuard};
-use super::obstacle::{Obstacle, ask, lock_holders, terminate, writing_transactions};
-use super::plan::{FencePlan, Fingerprint, fingerprint, read_plan};
+use super::obstacle::{Obstacle, ask, lock_holders, prepared_transactions, terminate, writing_transactions};
+use super::plan::{FencePlan, FencedTable, Fingerprint, fingerprint, read_plan};
 use super::{ENABLED, FenceError, PASS_SETTING, turnstile};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
@@ -31,6 +31,8 @@ use crate::runtime::Backoff;
 const LOCK_TRY_MAX: Duration = Duration::from_millis(200);
 /// Our own session looks for a deadlock this soon, where it may: so it is us who gives way and not an application.
 const OWN_DEADLOCK_TIMEOUT: Duration = Duration::from_millis(20);
+/// How long holding the definitions still may be tried.
+const HOLD_STILL_BOUND: Duration = Duration::from_secs(10);
 /// Between tries: writers run free meanwhile.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 const BACKOFF_LONGEST: Duration = Duration::from_millis(100);
@@ -186,39 +188,27 @@ impl Fence {
 
     /// Opens the transaction and holds the definitions of all tables still: from now on none is altered, vacuumed, attached or
     /// detached, and none gets an index or loses a trigger; reading and writing go on. What there is then must be what was
-    /// armed. Reads once what the pause will read again, so that the server has it in memory then.
+    /// armed. Nothing is held while somebody is waited for.
     ///
     /// # Errors
     /// A lock is not to be had, or the tables are not those that were armed. Call [`release`](Self::release) then.
     pub async fn hold_still(&mut self, control: &Client, terms: &FenceTerms) -> Result<(), FenceError> {
+        let began = Instant::now();
+        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
         self.release(control).await?;
-        let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
-        let mut batch = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
-             LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
-            DEFINITION_TRY.as_millis(),
-            dead_man.as_millis(),
-            // What this session defines under its own fence passes.
-            quote_literal(terms.nonce.as_str())
-        );
-        for table in &self.plan.tables {
-            batch.push_str(&format!("; LOCK TABLE ONLY {} IN SHARE UPDATE EXCLUSIVE MODE", table.name));
-        }
-        self.phase = Phase::Locking;
-        let outcome = run_counting(&self.session, &batch).await;
-        self.phase = Phase::Closed;
-        if let Err((done, error)) = outcome {
-            let table = done.checked_sub(OUTER_PREAMBLE).and_then(|at| self.plan.tables.get(at));
-            let (true, Some(table)) = (is_contended(&error), table) else {
-                return Err(SqlFailure::of(Side::Source, "hold the tables' definitions still")(error).into());
-            };
+        while let Some(table) = self.ask_for_definitions(terms).await? {
             let holders = lock_holders(control, table.oid, self.session.backend_pid()).await?;
-            return Err(FenceError::DefinitionInUse {
-                table: table.name.clone(),
-                bound_seconds: DEFINITION_TRY.as_secs(),
-                obstacle: holders.into_iter().next().map(Box::new),
-            });
+            self.release(control).await?;
+            // With nothing else held, long enough for the server to end an autovacuum's visit.
+            let is_free = self.wait_alone(&table).await?;
+            if !is_free || began.elapsed() >= HOLD_STILL_BOUND {
+                return Err(FenceError::DefinitionInUse {
+                    table: table.name,
+                    bound_seconds: began.elapsed().as_secs(),
+                    obstacle: holders.into_iter().next().map(Box::new),
+                });
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
         }
         // A process that died may have taken it out of the way since; with the fence's table locked nobody does any more.
         if !turnstile::is_in_the_way(&self.session).await? {
@@ -227,14 +217,66 @@ impl Fence {
         // The fingerprint first: what is made after it was read differs from it.
         self.fingerprint = fingerprint(&self.session, &terms.publication).await?;
         self.as_planned(&terms.publication).await?;
+        self.phase = Phase::Still;
+        Ok(())
+    }
+
+    /// Reads and writes once what the pause will, and takes it back: what would refuse it is known now, and the server has in
+    /// memory what it needs. With the definitions held still.
+    ///
+    /// # Errors
+    /// A statement fails.
+    pub async fn warm_up(&self, terms: &FenceTerms) -> Result<(), FenceError> {
         self.read_sequences().await?;
-        // Tried once: what would refuse it is known now, and the server has in memory what it needs.
         let failed = SqlFailure::of(Side::Source, "try the fence's statements");
         self.session.batch_execute("SAVEPOINT pgsluice_fence").await.map_err(&failed)?;
         write_the_fence(&self.session, self.ddl_guard, terms).await?;
         self.session.batch_execute(BACK).await.map_err(failed)?;
-        self.phase = Phase::Still;
         Ok(())
+    }
+
+    /// The outer layer, all of it or nothing: the table that could not be had, if there is one.
+    async fn ask_for_definitions(&mut self, terms: &FenceTerms) -> Result<Option<FencedTable>, FenceError> {
+        let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
+        let mut batch = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
+             LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
+            self.lock_try.as_millis().max(1),
+            dead_man.as_millis(),
+            // What this session defines under its own fence passes.
+            quote_literal(terms.nonce.as_str())
+        );
+        for table in &self.plan.tables {
+            batch.push_str(&format!("; {}", definition_lock(table)));
+        }
+        self.phase = Phase::Locking;
+        let outcome = run_counting(&self.session, &batch).await;
+        self.phase = Phase::Closed;
+        let Err((done, error)) = outcome else { return Ok(None) };
+        match done.checked_sub(OUTER_PREAMBLE).and_then(|at| self.plan.tables.get(at)) {
+            Some(table) if is_contended(&error) => Ok(Some(table.clone())),
+            _ => Err(SqlFailure::of(Side::Source, "hold the tables' definitions still")(error).into()),
+        }
+    }
+
+    /// Whether the definition of `table` was to be had within a while; nothing is held afterwards.
+    async fn wait_alone(&mut self, table: &FencedTable) -> Result<bool, FenceError> {
+        let milliseconds = DEFINITION_TRY.as_millis();
+        let batch =
+            format!("BEGIN; SET LOCAL lock_timeout = {milliseconds}; {}; COMMIT", definition_lock(table));
+        self.phase = Phase::Locking;
+        let outcome = self.session.batch_execute(&batch).await;
+        self.phase = Phase::Closed;
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) if is_contended(&error) => {
+                let failed = SqlFailure::of(Side::Source, "let a table's definition go");
+                self.session.batch_execute("ROLLBACK").await.map_err(failed)?;
+                Ok(false)
+            }
+            Err(error) => Err(SqlFailure::of(Side::Source, "hold a table's definition still")(error).into()),
+        }
     }
 
     /// Reads the catalog again: tables, sequences and triggers must be those that were armed.
@@ -255,39 +297,44 @@ impl Fence {
     /// A statement fails, or the tables are not those that were armed. Call [`release`](Self::release) then, too.
     pub async fn take(&mut self, control: &Client, terms: &FenceTerms) -> Result<SourceFenced, FenceError> {
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        if self.phase != Phase::Still {
-            self.hold_still(control, terms).await?;
-        }
         loop {
+            if self.phase != Phase::Still {
+                self.hold_still(control, terms).await?;
+            }
             self.tries += 1;
             if let Try::Held = self.attempt(control, terms).await? {
                 let tables: Arc<[TableName]> = self.plan.table_names().into();
                 return Ok(SourceFenced::proven(terms.nonce.clone(), tables));
             }
-            let failed = SqlFailure::of(Side::Source, "let the fence go for a moment");
-            self.session.batch_execute(BACK).await.map_err(failed)?;
-            self.phase = Phase::Still;
+            // All of it: whoever is in the way may be waiting for a definition.
+            self.release(control).await?;
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 
     async fn attempt(&mut self, control: &Client, terms: &FenceTerms) -> Result<Try, FenceError> {
+        let pid = self.session.backend_pid();
+        // Whoever is inside now is in the way, not who comes in when a try is given up.
+        let before = match terms.on_writers {
+            OnWriters::Terminate => turnstile::inside(control, pid).await?,
+            OnWriters::Wait => HashMap::new(),
+        };
         self.phase = Phase::Locking;
         let outcome = run_counting(&self.session, &self.closing()).await;
         self.phase = Phase::Closed;
         if let Err((done, error)) = outcome {
-            return self.contended(control, terms, done, error).await;
+            return self.contended(control, terms, &before, done, error).await;
         }
         let Self { session, obstacle, .. } = self;
-        let proven = prove(control, session.backend_pid(), terms.on_writers, obstacle);
+        let proven = prove(control, pid, terms.on_writers, obstacle);
         let written = write_the_fence(session, self.ddl_guard, terms);
         let unchanged = fingerprint(session, &terms.publication);
-        let ((), (), found) = try_join3(proven, written, unchanged).await?;
+        let (proven, (), found) = try_join3(proven, written, unchanged).await?;
         if found != self.fingerprint {
             self.as_planned(&terms.publication).await?;
             self.fingerprint = found;
         }
-        Ok(Try::Held)
+        Ok(proven)
     }
 
     /// Every lock that writers wait for, in one message. The first statement that fails tells who is contended.
@@ -314,6 +361,7 @@ impl Fence {
         &mut self,
         control: &Client,
         terms: &FenceTerms,
+        before: &HashMap<String, Obstacle>,
         done: usize,
         error: tokio_postgres::Error,
     ) -> Result<Try, FenceError> {
@@ -332,7 +380,17 @@ impl Fence {
                 lock_holders(control, sequence.oid, pid).await?,
                 format!("sequence {}", sequence.name.plain()),
             ),
-            None => (turnstile::inside(control, pid).await?, "what it has written".to_owned()),
+            None => {
+                let mut inside = turnstile::inside(control, pid).await?;
+                if terms.on_writers == OnWriters::Terminate {
+                    inside.retain(|transaction, _| before.contains_key(transaction));
+                }
+                let mut holders: Vec<Obstacle> = inside.into_values().collect();
+                holders.extend(prepared_transactions(control).await?);
+                // The oldest first: it is the one that is told.
+                holders.sort_by_key(|holder| std::cmp::Reverse(holder.age()));
+                (holders, "what it has written".to_owned())
+            }
         };
         if let Some(first) = holders.first() {
             self.obstacle = Some(format!("{first}, holds {what}"));
@@ -367,8 +425,10 @@ impl Fence {
                 let now = read_plan(&self.session, &terms.publication).await?;
                 return Err(FenceError::SetChanged { differing: self.plan.difference(&now) });
             }
-            // Whoever waits for the fence's locks will be refused, and with it all that it did.
-            if writing.iter().all(Obstacle::waits_for_us) {
+            if let Some(first) = writing.iter().find(|each| each.has_made()) {
+                return Err(FenceError::MadeMeanwhile { obstacle: Box::new(first.clone()) });
+            }
+            if writing.iter().all(Obstacle::is_harmless) {
                 return Ok(());
             }
             tokio::time::sleep(poll).await;
@@ -458,29 +518,29 @@ async fn write_the_fence(session: &Client, guard: DdlGuard, terms: &FenceTerms) 
 }
 
 /// Waits until no other transaction of this database has a transaction id, but for those that wait for the fence: they have
-/// written to no fenced table, or they would be inside the turnstile, and will be refused. `obstacle`: who is waited for.
+/// written to no fenced table, or they would be inside the turnstile, and do nothing while it is held. One that has made a
+/// relation is let go instead. `obstacle`: who is waited for.
 async fn prove(
     control: &Client,
     fence_pid: i32,
     on_writers: OnWriters,
     obstacle: &mut Option<String>,
-) -> Result<(), FenceError> {
+) -> Result<Try, FenceError> {
     let mut poll = PROOF_POLL_FIRST;
     loop {
         let mut writing = writing_transactions(control, fence_pid).await?;
-        writing.retain(|each| !each.waits_for_us());
-        let Some(first) = writing.first() else { return Ok(()) };
+        writing.retain(|each| !each.is_harmless());
+        let Some(first) = writing.first() else { return Ok(Try::Held) };
         *obstacle = Some(format!("waiting for {first}"));
+        if writing.iter().any(Obstacle::has_made) {
+            return Ok(Try::Contended);
+        }
         if let OnWriters::Terminate = on_writers {
             terminate(control, &writing).await?;
         }
         tokio::time::sleep(poll).await;
         poll = (poll * 2).min(PROOF_POLL_LONGEST);
     }
-}
-
-fn is_contended(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED))
 }
 
 /// Runs a batch; an error comes with the number of statements that were done before it.

@@ -24,7 +24,7 @@ pub(crate) use obstacle::ENABLED_SUBSCRIPTIONS;
 pub use obstacle::{
     Obstacle, clients, long_transactions, prepared_transactions, subscriptions, wraparound_vacuums,
 };
-pub use plan::{FencePlan, FencedTable, FrozenSequence, read_plan};
+pub use plan::{FencePlan, FencedTable, FrozenSequence, locks_needed, read_plan, unfenced_parents};
 pub use truth::{FenceRow, read_truth};
 pub use turnstile::stand_down;
 
@@ -64,6 +64,12 @@ pub enum FenceError {
     OlderWriter {
         /// How long it was waited for.
         bound_seconds: u64,
+        /// Whose it is.
+        obstacle: Box<Obstacle>,
+    },
+    /// Somebody made a table or a sequence while the fence was held, has not committed it, and waits for the fence.
+    #[error("a transaction that has made a table waits for the fence: {obstacle}")]
+    MadeMeanwhile {
         /// Whose it is.
         obstacle: Box<Obstacle>,
     },
@@ -114,7 +120,7 @@ impl FenceError {
                 "Check `source.publication`, and that nobody dropped the publication `{publication}`; pgsluice \
                  creates it before the copy."
             ),
-            Self::SetChanged { .. } => {
+            Self::SetChanged { .. } | Self::MadeMeanwhile { .. } => {
                 "Start the cutover again: it prepares itself anew. If the table is new, check \
                  that it is in the publication and on the target first."
                     .into()

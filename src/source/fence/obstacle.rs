@@ -28,8 +28,8 @@ pub enum Obstacle {
         state: String,
         /// Age of its transaction.
         age: Duration,
-        /// Whether it waits for our own fence, so that waiting for it is in vain.
-        waits_for_us: bool,
+        /// How it stands to the fence.
+        standing: Standing,
     },
     /// A prepared transaction.
     Prepared {
@@ -42,6 +42,18 @@ pub enum Obstacle {
     },
 }
 
+/// How somebody with a transaction id stands to a fence that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It goes on.
+    Free,
+    /// It waits for the fence, or for somebody who does, and has made no relation: it goes no further while the fence is held.
+    HeldUp,
+    /// It waits as well, and has made a relation that nobody else can see yet. Whatever it waits for, a sequence, say, may let it
+    /// go on after the commit, and what it has written there would be left behind.
+    HeldUpHavingMade,
+}
+
 impl Obstacle {
     /// The process to terminate, if there is one and the operator allows it.
     const fn pid(&self) -> Option<i32> {
@@ -51,8 +63,21 @@ impl Obstacle {
         }
     }
 
-    pub(super) const fn waits_for_us(&self) -> bool {
-        matches!(self, Self::Session { waits_for_us: true, .. })
+    /// How long its transaction has been open.
+    pub(super) const fn age(&self) -> Duration {
+        match self {
+            Self::Session { age, .. } | Self::Prepared { age, .. } => *age,
+        }
+    }
+
+    /// Whether it can do nothing while the fence is held, and nothing of it counts afterwards.
+    pub(super) const fn is_harmless(&self) -> bool {
+        matches!(self, Self::Session { standing: Standing::HeldUp, .. })
+    }
+
+    /// Whether it waits for the fence and cannot be left waiting.
+    pub(super) const fn has_made(&self) -> bool {
+        matches!(self, Self::Session { standing: Standing::HeldUpHavingMade, .. })
     }
 }
 
@@ -88,7 +113,7 @@ pub(super) fn session(row: &Row) -> Obstacle {
         application: row.get(2),
         state: row.get(3),
         age: seconds(row.get(4)),
-        waits_for_us: row.try_get(5).unwrap_or(false),
+        standing: Standing::Free,
     }
 }
 
@@ -98,15 +123,17 @@ fn seconds(value: f64) -> Duration {
 
 /// Those that have a transaction id in this database, except ours and autovacuum's. A transaction's lock on its own id is
 /// given up only after its commit record is written, so whoever is not in `pg_locks` is before the marker in the WAL.
-///
-/// Of those that wait for the fence, however indirectly, it is said so: while it is held they go no further.
 pub(super) async fn writing_transactions(
     control: &Client,
     fence_pid: i32,
 ) -> Result<Vec<Obstacle>, FenceError> {
+    let failed = SqlFailure::of(Side::Source, "look for transactions that are still writing");
     let sql = format!(
-        "SELECT {SESSION}, false, pg_blocking_pids(a.pid)
+        "SELECT {SESSION}, EXISTS (SELECT FROM pg_locks n
+             WHERE n.pid = a.pid AND n.locktype = 'relation' AND n.granted AND n.mode = 'AccessExclusiveLock'
+               AND n.database = l_database.oid AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = n.relation))
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         JOIN pg_database l_database ON l_database.datname = current_database()
          WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
            AND a.datname = current_database() AND a.pid <> $1 AND a.pid <> pg_backend_pid()
            AND a.usesysid IS NOT NULL"
@@ -117,16 +144,32 @@ pub(super) async fn writing_transactions(
         control.query_typed(PREPARED, &[]),
     )
     .await
-    .map_err(SqlFailure::of(Side::Source, "look for transactions that are still writing"))?;
-    let blockers: Vec<(i32, Vec<i32>)> = sessions.iter().map(|row| (row.get(0), row.get(6))).collect();
-    let held_up = held_up_by(fence_pid, &blockers);
-    let session = |row: &Row| match session(row) {
-        Obstacle::Session { pid, role, application, state, age, .. } => {
-            Obstacle::Session { pid, role, application, state, age, waits_for_us: held_up.contains(&pid) }
+    .map_err(&failed)?;
+    let held_up = if sessions.is_empty() { HashSet::new() } else { held_up(control, fence_pid).await? };
+    let session = |row: &Row| {
+        let mut found = session(row);
+        if let Obstacle::Session { pid, standing, .. } = &mut found {
+            *standing = match (held_up.contains(pid), row.get(5)) {
+                (false, _) => Standing::Free,
+                (true, false) => Standing::HeldUp,
+                (true, true) => Standing::HeldUpHavingMade,
+            };
         }
-        prepared @ Obstacle::Prepared { .. } => prepared,
+        found
     };
     Ok(prepared.iter().map(prepared_transaction).chain(sessions.iter().map(session)).collect())
+}
+
+/// Those that wait for the fence, or for somebody who does, whether they have a transaction id or not.
+pub(super) async fn held_up(control: &Client, fence_pid: i32) -> Result<HashSet<i32>, FenceError> {
+    let sql =
+        "SELECT DISTINCT pid, pg_blocking_pids(pid) FROM pg_locks WHERE NOT granted AND pid IS NOT NULL";
+    let rows = control
+        .query_typed(sql, &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look who waits for whom"))?;
+    let blockers: Vec<(i32, Vec<i32>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Ok(held_up_by(fence_pid, &blockers))
 }
 
 /// Those that wait for `pid`, or for somebody who does. `blockers`: processes, each with those it waits for.
@@ -152,7 +195,7 @@ pub(super) async fn lock_holders(
     fence_pid: i32,
 ) -> Result<Vec<Obstacle>, FenceError> {
     let sql = format!(
-        "SELECT DISTINCT {SESSION}, false
+        "SELECT DISTINCT {SESSION}
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND a.pid <> $2
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -198,7 +241,7 @@ pub async fn long_transactions(
 ) -> Result<Vec<Obstacle>, FenceError> {
     let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
     let sql = format!(
-        "SELECT DISTINCT {SESSION}, false
+        "SELECT DISTINCT {SESSION}
          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
            AND a.usesysid IS NOT NULL

@@ -202,6 +202,53 @@ pub async fn read_plan(source: &Client, publication: &str) -> Result<FencePlan, 
     Ok(FencePlan { tables, sequences, unpublished })
 }
 
+/// Tables outside the publication from which a published one inherits: a statement that names such a parent writes the
+/// child's rows, and fires no trigger of the child.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub async fn unfenced_parents(
+    source: &Client,
+    publication: &str,
+) -> Result<Vec<(TableName, TableName)>, FenceError> {
+    let sql = format!(
+        "{FENCED}, inherited(child, parent) AS (
+           SELECT f.oid, i.inhparent FROM fenced f JOIN pg_inherits i ON i.inhrelid = f.oid
+           UNION
+           SELECT n.child, i.inhparent FROM inherited n JOIN pg_inherits i ON i.inhrelid = n.parent
+         )
+         SELECT cn.nspname::text, c.relname::text, pn.nspname::text, p.relname::text
+           FROM inherited i JOIN pg_class c ON c.oid = i.child JOIN pg_namespace cn ON cn.oid = c.relnamespace
+           JOIN pg_class p ON p.oid = i.parent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+          WHERE i.parent NOT IN (SELECT oid FROM fenced) AND p.relkind IN ('r', 'p')
+          ORDER BY 1, 2, 3, 4"
+    );
+    let rows = source
+        .query_typed(&sql, &[(&publication, Type::TEXT)])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "look from what the published tables inherit"))?;
+    let name = |row: &tokio_postgres::Row, at| {
+        TableName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1))
+    };
+    Ok(rows.iter().map(|row| (name(row, 0), name(row, 2))).collect())
+}
+
+/// How many locks of tables and sequences the fence needs at the same time, and how many all sessions may have together:
+/// `max_locks_per_transaction` for each connection and prepared transaction.
+///
+/// # Errors
+/// The settings cannot be read.
+pub async fn locks_needed(source: &Client, plan: &FencePlan) -> Result<(i64, i64), FenceError> {
+    let sql = "SELECT current_setting('max_locks_per_transaction')::int8
+                 * (current_setting('max_connections')::int8 + current_setting('max_prepared_transactions')::int8)";
+    let row = source
+        .query_typed_one(sql, &[])
+        .await
+        .map_err(SqlFailure::of(Side::Source, "read how many locks there may be"))?;
+    let needed = plan.tables.len() + plan.sequences.len();
+    Ok((i64::try_from(needed).unwrap_or(i64::MAX), row.get(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

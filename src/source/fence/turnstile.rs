@@ -8,7 +8,7 @@
 //! a call looks its definition up anew whatever the snapshot of the transaction is, so that the fence's COMMIT is seen by
 //! serializable transactions too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use pgsluice_proto::command::quote_literal;
@@ -25,9 +25,6 @@ use crate::runtime::Backoff;
 
 /// Closes it: conflicts with the writers' lock, not with somebody who only reads (a `pg_dump`, say).
 pub(super) const CLOSE: &str = "LOCK TABLE pgsluice.turnstile IN EXCLUSIVE MODE";
-
-/// What writers hold of it.
-const PASSED_MODE: &str = "RowShareLock";
 
 /// What the triggers ask while nothing is armed. Without a `$` in it: it stands inside a DO block, too. Without settings of
 /// its own, because every statement of a writer calls it.
@@ -114,12 +111,9 @@ pub(super) async fn is_in_the_way(session: &Client) -> Result<bool, FenceError> 
 }
 
 /// Transactions that may write to one of `tables`, by their virtual transaction id.
-async fn writing(
-    source: &Client,
-    tables: &[u32],
-) -> Result<std::collections::HashMap<String, Obstacle>, FenceError> {
+async fn writing(source: &Client, tables: &[u32]) -> Result<HashMap<String, Obstacle>, FenceError> {
     let sql = format!(
-        "SELECT DISTINCT {}, false, l.virtualtransaction
+        "SELECT DISTINCT {}, l.virtualtransaction
            FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
           WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND a.pid <> pg_backend_pid()
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -130,16 +124,19 @@ async fn writing(
         .query_typed(&sql, &[(&tables, Type::OID_ARRAY)])
         .await
         .map_err(SqlFailure::of(Side::Source, "look for transactions that write"))?;
-    Ok(rows.iter().map(|row| (row.get(6), obstacle::session(row))).collect())
+    Ok(rows.iter().map(|row| (row.get(5), obstacle::session(row))).collect())
 }
 
-/// Who is on this side of it: those the fence waits for.
-pub(super) async fn inside(control: &Client, fence_pid: i32) -> Result<Vec<Obstacle>, FenceError> {
+/// Who has passed it, by virtual transaction id: those the fence waits for. Somebody who only reads it is not in the way.
+pub(super) async fn inside(
+    control: &Client,
+    fence_pid: i32,
+) -> Result<HashMap<String, Obstacle>, FenceError> {
     let sql = format!(
-        "SELECT DISTINCT {}, false
+        "SELECT DISTINCT {}, l.virtualtransaction
            FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-          WHERE l.locktype = 'relation' AND l.granted AND l.mode = '{PASSED_MODE}' AND a.pid <> $1
-            AND l.relation = 'pgsluice.turnstile'::regclass
+          WHERE l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock' AND a.pid <> $1
+            AND l.relation = to_regclass('pgsluice.turnstile')
             AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
         obstacle::SESSION
     );
@@ -147,7 +144,7 @@ pub(super) async fn inside(control: &Client, fence_pid: i32) -> Result<Vec<Obsta
         .query_typed(&sql, &[(&fence_pid, Type::INT4)])
         .await
         .map_err(SqlFailure::of(Side::Source, "look for who is still writing"))?;
-    Ok(rows.iter().map(obstacle::session).collect())
+    Ok(rows.iter().map(|row| (row.get(5), obstacle::session(row))).collect())
 }
 
 /// Takes it out of the writers' way again, unless the side is fenced: what stays of an armed cutover costs them next to nothing.
@@ -161,12 +158,12 @@ pub async fn stand_down(source: &Client) -> Result<(), FenceError> {
         .query_typed_one("SELECT to_regclass('pgsluice.turnstile') IS NOT NULL", &[])
         .await
         .map_err(&failed)?;
-    if !exists.get::<_, bool>(0) {
+    if !exists.get::<_, bool>(0) || !is_in_the_way(source).await? {
         return Ok(());
     }
     // The lock waits for a fence transaction that has not ended; its row decides.
     let sql = format!(
-        "BEGIN; SET LOCAL lock_timeout = 2000; LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE; \
+        "BEGIN; SET LOCAL lock_timeout = 2000; SET LOCAL synchronous_commit = local; LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE; \
          DO $$ BEGIN IF NOT EXISTS (SELECT FROM pgsluice.fence) THEN {OUT_OF_THE_WAY}; END IF; END $$; COMMIT"
     );
     if let Err(error) = source.batch_execute(&sql).await {
