@@ -2,8 +2,8 @@
 //! nothing else. While it is open, the locks are its; when its session ends, for whatever reason, the server has
 //! rolled it back.
 //!
-//! It has two layers. The outer one holds the definitions of all tables still, which nobody notices who reads or writes. The
-//! inner one closes the turnstile and freezes the sequences; it is what writers wait for. While somebody is in the way all of
+//! It has two layers. The outer one holds the definitions of all tables [still](super::still), which nobody notices who reads or
+//! writes. The inner one closes the turnstile and freezes the sequences; it is what writers wait for. While somebody is in the way all of
 //! it is let go and tried again, because whoever is in the way may be waiting for either.
 
 use std::collections::HashMap;
@@ -16,39 +16,35 @@ use futures_util::future::try_join3;
 use pgsluice_proto::command::{quote_ident, quote_literal};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::arm::{DEFINITION_TRY, definition_lock, is_contended};
+use super::arm::is_contended;
 use super::ddl::{self, DdlGuard};
 use super::obstacle::{Obstacle, ask, lock_holders, prepared_transactions, terminate, writing_transactions};
-use super::plan::{FencePlan, FencedTable, Fingerprint, fingerprint, read_plan};
-use super::{ENABLED, FenceError, PASS_SETTING, turnstile};
+use super::plan::{FencePlan, Fingerprint, fingerprint, read_plan};
+use super::{FenceError, turnstile};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
 use crate::cutover::{Nonce, SourceFenced, SqlFailure};
 use crate::model::{Lsn, Side, TableName};
 use crate::runtime::Backoff;
 
-/// The longest one try waits for one lock. Whoever comes after us waits as long too, so it is short.
+/// The longest one try waits for one lock, and for those who write elsewhere. Whoever comes after us waits as long too, so it is
+/// short.
 const LOCK_TRY_MAX: Duration = Duration::from_millis(200);
 /// Our own session looks for a deadlock this soon, where it may: so it is us who gives way and not an application.
 const OWN_DEADLOCK_TIMEOUT: Duration = Duration::from_millis(20);
-/// How long holding the definitions still may be tried.
-const HOLD_STILL_BOUND: Duration = Duration::from_secs(10);
 /// Between tries: writers run free meanwhile.
-const BACKOFF_FIRST: Duration = Duration::from_millis(10);
-const BACKOFF_LONGEST: Duration = Duration::from_millis(100);
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+pub(super) const BACKOFF_LONGEST: Duration = Duration::from_millis(100);
 /// How often those who still write are looked at.
 const PROOF_POLL_FIRST: Duration = Duration::from_millis(1);
 const PROOF_POLL_LONGEST: Duration = Duration::from_millis(10);
-/// How much longer than the pause the server lets our silent session live: the dead man's handle.
-const DEAD_MANS_MARGIN: Duration = Duration::from_secs(5);
 /// How long a ROLLBACK may take before the session is ended instead.
 const ROLLBACK_BOUND: Duration = Duration::from_millis(500);
-/// Statements of the outer layer before the first table's lock, and of the inner one before the first lock.
-const OUTER_PREAMBLE: usize = 5;
+/// Statements of the inner layer before the first lock.
 const INNER_PREAMBLE: usize = 2;
 
 /// From the inner layer to the outer one.
-const BACK: &str = "ROLLBACK TO SAVEPOINT pgsluice_fence; RELEASE SAVEPOINT pgsluice_fence";
+pub(super) const BACK: &str = "ROLLBACK TO SAVEPOINT pgsluice_fence; RELEASE SAVEPOINT pgsluice_fence";
 
 /// What a fence is taken for.
 #[derive(Clone, Debug)]
@@ -69,14 +65,14 @@ pub struct FenceTerms {
 
 /// The session that holds, or will hold, the fence transaction.
 pub struct Fence {
-    session: SqlSession,
-    plan: FencePlan,
-    ddl_guard: DdlGuard,
+    pub(super) session: SqlSession,
+    pub(super) plan: FencePlan,
+    pub(super) ddl_guard: DdlGuard,
     /// What there was when the plan was read with the definitions held still.
-    fingerprint: Fingerprint,
+    pub(super) fingerprint: Fingerprint,
     first: First,
-    lock_try: Duration,
-    phase: Phase,
+    pub(super) lock_try: Duration,
+    pub(super) phase: Phase,
     obstacle: Option<String>,
     tries: u32,
 }
@@ -90,7 +86,7 @@ enum First {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// No transaction is open.
     Idle,
     /// A batch that asks for locks is on its way.
@@ -184,109 +180,6 @@ impl Fence {
     #[must_use]
     pub const fn plan(&self) -> &FencePlan {
         &self.plan
-    }
-
-    /// Opens the transaction and holds the definitions of all tables still: from now on none is altered, vacuumed, attached or
-    /// detached, and none gets an index or loses a trigger; reading and writing go on. What there is then must be what was
-    /// armed. Nothing is held while somebody is waited for.
-    ///
-    /// # Errors
-    /// A lock is not to be had, or the tables are not those that were armed. Call [`release`](Self::release) then.
-    pub async fn hold_still(&mut self, control: &Client, terms: &FenceTerms) -> Result<(), FenceError> {
-        let began = Instant::now();
-        let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_LONGEST);
-        self.release(control).await?;
-        while let Some(table) = self.ask_for_definitions(terms).await? {
-            let holders = lock_holders(control, table.oid, self.session.backend_pid()).await?;
-            self.release(control).await?;
-            // With nothing else held, long enough for the server to end an autovacuum's visit.
-            let is_free = self.wait_alone(&table).await?;
-            if !is_free || began.elapsed() >= HOLD_STILL_BOUND {
-                return Err(FenceError::DefinitionInUse {
-                    table: table.name,
-                    bound_seconds: began.elapsed().as_secs(),
-                    obstacle: holders.into_iter().next().map(Box::new),
-                });
-            }
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-        // A process that died may have taken it out of the way since; with the fence's table locked nobody does any more.
-        if !turnstile::is_in_the_way(&self.session).await? {
-            return Err(FenceError::Bypassed);
-        }
-        // The fingerprint first: what is made after it was read differs from it.
-        self.fingerprint = fingerprint(&self.session, &terms.publication).await?;
-        self.as_planned(&terms.publication).await?;
-        self.phase = Phase::Still;
-        Ok(())
-    }
-
-    /// Reads and writes once what the pause will, and takes it back: what would refuse it is known now, and the server has in
-    /// memory what it needs. With the definitions held still.
-    ///
-    /// # Errors
-    /// A statement fails.
-    pub async fn warm_up(&self, terms: &FenceTerms) -> Result<(), FenceError> {
-        self.read_sequences().await?;
-        let failed = SqlFailure::of(Side::Source, "try the fence's statements");
-        self.session.batch_execute("SAVEPOINT pgsluice_fence").await.map_err(&failed)?;
-        write_the_fence(&self.session, self.ddl_guard, terms).await?;
-        self.session.batch_execute(BACK).await.map_err(failed)?;
-        Ok(())
-    }
-
-    /// The outer layer, all of it or nothing: the table that could not be had, if there is one.
-    async fn ask_for_definitions(&mut self, terms: &FenceTerms) -> Result<Option<FencedTable>, FenceError> {
-        let dead_man = terms.max_pause + DEAD_MANS_MARGIN;
-        let mut batch = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}; \
-             SET LOCAL idle_in_transaction_session_timeout = {}; SET LOCAL {PASS_SETTING} = {}; \
-             LOCK TABLE pgsluice.fence IN EXCLUSIVE MODE",
-            self.lock_try.as_millis().max(1),
-            dead_man.as_millis(),
-            // What this session defines under its own fence passes.
-            quote_literal(terms.nonce.as_str())
-        );
-        for table in &self.plan.tables {
-            batch.push_str(&format!("; {}", definition_lock(table)));
-        }
-        self.phase = Phase::Locking;
-        let outcome = run_counting(&self.session, &batch).await;
-        self.phase = Phase::Closed;
-        let Err((done, error)) = outcome else { return Ok(None) };
-        match done.checked_sub(OUTER_PREAMBLE).and_then(|at| self.plan.tables.get(at)) {
-            Some(table) if is_contended(&error) => Ok(Some(table.clone())),
-            _ => Err(SqlFailure::of(Side::Source, "hold the tables' definitions still")(error).into()),
-        }
-    }
-
-    /// Whether the definition of `table` was to be had within a while; nothing is held afterwards.
-    async fn wait_alone(&mut self, table: &FencedTable) -> Result<bool, FenceError> {
-        let milliseconds = DEFINITION_TRY.as_millis();
-        let batch =
-            format!("BEGIN; SET LOCAL lock_timeout = {milliseconds}; {}; COMMIT", definition_lock(table));
-        self.phase = Phase::Locking;
-        let outcome = self.session.batch_execute(&batch).await;
-        self.phase = Phase::Closed;
-        match outcome {
-            Ok(()) => Ok(true),
-            Err(error) if is_contended(&error) => {
-                let failed = SqlFailure::of(Side::Source, "let a table's definition go");
-                self.session.batch_execute("ROLLBACK").await.map_err(failed)?;
-                Ok(false)
-            }
-            Err(error) => Err(SqlFailure::of(Side::Source, "hold a table's definition still")(error).into()),
-        }
-    }
-
-    /// Reads the catalog again: tables, sequences and triggers must be those that were armed.
-    async fn as_planned(&self, publication: &str) -> Result<(), FenceError> {
-        let now = read_plan(&self.session, publication).await?;
-        let mut differing = self.plan.difference(&now);
-        // Somebody took a trigger off, or disabled it.
-        let bare = now.tables.iter().filter(|table| table.deny_trigger != Some(ENABLED));
-        differing.extend(bare.map(|table| table.name.clone()));
-        if differing.is_empty() { Ok(()) } else { Err(FenceError::SetChanged { differing }) }
     }
 
     /// Closes the fence and proves that nobody writes any more, trying again while somebody is in the
@@ -501,7 +394,11 @@ impl Fence {
 }
 
 /// The fence row, the verdict of the deny triggers, and that of the event trigger.
-async fn write_the_fence(session: &Client, guard: DdlGuard, terms: &FenceTerms) -> Result<(), FenceError> {
+pub(super) async fn write_the_fence(
+    session: &Client,
+    guard: DdlGuard,
+    terms: &FenceTerms,
+) -> Result<(), FenceError> {
     let mut batch = format!(
         "INSERT INTO pgsluice.fence (epoch, nonce, moved_to) VALUES ({}, {}, {}) \
          ON CONFLICT (epoch) DO UPDATE SET nonce = excluded.nonce, moved_to = excluded.moved_to; {}",
@@ -519,20 +416,20 @@ async fn write_the_fence(session: &Client, guard: DdlGuard, terms: &FenceTerms) 
 
 /// Waits until no other transaction of this database has a transaction id, but for those that wait for the fence: they have
 /// written to no fenced table, or they would be inside the turnstile, and do nothing while it is held. One that has made a
-/// relation is let go instead. `obstacle`: who is waited for.
+/// relation is let go instead, and so is everybody if it takes long. `obstacle`: who is waited for.
 async fn prove(
     control: &Client,
     fence_pid: i32,
     on_writers: OnWriters,
     obstacle: &mut Option<String>,
 ) -> Result<Try, FenceError> {
-    let mut poll = PROOF_POLL_FIRST;
+    let (began, mut poll) = (Instant::now(), PROOF_POLL_FIRST);
     loop {
         let mut writing = writing_transactions(control, fence_pid).await?;
         writing.retain(|each| !each.is_harmless());
         let Some(first) = writing.first() else { return Ok(Try::Held) };
         *obstacle = Some(format!("waiting for {first}"));
-        if writing.iter().any(Obstacle::has_made) {
+        if writing.iter().any(Obstacle::has_made) || began.elapsed() >= LOCK_TRY_MAX {
             return Ok(Try::Contended);
         }
         if let OnWriters::Terminate = on_writers {
@@ -544,7 +441,7 @@ async fn prove(
 }
 
 /// Runs a batch; an error comes with the number of statements that were done before it.
-async fn run_counting(client: &Client, batch: &str) -> Result<(), (usize, tokio_postgres::Error)> {
+pub(super) async fn run_counting(client: &Client, batch: &str) -> Result<(), (usize, tokio_postgres::Error)> {
     let mut done = 0;
     let stream = client.simple_query_raw(batch).await.map_err(|error| (done, error))?;
     let mut stream = std::pin::pin!(stream);

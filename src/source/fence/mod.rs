@@ -9,6 +9,7 @@ mod hold;
 mod lift;
 mod obstacle;
 mod plan;
+mod still;
 mod truth;
 mod turnstile;
 
