@@ -232,3 +232,15 @@ async fn a_change_by_somebody_else_in_the_same_moment_is_seen_and_kept() {
     done(&scene.api, &scene.entry(""), Step::Undo, &forward).await;
     assert_eq!(scene.paused(), true);
 }
+
+#[tokio::test]
+async fn one_that_is_gone_is_not_waited_for() {
+    for last in [Step::Resume, Step::Undo] {
+        let scene = Scene::new().await;
+        let forward = context(Direction::Forward, 7);
+        done(&scene.api, &scene.entry(""), Step::Pause, &forward).await;
+        scene.api.delete("poolers", "shop-pooler");
+        let said = done(&scene.api, &scene.entry(""), last, &forward).await;
+        assert!(said.contains("pooler shop/shop-pooler is gone"), "{said}");
+    }
+}
