@@ -90,8 +90,10 @@ impl Pooler {
                 let open = if is_paused(&object) {
                     let is_meant = step == Step::Resume;
                     is_meant.then(|| format!("{what} stays paused: the database behind it is closed"))
-                } else {
+                } else if leads_to_an_open_side(step, direction) {
                     self.served(waiting).await?
+                } else {
+                    None
                 };
                 Ok(said([note, open]))
             }
@@ -244,6 +246,12 @@ fn plan(
             Change { patch, note }
         }),
     })
+}
+
+/// Whether clients are to be served behind the Pooler when the step is done: it always fronts the configured target. On the other
+/// two ways that is closed, and who waits there would be waited for without end.
+const fn leads_to_an_open_side(step: Step, direction: Direction) -> bool {
+    matches!((step, direction), (Step::Resume, Direction::Forward) | (Step::Undo, Direction::Back))
 }
 
 fn paused(paused: Option<bool>) -> Value {
