@@ -341,3 +341,27 @@ fn the_kubernetes_scale_and_cnpg_pooler_adapters_are_read_and_what_they_lack_is_
         assert!(error.contains(named), "{keys}: {error}");
     }
 }
+
+#[test]
+fn an_object_of_kubernetes_is_changed_by_one_adapter_only() {
+    let service = "adapter = 'kubernetes-service'\nservice = 'a'\nsource_selector = ['a=b']\ntarget_selector = ['c=d']\n";
+    let scale = "adapter = 'kubernetes-scale'\nworkloads = ['deployment/b', 'deployment/a']\n";
+    let pooler = "adapter = 'cnpg-pooler'\npooler = 'a'\n";
+    let all = |entries: &[&str]| {
+        let entries: String = entries.iter().map(|entry| format!("[[traffic]]\n{entry}")).collect();
+        format!("{MINIMAL}{entries}")
+    };
+    load_text(&all(&[service, scale, pooler]), &[]).unwrap();
+    let again = "adapter = 'kubernetes-scale'\nworkloads = ['statefulset/a', 'deployment/a']\n";
+    for (first, second, key, object) in [
+        (service, service, "traffic[2].service", "service/a"),
+        (scale, again, "traffic[2].workloads", "deployment/a"),
+        (pooler, pooler, "traffic[2].pooler", "pooler/a"),
+    ] {
+        let between = "adapter = 'manual'\n";
+        let error = refused(&all(&[first, between, second]), &[]);
+        assert!(error.contains(key) && error.contains(object) && error.contains("traffic[0]"), "{error}");
+        let elsewhere = format!("{second}namespace = 'elsewhere'\n");
+        load_text(&all(&[first, between, &elsewhere]), &[]).unwrap();
+    }
+}

@@ -21,10 +21,13 @@ const DEFAULT_MANUAL_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INSTRUCTION: &str = "Point the applications at the target, then confirm.";
 
 pub(super) fn resolve_traffic(raw: Vec<RawTraffic>) -> Result<Vec<TrafficConfig>, ConfigError> {
-    raw.into_iter()
+    let entries: Vec<TrafficConfig> = raw
+        .into_iter()
         .enumerate()
         .map(|(index, entry)| resolve_entry(&format!("traffic[{index}]"), entry))
-        .collect()
+        .collect::<Result<_, _>>()?;
+    kubernetes::nothing_twice(&entries)?;
+    Ok(entries)
 }
 
 fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigError> {

@@ -26,8 +26,6 @@ const RELEASE_BOUND: Duration = Duration::from_secs(3);
 const DISARM_BOUND: Duration = Duration::from_secs(5);
 /// How long one look at the fence row may wait for the fence transaction to end.
 const TRUTH_BOUND: Duration = Duration::from_secs(1);
-/// Tries of an adapter's undo.
-const UNDO_TRIES: usize = 3;
 /// Between tries of what must succeed in the end.
 pub(super) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(super) const RETRY_LONGEST: Duration = Duration::from_secs(5);
@@ -219,35 +217,6 @@ impl Operation {
                     self.log.trouble(&message, &error.remedy, Blocking::Retrying);
                 }
             }
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-    }
-
-    async fn undo_traffic(&mut self) -> Result<Event, CutoverError> {
-        // What was said while arming is no word about this.
-        self.notes.clear();
-        if !self.traffic_touched {
-            return Ok(Event::RolledBack);
-        }
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        let mut tries = 1;
-        loop {
-            match self.traffic.perform(Step::Undo, &self.traffic_context).await {
-                Ok(notes) => {
-                    self.notes = notes;
-                    self.log.no_trouble();
-                    return Ok(Event::RolledBack);
-                }
-                Err(error) => {
-                    let message =
-                        format!("The source accepts writes, and clients may still be held back: {error}.");
-                    self.log.trouble(&message, &error.remedy, Blocking::Retrying);
-                    if tries == UNDO_TRIES {
-                        return Err(error.into());
-                    }
-                }
-            }
-            tries += 1;
             tokio::time::sleep(backoff.next_delay()).await;
         }
     }

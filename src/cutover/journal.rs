@@ -127,6 +127,15 @@ pub(super) async fn last(target: &Client, direction: Direction) -> Result<Option
     load(target, direction, "ORDER BY epoch DESC LIMIT 1", &[]).await
 }
 
+/// The last operation of which the journal does not have the end; others may have been started and ended since.
+pub(super) async fn unfinished(
+    target: &Client,
+    direction: Direction,
+) -> Result<Option<Recorded>, SqlFailure> {
+    let which = "WHERE outcome NOT IN ('completed', 'aborted') ORDER BY epoch DESC LIMIT 1";
+    load(target, direction, which, &[]).await
+}
+
 /// The operation that was started with this key.
 pub(super) async fn by_key(
     target: &Client,

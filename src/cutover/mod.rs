@@ -18,6 +18,7 @@ mod recovery;
 mod report;
 mod securing;
 mod state;
+mod undo;
 mod way_back;
 
 pub use cleanup::{CleanupAction, CleanupError, CleanupOptions, CleanupOutcome, cleanup};

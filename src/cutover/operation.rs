@@ -12,6 +12,7 @@ use super::driver::{Claim, CutoverContext, stream_waits};
 use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
+use super::undo::NotUndone;
 use super::way_back::WayBack;
 use super::{Again, CutoverError, Nonce, SqlFailure};
 use crate::config::Durability;
@@ -53,6 +54,8 @@ pub(super) struct Operation {
     pub(super) notes: Notes,
     /// Whether an adapter was told anything that would have to be undone.
     pub(super) traffic_touched: bool,
+    /// Whether that was given up.
+    pub(super) not_undone: Option<NotUndone>,
     /// On the source: looks, cancels, terminates.
     pub(super) control: Option<SqlSession>,
     /// On the target: sequences, gate.
@@ -145,6 +148,7 @@ impl Operation {
             traffic_context,
             notes: Notes::new(),
             traffic_touched: purpose.is_resumed,
+            not_undone: None,
             control: purpose.control,
             target: purpose.target,
             armed: None,
@@ -230,7 +234,7 @@ impl Operation {
                     event = self.probed(*action, state) => event,
                 }
             } else if matches!(state, State::Committing { .. } | State::RollingBack { .. }) {
-                // Short and bounded, and neither may be left half done.
+                // Neither may be left half done. Both are bounded; what takes longest, the undo, gives way to a shutdown by itself.
                 self.probed(*action, state).await
             } else {
                 tokio::select! {
@@ -307,12 +311,21 @@ impl Operation {
 
     async fn finish(mut self, state: &State) {
         let (outcome, certificate) = match state {
-            State::Aborted { why } => (Outcome::Aborted { reason: why.reason(), remedy: why.remedy() }, None),
+            State::Aborted { why } => (self.aborted(why), None),
             _ => (Outcome::Completed, Some(self.certificate())),
         };
         self.log.finish(outcome, certificate);
-        if let Err(problem) = self.log.journal().end(self.log.report().clone()).await {
-            tracing::warn!(%problem, "the end of the operation is not in the journal; the next start derives it again");
+        match state {
+            State::Aborted { why } if self.not_undone.is_some() => {
+                // For the journal it is unfinished, which is what makes the next start undo it.
+                let unfinished = State::RollingBack { why: why.clone() };
+                self.log.journal().state(self.terms.epoch, unfinished.as_str());
+            }
+            _ => {
+                if let Err(problem) = self.log.journal().end(self.log.report().clone()).await {
+                    tracing::warn!(%problem, "the end of the operation is not in the journal; the next start derives it again");
+                }
+            }
         }
         self.stand_down().await;
         self.log.publish_end();

@@ -81,6 +81,13 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
     // Fenced in turn by a later operation in the other direction: what the journal has here is history.
     let closed_by = fence::read_truth(&target, TRUTH_BOUND).await?;
     let is_history = |epoch: i64| closed_by.as_ref().is_some_and(|closed_by| closed_by.epoch > epoch);
+    // Operations that came after it may have ended without telling the adapters anything.
+    let left_behind = match &last {
+        Some(_) => journal::unfinished(&target, ctx.config.direction).await?,
+        None => None,
+    };
+    let left_behind =
+        left_behind.filter(|left| !is_history(left.report.epoch) && !was_committed(&left.report));
     drop((source, target));
     let recovered = match (last, truth) {
         (None, None) => Recovered::NothingToDo,
@@ -88,7 +95,7 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         // Its COMMIT may have been under way when this start began: the direction has turned since.
         (_, Some(row)) if is_history(row.epoch) => Recovered::NothingToDo,
         (Some(last), None) if gate_is_open || was_committed(&last.report) => fence_is_gone(last.report),
-        (Some(last), None) => without_fence(&ctx, last).await?,
+        (Some(last), None) => without_fence(&ctx, left_behind.unwrap_or(last)).await?,
         (last, Some(row)) => with_fence(&ctx, last, row).await?,
     };
     match &recovered {
@@ -122,7 +129,8 @@ fn fence_is_gone(report: CutoverReport) -> Recovered {
     })
 }
 
-/// Only for an operation that was never past the point of no return.
+/// Only for an operation that was never past the point of no return. One whose adapters could not undo in the process that
+/// ended it is not finished in the journal, and is undone now.
 async fn without_fence(ctx: &CutoverContext, last: Recorded) -> Result<Recovered, CutoverError> {
     let report = last.report;
     match &report.outcome {

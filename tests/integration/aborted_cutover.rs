@@ -229,6 +229,50 @@ async fn stopped_by_sigterm_inside_the_blackout_it_rolls_back_before_it_ends() {
     scene.ends_as_before().await;
 }
 
+/// An abort must not leave clients held back for good because what holds them could not be reached just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_undone_is_undone_by_the_next_start() {
+    let folder = tempfile::tempdir().expect("folder");
+    let place = folder.path().display();
+    let script = format!(
+        "echo $1 >> {place}/steps; case $1 in pause) exec sleep 60;; undo) [ -e {place}/reachable ];; esac"
+    );
+    let adapter = format!(
+        "[[traffic]]\nadapter = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", {script:?}, \"sh\"]\ntimeout_ms = 90000\n"
+    );
+    let steps = || std::fs::read_to_string(folder.path().join("steps")).unwrap_or_default();
+    let undos = || steps().lines().filter(|step| *step == "undo").count();
+    let mut scene = Scene::new(&adapter).await;
+    ask(&scene.replicator, CutoverModeRecord::Cutover, FOREVER_MS).await;
+    until("the pause", || async { steps().contains("pause") }).await;
+    scene.replicator.api().abort_cutover().await.expect("accepted");
+    until("more than a few tries", || async { undos() > 4 }).await;
+    scene.writes_go_on().await;
+    scene.replicator.signal(Signal::SIGTERM);
+    let status = scene.replicator.wait_for_end(Duration::from_secs(5)).await.expect("an end in time");
+    assert_eq!(status.code(), Some(0));
+    let log = scene.replicator.log();
+    assert!(log.contains("clients may still be held back, and pgsluice has stopped trying"), "{log}");
+
+    let target = scene.stage.target_client().await;
+    let outcome = "SELECT state || ' ' || outcome FROM pgsluice.cutover WHERE epoch = 1";
+    assert_eq!(text(&target, outcome).await, "rolling_back running");
+    // As if another one had been refused in its preparation, or rehearsed, before the restart.
+    target
+        .batch_execute(
+            "INSERT INTO pgsluice.cutover (epoch, mode, nonce, state, outcome, started_at, ended_at)
+             VALUES (2, 'rehearsal', 'later', 'completed', 'completed', now(), now())",
+        )
+        .await
+        .expect("recorded");
+    std::fs::write(folder.path().join("reachable"), "").expect("file");
+    let tried = undos();
+    scene.replicator = scene.stage.streaming_with(&adapter).await;
+    assert_eq!(undos(), tried + 1);
+    assert_eq!(text(&target, outcome).await, "aborted aborted");
+    scene.ends_as_before().await;
+}
+
 /// Trap 25: a prepared transaction may be committed by anybody at any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prepared_transaction_keeps_the_cutover_from_completing() {

@@ -9,7 +9,7 @@ use super::super::resolve::invalid;
 use super::raw::{RawSessionPools, RawTraffic};
 use super::valid::{
     CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesServiceConfig, ServiceShape,
-    SessionPools, Workload, WorkloadKind,
+    SessionPools, TrafficConfig, Workload, WorkloadKind,
 };
 
 /// Where CloudNativePG's poolers tell their metrics.
@@ -92,6 +92,47 @@ pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<Cn
     })?;
     let session_pools = raw.session_pools.into();
     Ok(CnpgPoolerConfig { access: access(key, raw)?, pooler, session_pools, metrics_port, timeout })
+}
+
+/// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it.
+pub(super) fn nothing_twice(entries: &[TrafficConfig]) -> Result<(), ConfigError> {
+    let mut seen: Vec<(usize, &KubernetesAccess, String)> = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let Some((access, key, objects)) = objects(entry) else { continue };
+        for object in objects {
+            let same =
+                |(_, other, name): &&(usize, &KubernetesAccess, String)| *other == access && *name == object;
+            if let Some((first, ..)) = seen.iter().find(same) {
+                let problem = format!("{object} is named by traffic[{first}] too");
+                return Err(invalid(&format!("traffic[{index}].{key}"), &problem, "Remove one of the two."));
+            }
+            seen.push((index, access, object));
+        }
+    }
+    Ok(())
+}
+
+/// What an adapter changes, and by which key it is named.
+fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, &'static str, Vec<String>)> {
+    match entry {
+        TrafficConfig::KubernetesService(config) => {
+            Some((&config.access, "service", vec![format!("service/{}", config.service)]))
+        }
+        TrafficConfig::KubernetesScale(config) => {
+            let named = config.workloads.iter().map(|Workload { kind, name }| match kind {
+                WorkloadKind::Deployment => format!("deployment/{name}"),
+                WorkloadKind::StatefulSet => format!("statefulset/{name}"),
+            });
+            Some((&config.access, "workloads", named.collect()))
+        }
+        TrafficConfig::CnpgPooler(config) => {
+            Some((&config.access, "pooler", vec![format!("pooler/{}", config.pooler)]))
+        }
+        TrafficConfig::Exec { .. }
+        | TrafficConfig::Webhook { .. }
+        | TrafficConfig::Manual { .. }
+        | TrafficConfig::Pgbouncer(_) => None,
+    }
 }
 
 fn access(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {

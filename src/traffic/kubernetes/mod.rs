@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Step;
 use super::trouble::Trouble;
 use crate::kubernetes::{Effect, Kubernetes, KubernetesError, ResourceName};
 
@@ -40,6 +41,35 @@ impl From<KubernetesError> for Trouble {
     }
 }
 
+/// Why an object was not changed.
+enum Unchanged {
+    /// The API.
+    Api(KubernetesError),
+    /// What was found.
+    Found(Trouble),
+}
+
+impl From<KubernetesError> for Unchanged {
+    fn from(error: KubernetesError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<Trouble> for Unchanged {
+    fn from(trouble: Trouble) -> Self {
+        Self::Found(trouble)
+    }
+}
+
+impl From<Unchanged> for Trouble {
+    fn from(unchanged: Unchanged) -> Self {
+        match unchanged {
+            Unchanged::Api(error) => error.into(),
+            Unchanged::Found(trouble) => trouble,
+        }
+    }
+}
+
 /// Reads the object, and makes of it what `plan` says; from the beginning if somebody else changed it in between.
 /// Returns what was to be told, `None` if nothing was to be changed.
 async fn change(
@@ -47,7 +77,7 @@ async fn change(
     what: &ResourceName,
     effect: Effect,
     plan: impl Fn(&Value) -> Result<Option<Change>, Trouble>,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Option<String>, Unchanged> {
     let mut tries = 0;
     loop {
         tries += 1;
@@ -63,13 +93,33 @@ async fn change(
     }
 }
 
+/// As [`change`], for `resume` and `undo`. An object that is gone holds nobody back any more and cannot be made anything else: that
+/// is said, and the step would otherwise never end.
+async fn put_back(
+    api: &Kubernetes,
+    what: &ResourceName,
+    step: Step,
+    plan: impl Fn(&Value) -> Result<Option<Change>, Trouble>,
+) -> Result<Option<String>, Trouble> {
+    let done = match step {
+        Step::Undo => undo(api, what, plan).await,
+        _ => change(api, what, Effect::Change, plan).await,
+    };
+    match done {
+        Err(Unchanged::Api(KubernetesError::Missing { .. })) => {
+            Ok(Some(format!("{what} is gone, and left as it is")))
+        }
+        done => Ok(done?),
+    }
+}
+
 /// As [`change`], for `undo`: if nothing is to be undone, the object's version is made another one. A patch of a step that
 /// was given up may still be on its way to the API server; it is refused then, instead of being done after it was undone.
 async fn undo(
     api: &Kubernetes,
     what: &ResourceName,
     plan: impl Fn(&Value) -> Result<Option<Change>, Trouble>,
-) -> Result<Option<String>, Trouble> {
+) -> Result<Option<String>, Unchanged> {
     let undone = change(api, what, Effect::Change, |object| {
         let planned = plan(object)?;
         Ok(Some(planned.unwrap_or_else(|| Change { patch: annotation::touch(), note: String::new() })))

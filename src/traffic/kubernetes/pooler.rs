@@ -13,9 +13,9 @@ use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError, webhook};
 use super::annotation::{self, Before};
 use super::metrics::{Pools, pools};
-use super::{Change, change, merged, said, undo};
+use super::{Change, change, merged, put_back, said};
 use crate::config::{CnpgPoolerConfig, SessionPools};
-use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
+use crate::kubernetes::{Effect, Kubernetes, KubernetesError, Resource, ResourceName};
 use crate::model::Direction;
 
 /// How often the pods are asked.
@@ -80,15 +80,20 @@ impl Pooler {
                 Ok(said([note]))
             }
             Step::Resume | Step::Undo => {
-                let note = match step {
-                    Step::Undo => undo(&self.api, &what, plan).await?,
-                    _ => change(&self.api, &what, Effect::Change, plan).await?,
+                let note = put_back(&self.api, &what, step, plan).await?;
+                let object = match self.api.get(&what).await {
+                    Ok(object) => object,
+                    // That is said already, or happened just now.
+                    Err(KubernetesError::Missing { .. }) => return Ok(said([note])),
+                    Err(error) => return Err(error.into()),
                 };
-                let open = if is_paused(&self.api.get(&what).await?) {
+                let open = if is_paused(&object) {
                     let is_meant = step == Step::Resume;
                     is_meant.then(|| format!("{what} stays paused: the database behind it is closed"))
-                } else {
+                } else if leads_to_an_open_side(step, direction) {
                     self.served(waiting).await?
+                } else {
+                    None
                 };
                 Ok(said([note, open]))
             }
@@ -241,6 +246,12 @@ fn plan(
             Change { patch, note }
         }),
     })
+}
+
+/// Whether clients are to be served behind the Pooler when the step is done: it always fronts the configured target. On the other
+/// two ways that is closed, and who waits there would be waited for without end.
+const fn leads_to_an_open_side(step: Step, direction: Direction) -> bool {
+    matches!((step, direction), (Step::Resume, Direction::Forward) | (Step::Undo, Direction::Back))
 }
 
 fn paused(paused: Option<bool>) -> Value {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
-use super::{Change, change, merged, said, undo};
+use super::{Change, change, merged, put_back, said};
 use crate::config::{KubernetesScaleConfig, Workload, WorkloadKind};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
 
@@ -126,11 +126,7 @@ impl Scale {
         epoch: i64,
     ) -> Result<Option<String>, Trouble> {
         let what = self.named(workload).await?;
-        let plan = |object: &Value| plan(step, &what, object, epoch);
-        match step {
-            Step::Undo => undo(&self.api, &what, plan).await,
-            _ => change(&self.api, &what, Effect::Change, plan).await,
-        }
+        put_back(&self.api, &what, step, |object| plan(step, &what, object, epoch)).await
     }
 }
 

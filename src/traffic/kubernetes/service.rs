@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
-use super::{Change, change, merged, said, undo};
+use super::{Change, change, merged, put_back, said};
 use crate::config::{KubernetesServiceConfig, ServiceShape};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
 use crate::model::Direction;
@@ -74,8 +74,9 @@ impl Service {
                 change(&self.api, &what, Effect::Trial, checked).await?;
                 Some(format!("{what} leads to {}", describe(shapes.left)))
             }
-            Step::Retarget | Step::Resume => change(&self.api, &what, Effect::Change, plan).await?,
-            Step::Undo => undo(&self.api, &what, plan).await?,
+            // One that is gone leads nobody to the target: that is told until it is there, or taken out of the configuration.
+            Step::Retarget => change(&self.api, &what, Effect::Change, plan).await?,
+            Step::Resume | Step::Undo => put_back(&self.api, &what, step, plan).await?,
         };
         Ok(said([note]))
     }

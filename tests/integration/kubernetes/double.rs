@@ -93,6 +93,11 @@ impl ApiDouble {
         });
     }
 
+    /// Somebody deletes it.
+    pub(crate) fn delete(&self, resource: &str, name: &str) {
+        self.with(|state| state.objects.remove(&(resource.to_owned(), name.to_owned())));
+    }
+
     pub(crate) fn get(&self, resource: &str, name: &str) -> Value {
         self.with(|state| state.objects[&(resource.to_owned(), name.to_owned())].clone())
     }

@@ -232,3 +232,33 @@ async fn a_change_by_somebody_else_in_the_same_moment_is_seen_and_kept() {
     done(&scene.api, &scene.entry(""), Step::Undo, &forward).await;
     assert_eq!(scene.paused(), true);
 }
+
+#[tokio::test]
+async fn one_that_is_gone_is_not_waited_for() {
+    for last in [Step::Resume, Step::Undo] {
+        let scene = Scene::new().await;
+        let forward = context(Direction::Forward, 7);
+        done(&scene.api, &scene.entry(""), Step::Pause, &forward).await;
+        scene.api.delete("poolers", "shop-pooler");
+        let said = done(&scene.api, &scene.entry(""), last, &forward).await;
+        assert!(said.contains("pooler shop/shop-pooler is gone"), "{said}");
+    }
+}
+
+/// The database behind it is the one that is closed: there is nobody who could serve them.
+#[tokio::test]
+async fn clients_that_came_early_do_not_hold_up_the_undo_of_a_cutover() {
+    let scene = Scene::new().await;
+    let forward = context(Direction::Forward, 7);
+    done(&scene.api, &scene.entry(""), Step::Pause, &forward).await;
+    scene.pods.tell(1, 0, 4);
+    done(&scene.api, &scene.entry(QUICK), Step::Undo, &forward).await;
+    assert_eq!(scene.paused(), Value::Null);
+    // On the way back they are those that are to go on.
+    let back = context(Direction::Back, 8);
+    done(&scene.api, &scene.entry(""), Step::Pause, &back).await;
+    let late = too_late(&scene.api, &scene.entry(QUICK), Step::Undo, &back).await;
+    assert!(late.problem.contains("4 clients of pod shop-pooler-1 wait"), "{late}");
+    // Somebody has opened it since: behind it is the side that was left.
+    done(&scene.api, &scene.entry(QUICK), Step::Resume, &back).await;
+}

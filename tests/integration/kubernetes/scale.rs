@@ -214,3 +214,17 @@ async fn undo_brings_back_as_many_as_it_can() {
     done(&api, ENTRY, Step::Undo, &context).await;
     assert_eq!(replicas(&api), (json!(3), json!(2)));
 }
+
+/// After the commit a step is told again until it succeeds: what nobody can bring back must not be waited for.
+#[tokio::test]
+async fn one_that_is_gone_keeps_nobody_from_coming_back() {
+    for last in [Step::Resume, Step::Undo] {
+        let api = scene().await;
+        let context = context(Direction::Forward, 7);
+        done(&api, ENTRY, Step::Pause, &context).await;
+        api.delete("deployments", "web");
+        let said = done(&api, ENTRY, last, &context).await;
+        assert!(said.contains("deployment shop/web is gone"), "{said}");
+        assert_eq!(api.get("statefulsets", "worker")["spec"]["replicas"], 2);
+    }
+}

@@ -153,3 +153,17 @@ async fn what_the_api_server_would_refuse_is_noticed_before_anybody_waits() {
     let refused = step(&api, &entry, Step::Prepare, &moved).await.expect_err("it leads there already");
     assert!(refused.problem.contains("old.example.com already"), "{refused}");
 }
+
+#[tokio::test]
+async fn one_that_is_gone_is_told_at_retarget_and_not_waited_for_afterwards() {
+    let api = scene().await;
+    let (entry, context) = (entry(&[OLD_PODS, NEW_PODS]), context(Direction::Forward, 7));
+    done(&api, &entry, Step::Prepare, &context).await;
+    api.delete("services", "shop-db");
+    let error = step(&api, &entry, Step::Retarget, &context).await.expect_err("clients are not moved");
+    assert!(error.problem.contains("there is no service shop/shop-db"), "{error}");
+    for last in [Step::Resume, Step::Undo] {
+        let said = done(&api, &entry, last, &context).await;
+        assert!(said.contains("service shop/shop-db is gone"), "{said}");
+    }
+}
