@@ -20,6 +20,8 @@ use crate::traffic::Step;
 
 /// How long the source may take to answer COMMIT before the answer is looked up instead.
 const COMMIT_BOUND: Duration = Duration::from_secs(10);
+/// How long clients that are being paused may wait for a definition because of us.
+const HELD_STILL_MAX: Duration = Duration::from_millis(100);
 /// How long a rollback may wait for the source; after that the server does it by itself.
 const RELEASE_BOUND: Duration = Duration::from_secs(3);
 /// How long the slot of the way back may take to be dropped.
@@ -34,11 +36,7 @@ impl Operation {
     pub(super) async fn perform(&mut self, action: Action, state: &State) -> Result<Event, CutoverError> {
         match (action, state) {
             (Action::Arm, _) => self.arm().await,
-            (Action::PauseTraffic, _) => {
-                self.traffic_touched = true;
-                self.notes = self.traffic.perform(Step::Pause, &self.traffic_context).await?;
-                Ok(Event::TrafficPaused)
-            }
+            (Action::PauseTraffic, _) => self.pause_traffic().await,
             (Action::TakeFence, _) => self.take_fence().await,
             (Action::AwaitMarker, State::Draining { fenced }) => self.await_marker(fenced).await,
             (Action::AlignSequences, State::Aligning { fenced, .. }) => self.align_sequences(fenced).await,
@@ -66,6 +64,26 @@ impl Operation {
                 "Nothing was committed. Please report this with the log around it.",
             )),
         }
+    }
+
+    /// Where that takes long, the definitions are let go meanwhile: clients go on until they are paused, others would wait
+    /// behind a `TRUNCATE` of theirs, and a pooler that waits for its transaction would wait for us.
+    async fn pause_traffic(&mut self) -> Result<Event, CutoverError> {
+        self.traffic_touched = true;
+        let Self { traffic, traffic_context, armed, control, .. } = self;
+        let paused = traffic.perform(Step::Pause, traffic_context);
+        tokio::pin!(paused);
+        let notes = tokio::select! {
+            notes = &mut paused => notes?,
+            () = tokio::time::sleep(HELD_STILL_MAX) => {
+                if let (Some(armed), Some(control)) = (armed, control) {
+                    armed.fence.release(control).await?;
+                }
+                paused.await?
+            }
+        };
+        self.notes = notes;
+        Ok(Event::TrafficPaused)
     }
 
     async fn take_fence(&mut self) -> Result<Event, CutoverError> {

@@ -90,11 +90,6 @@ impl Operation {
         // Last, because others' definitions wait from now on.
         fence.hold_still(control, &self.terms).await?;
         fence.warm_up(&self.terms).await?;
-        if !self.traffic.is_empty() && self.mode() == CutoverMode::Cutover {
-            // Pausing clients may take long, and they go on until then: a definition of theirs that waited would have others
-            // wait behind it.
-            fence.release(control).await?;
-        }
         self.servers = servers.into();
         self.clients = clients;
         self.notes = notes;

@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use super::PAUSE;
 use super::rig::{Rig, client, run};
 use super::writers::Latecomer;
+use crate::config::TrafficConfig;
 use crate::cutover::Outcome;
 use crate::migration::CutoverMode;
 
@@ -94,4 +95,22 @@ async fn a_child_of_a_table_that_is_not_migrated_is_refused() {
     run(&rig.old_url(), "CREATE UNLOGGED TABLE elder (LIKE orders); ALTER TABLE orders INHERIT elder").await;
     let refused = rig.start(CutoverMode::Rehearsal, PAUSE).await.expect_err("it is refused");
     assert!(refused.to_string().contains("public.orders inherits from public.elder"), "{refused}");
+}
+
+/// A pod that ends, say, may have to: and others would wait behind it.
+#[tokio::test]
+async fn a_definition_is_to_be_had_while_clients_are_being_paused() {
+    let mut rig = Rig::quick(&[]).await;
+    let mut config = (*rig.ctx.config).clone();
+    let script = "if [ \"$0\" = pause ]; then sleep 1; fi";
+    config.traffic = vec![TrafficConfig::Exec {
+        command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        timeout: Duration::from_secs(10),
+    }];
+    rig.ctx.config = Arc::new(config);
+    let (_, mut running) = rig.start(CutoverMode::Cutover, PAUSE).await.expect("accepted");
+    rig.until(|report| report.state == "pausing").await;
+    run(&rig.old_url(), "SET lock_timeout = 600; TRUNCATE items").await;
+    assert_eq!(running.report().state, "pausing", "it was had meanwhile");
+    assert_eq!(running.finished().await.outcome, Outcome::Completed);
 }
