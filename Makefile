@@ -58,7 +58,7 @@ soak: postgres ## Random histories against real servers, both sides compared in 
 
 .PHONY: crash-matrix
 crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: an eighth)
-	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- crash_matrix --nocapture --test-threads=2
+	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- struck --nocapture --test-threads=2
 
 .PHONY: deploy
 deploy: ## The manifests of deploy/
