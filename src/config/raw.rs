@@ -232,6 +232,11 @@ pub(super) struct RawCutover {
     /// Where applications are told to go, in the error that the source gives to writes after the cutover. Without it:
     /// the target's host and database.
     pub(super) moved_to: Option<String>,
+    /// Whether clients are kept out of the database that was left: once the fence is committed nobody but the database's owner
+    /// and superusers may connect to it (`CONNECT` is taken from everybody else), and their sessions are ended. For what the
+    /// fence's triggers cannot refuse: large objects, and tables outside the migration. Needs the ownership of the database on
+    /// both sides; a rollback and `pgsluice cleanup` give back what was taken.
+    pub(super) lock_out: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -306,6 +311,7 @@ impl Default for RawCutover {
             on_writers: RawOnWriters::Wait,
             reverse: true,
             moved_to: None,
+            lock_out: false,
         }
     }
 }

@@ -300,5 +300,6 @@ fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {
         },
         reverse: raw.reverse,
         moved_to: raw.moved_to.filter(|text| !text.is_empty()),
+        lock_out: raw.lock_out,
     })
 }

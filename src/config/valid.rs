@@ -289,6 +289,8 @@ pub struct CutoverConfig {
     pub reverse: bool,
     /// Where the source's clients are told to go, in the fence's error; `None`: the target's host and database.
     pub moved_to: Option<String>,
+    /// Whether clients may no longer connect to the side that is left.
+    pub lock_out: bool,
 }
 
 /// What happens to transactions that hold the fence up.

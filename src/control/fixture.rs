@@ -115,6 +115,7 @@ fn config() -> Config {
             on_writers: OnWriters::Wait,
             reverse: false,
             moved_to: None,
+            lock_out: false,
         },
         traffic: Vec::new(),
     }
