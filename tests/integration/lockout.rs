@@ -41,10 +41,13 @@ async fn refusal(side: &LocalCluster, client: (&str, &str)) -> Option<SqlState> 
 async fn nobody_is_let_in(side: &LocalCluster, before: Vec<Client>) {
     for session in before {
         until("the end of a session", || async { session.is_closed() }).await;
-        session.batch_execute(LARGE_OBJECT).await.expect_err("its session is over");
+        let met = session.batch_execute(LARGE_OBJECT).await.expect_err("its session is over");
+        println!("a large object after the commit, by a session that was there: {met}");
     }
     for client in CLIENTS {
-        assert_eq!(refusal(side, client).await, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{client:?}");
+        let met = refusal(side, client).await;
+        println!("a large object after the commit, by {} who comes anew: {met:?}", client.0);
+        assert_eq!(met, Some(SqlState::INSUFFICIENT_PRIVILEGE), "{client:?}");
     }
 }
 
