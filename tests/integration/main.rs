@@ -31,6 +31,7 @@ mod replication_connection;
 mod rollback;
 mod row_comparison;
 mod schema_changes;
+mod secrets;
 mod shapes;
 mod slot;
 mod snapshot;
