@@ -13,7 +13,7 @@ use super::*;
 type Call = (String, String, String, Option<String>);
 
 const EXAMPLE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/example-kubernetes/pgsluice.toml");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/statefulset/pgsluice.toml");
 const MANIFEST: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/kubernetes-traffic/role.yaml");
 
