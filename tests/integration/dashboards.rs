@@ -98,8 +98,8 @@ fn filled_in(expression: &str) -> String {
 
 /// The expressions of the alert rules, each of which is one line.
 fn alert_expressions() -> Vec<String> {
-    let rules =
-        fs::read_to_string(repository("deploy/kustomize/components/monitoring/prometheusrule.yaml")).expect("readable");
+    let rules = fs::read_to_string(repository("deploy/kustomize/components/monitoring/prometheusrule.yaml"))
+        .expect("readable");
     let alerts = rules.lines().filter(|line| line.trim_start().starts_with("- alert:")).count();
     let found: Vec<String> = rules
         .lines()
@@ -252,6 +252,31 @@ fn panels_are_numbered_once_and_explain_themselves() {
             assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{file}: {title}");
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{file}: {title} has a unit");
         }
+    }
+}
+
+#[test]
+fn panels_lie_side_by_side_and_the_questions_come_first() {
+    for (file, dashboard) in dashboards() {
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let mut taken = BTreeSet::new();
+        for panel in panels {
+            let [x, y, width, height] =
+                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place"));
+            assert!(x + width <= 24, "{file}: {} is wider than the page", panel["title"]);
+            for place in (y..y + height).flat_map(|row| (x..x + width).map(move |column| (row, column))) {
+                assert!(taken.insert(place), "{file}: {} lies on another panel", panel["title"]);
+            }
+        }
+        let rows = panels.iter().filter(|panel| panel["type"] == "row");
+        let questions: Vec<&str> = rows.filter_map(|row| row["title"].as_str()).take(4).collect();
+        let asked = [
+            "Can I cut over now?",
+            "How far behind, and why?",
+            "Is the source in danger?",
+            "What was the pause?",
+        ];
+        assert_eq!(questions, asked, "{file}");
     }
 }
 
