@@ -38,12 +38,29 @@ WRONG_VALUES = {
     "a quantity with another unit": {"resources": {"limits": {"memory": "512MB"}}},
 }
 
+# Whatever can be set and is in no overlay, under another name than the chart's: valid, whatever it is compared with.
+EVERYTHING = {
+    "config": "[source]",
+    "image": {"repository": "registry.example.com/pgsluice", "tag": "0.2.0", "pullPolicy": "Always"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "secrets": {"apiToken": {"name": "token-of-mine", "key": "token"}},
+    "sourceCa": {"name": "old-ca", "key": "root.pem"},
+    "targetCa": {"name": "new-ca", "key": "root.pem"},
+    "kubernetesTraffic": {"services": ["shop-db", "billing-db"]},
+    "monitoring": {"enabled": True},
+    "networkPolicy": {"monitoringNamespace": "observability", "extraEgress": [{"ports": [{"port": 8443, "protocol": "TCP"}]}]},
+    "resources": {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "migration", "operator": "Exists", "effect": "NoSchedule"}],
+}
+
 
 def main() -> int:
     rendered = pathlib.Path(sys.argv[1])
     failures = lints("its defaults", None)
     with Chart.load(CHART) as chart:
-        failures += refusals(chart)
+        failures += refusals(chart) + lints("everything set", EVERYTHING)
+        write(rendered, "everything", render(chart, EVERYTHING, name="shop-move"))
         origins = sorted(file.parent for file in OVERLAYS.glob("*/helm-values.yaml"))
         objects_compared = 0
         for origin in origins:
@@ -52,8 +69,7 @@ def main() -> int:
             values["config"] = (origin / "pgsluice.toml").read_text(encoding="utf-8")
             failures += lints(origin.name, values)
             by_helm = render(chart, values)
-            text = yaml.safe_dump_all(by_helm)
-            (rendered / f"helm-{origin.name}.yaml").write_text(text, encoding="utf-8")
+            write(rendered, origin.name, by_helm)
             kustomized = rendered / f"{origin.name}.yaml"
             if not kustomized.exists():
                 continue
@@ -66,8 +82,9 @@ def main() -> int:
     for failure in failures:
         print(f"check-deploy: {failure}", file=sys.stderr)
     if not failures:
-        print(f"check-deploy: the Helm chart lints with its defaults and {len(origins)} sets of values,", end=" ")
-        print(f"refuses {len(WRONG_VALUES)} wrong ones, and renders {objects_compared} objects as kustomize does")
+        print(f"check-deploy: the Helm chart lints with its defaults and {len(origins) + 1} sets of values,", end=" ")
+        compared = f"renders {objects_compared} objects as kustomize does" if objects_compared else "was compared with nothing"
+        print(f"refuses {len(WRONG_VALUES)} wrong ones, and {compared}")
     return 1 if failures else 0
 
 
@@ -96,8 +113,13 @@ def refusals(chart: Chart) -> list[str]:
     return failures
 
 
-def render(chart: Chart, values: dict) -> list[dict]:
-    files = chart.render(values, name="pgsluice", namespace="shop")
+def write(rendered: pathlib.Path, name: str, objects: list[dict]) -> None:
+    """For check_deploy.py."""
+    (rendered / f"helm-{name}.yaml").write_text(yaml.safe_dump_all(objects), encoding="utf-8")
+
+
+def render(chart: Chart, values: dict, name: str = "pgsluice") -> list[dict]:
+    files = chart.render(values, name=name, namespace="shop")
     documents = [text for path, text in sorted(files.items()) if path.endswith(".yaml")]
     return [each for text in documents for each in yaml.safe_load_all(text) if each]
 

@@ -1,9 +1,10 @@
-//! What deploy/ and the quickstart tell people to use, used: every configuration is loaded, and the SQL for both sides is run
-//! against real servers until a preflight finds nothing missing.
+//! What deploy/ and the quickstart tell people to use, used: every configuration is loaded, every command exists, and the SQL for
+//! both sides is run against real servers until a preflight finds nothing missing.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use pgsluice::config::{Config, load};
 use pgsluice::connection::connect_sql;
@@ -55,6 +56,23 @@ fn certificate() -> String {
     rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate").cert.pem()
 }
 
+#[test]
+fn every_command_of_the_quickstart_exists() {
+    let text = fs::read_to_string(repository("docs/quickstart.md")).expect("readable");
+    let commands: Vec<Vec<&str>> = text
+        .lines()
+        .filter_map(|line| line.split_once("-- pgsluice "))
+        .map(|(_, command)| command.split('#').next().unwrap_or_default().split_whitespace().collect())
+        .collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    for command in commands {
+        // Unknown words and flags are refused before help is given.
+        let output = Command::new(env!("CARGO_BIN_EXE_pgsluice")).args(&command).arg("--help").output();
+        let output = output.expect("the program");
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[tokio::test]
 async fn the_example_clusters_sql_is_all_that_a_target_lacks() {
     let servers = Servers::start(14, 17).await;
@@ -64,15 +82,14 @@ async fn the_example_clusters_sql_is_all_that_a_target_lacks() {
     for example in ["cluster.yaml", "cluster-import.yaml"] {
         let statements = post_init_sql(example);
         assert_eq!(statements.len(), 3, "{statements:?}");
-        let shop = connect(&servers.target.url("shop")).await;
         for statement in statements {
-            shop.batch_execute(&statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+            servers.on_target(&statement).await;
         }
         assert_eq!(servers.lacks(WayBack::Wanted).await, BTreeSet::new(), "{example}");
         let undo =
             "ALTER ROLE shop NOREPLICATION; REVOKE SET ON PARAMETER session_replication_role FROM shop;
                     REVOKE pg_read_all_stats FROM shop";
-        shop.batch_execute(undo).await.expect("the quickstart's last statements");
+        servers.on_target(undo).await;
         assert_eq!(servers.lacks(WayBack::Wanted).await, before, "{example}: undone");
     }
 }
@@ -146,19 +163,11 @@ impl Servers {
     }
 
     async fn on_source(&self, sql: &str) {
-        connect(&self.source.url("shop"))
-            .await
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        as_superuser(&self.source, sql).await;
     }
 
     async fn on_target(&self, sql: &str) {
-        connect(&self.target.url("shop"))
-            .await
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        as_superuser(&self.target, sql).await;
     }
 
     fn config(&self, way_back: WayBack) -> Config {
@@ -185,4 +194,9 @@ impl Servers {
         }
         findings.iter().map(|finding| finding.id).filter(is_right).collect()
     }
+}
+
+async fn as_superuser(cluster: &LocalCluster, sql: &str) {
+    let shop = connect(&cluster.url("shop")).await;
+    shop.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
