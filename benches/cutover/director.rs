@@ -43,7 +43,7 @@ struct Clients {
 impl Director {
     /// Listens on a free port of 127.0.0.1.
     pub(crate) async fn start(ground: &Ground, router: workload::Router) -> Outcome<Self> {
-        let sides = [&ground.source, &ground.target].map(|side| (side.port(), Ground::url(side)));
+        let sides = [&ground.source, &ground.target].map(|side| (side.port(), ground.url(side)));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}/", listener.local_addr()?);
         let clients = Arc::new(Clients { router, sides });

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgsluice::demo::cluster::LocalCluster;
 use pgsluice::demo::compare::{ComparedSide, compare_rows, compare_sequences};
 use pgsluice::demo::ledger;
 use pgsluice::demo::workload::WorkloadRecord;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
-use super::ground::{Ground, connect};
+use super::ground::connect;
 
 /// Longest wait for the other side to have everything.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(120);
@@ -70,8 +69,8 @@ impl Judgement {
 }
 
 /// Waits until what was committed on `primary` is durable on the other side, by what the program has confirmed.
-pub(crate) async fn caught_up(primary: &LocalCluster) -> Outcome<()> {
-    let client = connect(&Ground::url(primary)).await?;
+pub(crate) async fn caught_up(primary: &str) -> Outcome<()> {
+    let client = connect(primary).await?;
     let end: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await?.get(0);
     let sql = "SELECT coalesce(bool_and(confirmed_flush_lsn >= $1::text::pg_lsn), false)
                  FROM pg_replication_slots WHERE database = current_database()";
@@ -85,13 +84,8 @@ pub(crate) async fn caught_up(primary: &LocalCluster) -> Outcome<()> {
     Ok(())
 }
 
-/// Looks at both sides, which must be at rest.
-pub(crate) async fn judge(
-    primary: &LocalCluster,
-    other: &LocalCluster,
-    record: &WorkloadRecord,
-) -> Outcome<Judgement> {
-    let (primary, other) = (Ground::url(primary), Ground::url(other));
+/// Looks at the primary and the other side, which must be at rest.
+pub(crate) async fn judge([primary, other]: [String; 2], record: &WorkloadRecord) -> Outcome<Judgement> {
     let ledger = ledger::check(&primary, record).await?;
     let rows = compare_rows(&ComparedSide::now(&primary), &ComparedSide::now(&other)).await?;
     Ok(Judgement {
@@ -108,12 +102,8 @@ pub(crate) async fn judge(
 }
 
 /// Looks at the sequences of both sides, which the last operation has carried over and nobody has used since.
-pub(crate) async fn judge_sequences(
-    judgement: &mut Judgement,
-    source: &LocalCluster,
-    target: &LocalCluster,
-) -> Outcome<()> {
-    let sequences = compare_sequences(&Ground::url(source), &Ground::url(target)).await?;
+pub(crate) async fn judge_sequences(judgement: &mut Judgement, [source, target]: [String; 2]) -> Outcome<()> {
+    let sequences = compare_sequences(&source, &target).await?;
     judgement.sequences_compared = sequences.sequences;
     judgement.differing_sequences = sequences.differing;
     Ok(())

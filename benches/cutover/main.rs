@@ -54,9 +54,9 @@ async fn main() -> Outcome<()> {
 async fn measure(options: Options) -> Outcome<Report> {
     let made_at = jiff::Timestamp::now().to_string();
     eprintln!("seed {}; starting the servers", options.seed);
-    let ground = Ground::prepare().await?;
+    let ground = Ground::prepare(options.role).await?;
     let transactions = transactions::at_scale(ground::SCALE, options.crossing_percent);
-    let workload = Workload::of(Ground::url(&ground.source), options.clients, options.seed, &transactions);
+    let workload = Workload::of(ground.url(&ground.source), options.clients, options.seed, &transactions);
     if options.transactions_per_second_max > 0 {
         workload.limit(Some(options.transactions_per_second_max as f64));
     }
@@ -72,12 +72,13 @@ async fn measure(options: Options) -> Outcome<Report> {
     } else {
         (&ground.source, &ground.target)
     };
-    judge::caught_up(primary).await?;
-    let mut judgement = judge::judge(primary, other, &record).await?;
+    judge::caught_up(&ground.url(primary)).await?;
+    let mut judgement = judge::judge([primary, other].map(|side| ground.url(side)), &record).await?;
     if !runs.ended_on_the_target() {
         // Once more, for nobody: sequences are carried over, and nobody uses them until they are compared.
         let _ = Series::default().add(&mut replicator, Kind::Rehearsal).await?;
-        judge::judge_sequences(&mut judgement, &ground.source, &ground.target).await?;
+        judge::judge_sequences(&mut judgement, [&ground.source, &ground.target].map(|side| ground.url(side)))
+            .await?;
     }
     replicator.signal(Signal::SIGTERM);
     replicator.wait_for_end(END_WAIT).await?;

@@ -22,8 +22,28 @@ pub(crate) struct Options {
     pub(crate) crossing_percent: u32,
     /// `PGSLUICE_BENCH_SEED`: of the clients' transactions; random.
     pub(crate) seed: u64,
+    /// `PGSLUICE_BENCH_ROLE`: `superuser` (14 to 17), or `owner` (15 to 17): who owns the database and is no superuser.
+    pub(crate) role: Role,
     /// `PGSLUICE_BENCH_CONFIG`: lines of TOML for pgsluice.
     pub(crate) configuration: String,
+}
+
+/// Who runs the migration, and whose clients write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    Superuser,
+    Owner,
+}
+
+impl Role {
+    /// Before 15 a role cannot be given the right to set `session_replication_role`, which a way back needs.
+    pub(crate) const fn source_major(self) -> u32 {
+        match self {
+            Self::Superuser => 14,
+            Self::Owner => 15,
+        }
+    }
 }
 
 impl Options {
@@ -39,6 +59,11 @@ impl Options {
             transactions_per_second_max: number("RATE", 0..=1_000_000)?.unwrap_or(0),
             crossing_percent: u32::try_from(number("CROSSING", 0..=100)?.unwrap_or(50))?,
             seed: number("SEED", 0..=u64::MAX)?.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            role: match text("ROLE").as_deref() {
+                None | Some("superuser") => Role::Superuser,
+                Some("owner") => Role::Owner,
+                Some(other) => return Err(format!("PGSLUICE_BENCH_ROLE={other}: superuser or owner").into()),
+            },
             configuration: text("CONFIG").unwrap_or_default(),
         })
     }

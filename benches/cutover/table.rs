@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::Outcome;
 use super::figures::Spread;
+use super::options::Role;
 use super::report::{Figures, Report};
 
 const BEGIN: &str = "<!-- cutover figures: made by `make bench-cutover-table` -->";
@@ -36,12 +37,16 @@ pub(crate) fn of(report: &Report) -> String {
     let server = |name: &str| report.servers.get(name).map_or("?", String::as_str);
     let asked = &report.asked;
     let mut text = format!(
-        "{} cores of {}, revision `{}`, {}. {} tables ({} partitions), {} sequences, {} clients, {:.0} transactions a second \
+        "{} cores of {}, revision `{}`, {}. As {}, {} tables ({} partitions), {} sequences, {} clients, {:.0} transactions a second \
          over the whole run, {} % of them crossing, seed {}.\n\n",
         fact("cores"),
         fact("processor"),
         fact("revision"),
         report.made_at.split('T').next().unwrap_or_default(),
+        match asked.role {
+            Role::Superuser => "a superuser, 14 to 17",
+            Role::Owner => "an owner who is no superuser, 15 to 17",
+        },
         server("tables"),
         server("partitions"),
         server("sequences"),

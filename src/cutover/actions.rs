@@ -48,9 +48,12 @@ impl Operation {
             }
             (Action::ReleaseFence, _) => self.release_fence().await,
             (Action::ReadTruth, _) => self.read_truth().await,
-            (Action::OpenTarget, _) => self.open_target().await,
+            (Action::OpenTarget, _) => {
+                self.while_clients_are_turned_out(async |it| it.open_target().await).await
+            }
             (Action::RetargetTraffic, _) => {
-                self.traffic_until_done(Step::Retarget).await;
+                let retarget = async |it: &mut Self| it.traffic_until_done(Step::Retarget).await;
+                self.while_clients_are_turned_out(retarget).await;
                 Ok(Event::TrafficRetargeted)
             }
             (Action::ResumeTraffic, _) => {
@@ -277,7 +280,12 @@ impl Operation {
             Event::TargetDurable(durable) => Some(format!("durable to {}", durable.durable().lsn())),
             Event::CommitUnknown => Some("the source did not answer".into()),
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
-            Event::TrafficPaused | Event::TrafficRetargeted | Event::TrafficResumed => self.told(),
+            Event::TargetOpened => self.turned_out.clone(),
+            Event::TrafficRetargeted => {
+                let both: Vec<String> = self.told().into_iter().chain(self.turned_out.clone()).collect();
+                (!both.is_empty()).then(|| both.join("; "))
+            }
+            Event::TrafficPaused | Event::TrafficResumed => self.told(),
             _ if action == Action::UndoTraffic => self.told(),
             _ => None,
         }

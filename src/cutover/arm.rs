@@ -10,6 +10,7 @@ use super::driver::{lag_is_small, stream_waits};
 use super::operation::{Armed, Operation};
 use super::securing::enough_standbys;
 use super::state::Event;
+use super::unfenced::no_large_objects;
 use super::{CutoverError, SqlFailure, opening, way_back};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
@@ -22,8 +23,6 @@ use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
 use crate::traffic::{Notes, Step};
 
-/// The finding by whose waiver large objects are left to the operator.
-const LARGE_OBJECTS: &str = "source.large_objects";
 /// How long closing the target's gate may wait for one table.
 const GATE_BOUND: Duration = Duration::from_secs(60);
 
@@ -138,45 +137,6 @@ pub(super) async fn nothing_left_behind(
                  on the target."
             ),
             "Leave the source the primary and start the migration over: `pgsluice cleanup`, then an empty target.",
-        )),
-    }
-}
-
-/// What an apply worker writes passes every fence.
-pub(super) async fn no_subscription(source: &SqlSession) -> Result<(), CutoverError> {
-    match fence::subscriptions(source).await?.first() {
-        None => Ok(()),
-        Some(first) => Err(CutoverError::refuted(
-            format!(
-                "the subscription {first} is enabled on the side that is left: what its apply worker writes passes every fence"
-            ),
-            format!(
-                "ALTER SUBSCRIPTION {} DISABLE; there, then start the cutover again.",
-                pgsluice_proto::command::quote_ident(first)
-            ),
-        )),
-    }
-}
-
-/// Large objects are not in the stream, and no trigger refuses them: those that came since the migration began would be
-/// left behind.
-pub(super) async fn no_large_objects(source: &SqlSession, config: &Config) -> Result<(), CutoverError> {
-    if config.preflight.waive.iter().any(|waived| waived == LARGE_OBJECTS) {
-        return Ok(());
-    }
-    let row = source
-        .query_typed_one("SELECT count(*) FROM pg_largeobject_metadata", &[])
-        .await
-        .map_err(SqlFailure::of(Side::Source, "look for large objects"))?;
-    match row.get::<_, i64>(0) {
-        0 => Ok(()),
-        count => Err(CutoverError::refuted(
-            format!(
-                "the source has {count} large objects, which are not migrated: they would be left behind"
-            ),
-            format!(
-                "Move them into a bytea column, or copy them yourself and waive this: preflight.waive = [\"{LARGE_OBJECTS}\"]."
-            ),
         )),
     }
 }

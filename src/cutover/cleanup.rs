@@ -342,15 +342,19 @@ async fn remove_fence(
         return Ok(());
     }
     match kept {
-        Some(row) => list.keeps(
-            side,
-            format!("fence on {triggers} tables"),
-            format!(
-                "The database has moved to {}; the fence keeps applications from writing here by mistake. Drop the \
-                 database when it is no longer needed, or open it again with --unfence-{side}.",
-                row.moved_to
-            ),
-        ),
+        Some(row) => {
+            let lockout =
+                if fence::is_locked_out(session).await? { ", and the lockout of clients" } else { "" };
+            list.keeps(
+                side,
+                format!("fence on {triggers} tables{lockout}"),
+                format!(
+                    "The database has moved to {}; the fence keeps applications from writing here by mistake. Drop the \
+                     database when it is no longer needed, or open it again with --unfence-{side}.",
+                    row.moved_to
+                ),
+            );
+        }
         None => {
             if list.removes(side, format!("deny triggers of {triggers} tables, and the fence's state")) {
                 fence::disarm(session, ArmBound(LOCK_BOUND)).await?;
@@ -401,7 +405,7 @@ async fn remove_records(
         return Ok(());
     }
     let sql = "SELECT c.relname::text FROM pg_class c
-         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile')";
+         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile', 'locked_out')";
     let rows = session.query_typed(sql, &[]).await.map_err(&failed)?;
     let tables: Vec<String> =
         rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::arm::{definitions_followed, no_subscription, nothing_left_behind};
+use super::arm::{definitions_followed, nothing_left_behind};
 use super::journal::{self, JournalWriter};
 use super::log::OperationLog;
 use super::operation::{Operation, Purpose};
 use super::report::{CutoverReport, Outcome};
 use super::state::{Action, Cutover, State};
+use super::unfenced::no_subscription;
 use super::{CutoverError, Nonce, Probe, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
 use crate::connection::{SqlSession, connect_sql};

@@ -19,6 +19,7 @@ mod report;
 mod securing;
 mod state;
 mod undo;
+mod unfenced;
 mod way_back;
 
 pub use cleanup::{CleanupAction, CleanupError, CleanupOptions, CleanupOutcome, cleanup};

@@ -74,6 +74,8 @@ pub(super) struct Operation {
     pub(super) armed_way_back: bool,
     /// From where the way back streams, once that is known: statements for the fence's transaction.
     pub(super) turn: String,
+    /// What the last step that clients were turned out beside has to say of that.
+    pub(super) turned_out: Option<String>,
 }
 
 /// What arming makes.
@@ -138,6 +140,7 @@ impl Operation {
             moved_to: moved_to.unwrap_or_else(|| traffic_context.target.to_string()),
             max_pause: purpose.max_pause,
             on_writers: ctx.config.cutover.on_writers,
+            lock_out: ctx.config.cutover.lock_out,
         };
         Self {
             ctx,
@@ -158,6 +161,7 @@ impl Operation {
             clients: Vec::new(),
             armed_way_back: purpose.is_resumed,
             turn: String::new(),
+            turned_out: None,
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::future::{try_join, try_join3};
 
 use super::actions::fence_lost;
-use super::arm::{no_large_objects, no_subscription};
 use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::Event;
+use super::unfenced::{no_large_objects, no_subscription};
 use super::{CutoverError, SqlFailure, way_back};
 use crate::config::Durability;
 use crate::connection::SqlSession;

@@ -17,7 +17,7 @@ fn judge(count: i64) -> Option<Finding> {
             ID,
             "source",
             format!("The database has {count} large objects. They are not in the stream of changes and are not copied: they would be missing on the target."),
-            "Move them into a bytea column, or copy them yourself at the cutover and waive this: preflight.waive = [\"source.large_objects\"]",
+            "Move them into a bytea column, or copy them yourself at the cutover and waive this: preflight.waive = [\"source.large_objects\"], with cutover.lock_out = true, so that nobody writes to them after it",
         )
     })
 }

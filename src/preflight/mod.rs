@@ -15,6 +15,7 @@ mod free_senders;
 mod free_slots;
 mod hash_partitions;
 mod large_objects;
+mod lockout;
 mod long_transactions;
 mod materialized_views;
 mod prepared_transactions;
@@ -111,6 +112,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(subscriptions::check(context).await?);
     findings.extend(protections::check(context).await?);
     findings.extend(way_back::check(context).await?);
+    findings.extend(lockout::check(context).await?);
     Ok(findings)
 }
 

@@ -24,8 +24,8 @@ fn judge(role: &str, is_superuser: bool, database: &str) -> Option<Finding> {
                  partition carries no trigger, and the owner can take one off) and writes to large objects."
             ),
             format!(
-                "Keep migrations of the schema away from the source around the cutover. To keep clients out after it: \
-                 REVOKE CONNECT ON DATABASE {} FROM PUBLIC; and end their sessions.",
+                "Keep migrations of the schema away from the source around the cutover. To keep clients out of it afterwards: \
+                 cutover.lock_out = true, which takes from everybody but the owner of {} the right to connect to it.",
                 pgsluice_proto::command::quote_ident(database)
             ),
         )
@@ -40,6 +40,6 @@ mod tests {
     fn a_superuser_has_them_all() {
         assert!(judge("postgres", true, "shop").is_none());
         let finding = judge("app", false, "Shop").expect("a warning");
-        assert!(finding.remedy.contains(r#"DATABASE "Shop""#), "{finding:?}");
+        assert!(finding.remedy.contains(r#"owner of "Shop""#), "{finding:?}");
     }
 }

@@ -94,6 +94,16 @@ async fn pass_behind_an_open_write(gate: &Threshold, stage: &Stage) -> tokio_pos
     holder
 }
 
+/// Keeps what the source commits from being applied until the answer commits. It is a write of its own that waits: the
+/// clients' may all have been applied before, and then a cutover has nothing to wait for.
+async fn nothing_is_applied(stage: &Stage) -> tokio_postgres::Client {
+    let target = stage.target_client().await;
+    target.batch_execute("BEGIN; LOCK TABLE customers IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let source = stage.source_client().await;
+    source.batch_execute("UPDATE customers SET name = name WHERE id = 1").await.expect("a write");
+    target
+}
+
 /// Begins a cutover whose marker cannot be applied, because of a lock on the target: the fence is held until that is gone.
 async fn held_in_the_blackout(
     gate: &Threshold,
@@ -102,8 +112,7 @@ async fn held_in_the_blackout(
 ) -> (CutoverRecord, tokio_postgres::Client) {
     let accepted = ask(&scene.replicator, CutoverModeRecord::Cutover, max_pause_ms).await;
     gate.reached().await;
-    let target = scene.stage.target_client().await;
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let target = nothing_is_applied(&scene.stage).await;
     gate.open();
     scene.reaches("draining").await;
     (accepted, target)
@@ -177,8 +186,7 @@ async fn a_cutover_aborted_over_the_api_rolls_back_and_a_later_one_completes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rehearsal_that_takes_too_long_is_aborted_and_says_why() {
     let mut scene = Scene::new("").await;
-    let target = scene.stage.target_client().await;
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let target = nothing_is_applied(&scene.stage).await;
     let accepted = ask(&scene.replicator, CutoverModeRecord::Rehearsal, 1_000).await;
     let ended = end_of(&mut scene.replicator, &accepted).await;
     assert_eq!((ended.outcome.as_str(), ended.state.as_str()), ("aborted", "aborted"), "{ended:#?}");
@@ -358,7 +366,7 @@ async fn the_target_takes_no_writes_of_applications_before_the_cutover() {
 async fn a_cutover_is_refused_while_lag_is_above_its_bound() {
     let scene = Scene::new("cutover.max_lag_bytes = 1048576\n").await;
     let target = scene.stage.target_client().await;
-    target.batch_execute("BEGIN; LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    target.batch_execute("BEGIN; LOCK TABLE products IN ACCESS EXCLUSIVE MODE").await.expect("lock");
     let source = scene.stage.source_client().await;
     source
         .batch_execute("UPDATE products SET description = (SELECT string_agg(md5((i * id)::text), '') FROM generate_series(1, 2000) i)")

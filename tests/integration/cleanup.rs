@@ -54,14 +54,16 @@ SELECT string_agg(line, E'\\n' ORDER BY line COLLATE \"C\") FROM (
     UNION ALL
     SELECT concat_ws('|', 'role', rolname, rolsuper, rolreplication, rolconnlimit) FROM pg_roles
     UNION ALL
-    SELECT concat_ws('|', 'database', datname, datacl, datallowconn, datconnlimit) FROM pg_database
+    SELECT concat_ws('|', 'database', datname, privileges.all, datallowconn, datconnlimit)
+      FROM pg_database, LATERAL (SELECT string_agg(item::text, ',' ORDER BY item::text) AS all
+          FROM unnest(coalesce(datacl, acldefault('d', datdba))) item) privileges
     UNION ALL
     SELECT concat_ws('|', 'prepared', gid) FROM pg_prepared_xacts
     UNION ALL
     SELECT concat_ws('|', 'advisory lock', classid, objid) FROM pg_locks WHERE locktype = 'advisory'
 ) AS catalog";
 
-async fn catalog(client: &Client) -> Vec<String> {
+pub(crate) async fn catalog(client: &Client) -> Vec<String> {
     text(client, CATALOG).await.lines().map(str::to_owned).collect()
 }
 
@@ -102,7 +104,7 @@ impl Before {
     }
 }
 
-fn difference(before: &[String], after: &[String]) -> Vec<String> {
+pub(crate) fn difference(before: &[String], after: &[String]) -> Vec<String> {
     let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
     let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
     gone.chain(new).collect()

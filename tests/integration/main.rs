@@ -21,6 +21,7 @@ mod joining;
 mod kubernetes;
 mod live_workload;
 mod local_cluster;
+mod lockout;
 mod matrix;
 mod pgbouncer;
 mod pgbouncer_migration;
@@ -31,6 +32,7 @@ mod replication_connection;
 mod rollback;
 mod row_comparison;
 mod schema_changes;
+mod secrets;
 mod shapes;
 mod slot;
 mod snapshot;
@@ -70,6 +72,7 @@ version_pairs::version_pairs! {
         adversaries::whatever_they_try_nothing_that_was_acknowledged_is_lost,
         adversaries::commit_prepared_meets_no_fence_because_there_is_none_beside_it,
         adversaries::a_table_that_is_made_inside_the_blackout_ends_the_cutover,
+        lockout::whoever_is_locked_out_is_let_in_again_by_a_rollback_and_by_cleanup,
         rollback::several_rehearsals_give_a_forecast_with_percentiles,
         rollback::a_rollback_after_a_million_writes_loses_none,
         rollback::a_changed_definition_in_the_window_is_reported_and_the_way_back_goes_on,
@@ -185,6 +188,7 @@ version_pairs::owned_pairs! {
         adversaries::whatever_they_try_nothing_that_was_acknowledged_is_lost,
         adversaries::commit_prepared_meets_no_fence_because_there_is_none_beside_it,
         adversaries::a_table_that_is_made_inside_the_blackout_ends_the_cutover,
+        lockout::whoever_is_locked_out_is_let_in_again_by_a_rollback_and_by_cleanup,
         rollback::there_and_back_and_there_again_under_load,
         rollback::the_window_outlives_the_program,
         rollback::a_rollback_is_rehearsed_and_nothing_is_moved_twice,

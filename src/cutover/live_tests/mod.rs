@@ -557,6 +557,7 @@ async fn a_partition_made_between_arming_and_locking_ends_it_by_name() {
         moved_to: "elsewhere".into(),
         max_pause: PAUSE,
         on_writers: crate::config::OnWriters::Wait,
+        lock_out: false,
     };
     let plan = crate::source::fence::read_plan(&control, "pgsluice").await.expect("a plan");
     crate::source::fence::arm(&control, &plan, &terms, Default::default()).await.expect("armed");

@@ -67,6 +67,7 @@ fn terms() -> FenceTerms {
         moved_to: "elsewhere".into(),
         max_pause: PAUSE,
         on_writers: crate::config::OnWriters::Wait,
+        lock_out: false,
     }
 }
 

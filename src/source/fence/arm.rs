@@ -9,8 +9,11 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 use super::ddl::{self, DDL_TRIGGER};
+use super::lockout::LET_IN;
 use super::obstacle::{lock_holders, terminate};
-use super::{DENY_TRIGGER, ENABLED, FenceError, FencePlan, FenceTerms, FencedTable, SCHEMA, turnstile};
+use super::{
+    DENY_TRIGGER, ENABLED, FenceError, FencePlan, FenceTerms, FencedTable, SCHEMA, lockout, turnstile,
+};
 use crate::config::OnWriters;
 use crate::cutover::SqlFailure;
 use crate::model::{Side, TableName};
@@ -65,6 +68,9 @@ pub async fn arm(
         under_short_lock(source, table, &statements, terms.on_writers, bound).await?;
     }
     ddl::arm(source).await?;
+    if terms.lock_out {
+        lockout::arm(source).await?;
+    }
     turnstile::install(source, plan, terms.on_writers, bound).await
 }
 
@@ -194,7 +200,7 @@ pub(crate) async fn armed_tables(source: &Client) -> Result<Vec<FencedTable>, Fe
     Ok(rows.iter().map(table).collect())
 }
 
-/// Removes every trace of the fence from the source: triggers, function, state table, and the schema if it is
+/// Removes every trace of the fence from the source: triggers, function, state table, lockout, and the schema if it is
 /// empty then. After a committed fence this makes the source writable again: the caller decides that.
 /// Repeating it changes nothing.
 ///
@@ -211,17 +217,18 @@ pub async fn disarm(source: &Client, bound: ArmBound) -> Result<(), FenceError> 
         under_short_lock(source, &table, &drop, OnWriters::Wait, bound).await?;
     }
     source
-        .batch_execute(
+        .batch_execute(&format!(
             "DO $$ BEGIN
                IF to_regnamespace('pgsluice') IS NULL THEN RETURN; END IF;
+               {LET_IN};
                DROP FUNCTION IF EXISTS pgsluice.deny_write(), pgsluice.deny_ddl(), pgsluice.verdict();
-               DROP TABLE IF EXISTS pgsluice.fence, pgsluice.turnstile;
+               DROP TABLE IF EXISTS pgsluice.fence, pgsluice.turnstile, pgsluice.locked_out;
                IF NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('pgsluice'))
                   AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('pgsluice')) THEN
                  DROP SCHEMA pgsluice;
                END IF;
-             END $$",
-        )
+             END $$"
+        ))
         .await
         .map_err(SqlFailure::of(Side::Source, "remove the fence"))?;
     Ok(())

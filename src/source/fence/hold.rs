@@ -20,7 +20,7 @@ use super::arm::is_contended;
 use super::ddl::{self, DdlGuard};
 use super::obstacle::{Obstacle, ask, lock_holders, prepared_transactions, terminate, writing_transactions};
 use super::plan::{FencePlan, Fingerprint, fingerprint, read_plan};
-use super::{FenceError, turnstile};
+use super::{FenceError, lockout, turnstile};
 use crate::config::OnWriters;
 use crate::connection::SqlSession;
 use crate::cutover::{Nonce, SourceFenced, SqlFailure};
@@ -61,6 +61,8 @@ pub struct FenceTerms {
     pub max_pause: Duration,
     /// What happens to those in the way.
     pub on_writers: OnWriters,
+    /// Whether clients are [locked out](super::lockout) by it.
+    pub lock_out: bool,
 }
 
 /// The session that holds, or will hold, the fence transaction.
@@ -393,7 +395,7 @@ impl Fence {
     }
 }
 
-/// The fence row, the verdict of the deny triggers, and that of the event trigger.
+/// The fence row, the verdict of the deny triggers, that of the event trigger, and the lockout.
 pub(super) async fn write_the_fence(
     session: &Client,
     guard: DdlGuard,
@@ -409,6 +411,10 @@ pub(super) async fn write_the_fence(
     );
     if guard == DdlGuard::Present {
         batch.push_str(&format!("; {}", ddl::deny_function(terms)));
+    }
+    if terms.lock_out {
+        batch.push_str("; ");
+        batch.push_str(lockout::LOCK_OUT);
     }
     let failed = SqlFailure::of(Side::Source, "change the verdict of the deny triggers");
     session.batch_execute(&batch).await.map_err(|error| FenceError::from(failed(error)))

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::{Client, GenericClient};
 
 use super::arm::{armed_tables, is_armed};
+use super::lockout::LET_IN;
 use super::turnstile::PASS;
 use super::{ENABLED, FenceError, PASS_SETTING, ddl};
 use crate::cutover::SqlFailure;
@@ -64,6 +65,7 @@ pub fn lift_sql() -> String {
            PERFORM set_config('{PASS_SETTING}', nonce, true) FROM pgsluice.fence ORDER BY epoch DESC LIMIT 1; \
            DELETE FROM pgsluice.fence; \
            IF FOUND THEN {}; {PASS}; END IF; \
+           {LET_IN}; \
          END $$",
         ddl::lift()
     )

@@ -7,6 +7,7 @@ mod arm;
 mod ddl;
 mod hold;
 mod lift;
+mod lockout;
 mod obstacle;
 mod plan;
 mod still;
@@ -21,6 +22,7 @@ pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift_sql, pass};
+pub use lockout::{TurnedOut, is_locked_out, turn_out};
 pub(crate) use obstacle::ENABLED_SUBSCRIPTIONS;
 pub use obstacle::{
     Obstacle, clients, long_transactions, prepared_transactions, subscriptions, wraparound_vacuums,
@@ -97,6 +99,14 @@ pub enum FenceError {
         /// Who holds it.
         obstacle: Option<Box<Obstacle>>,
     },
+    /// Clients cannot be kept from connecting.
+    #[error("clients cannot be locked out, as `cutover.lock_out` says: {problem}")]
+    CannotLockOut {
+        /// Why.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The fence row cannot be read because the fence transaction is still open on the source.
     #[error("the fence transaction of an earlier cutover is still open on the source")]
     StillOpen,
@@ -134,6 +144,7 @@ impl FenceError {
             Self::ArmBlocked { .. } | Self::OlderWriter { .. } => {
                 "Let the transaction that is in the way end, or end it, then start the cutover again.".into()
             }
+            Self::CannotLockOut { remedy, .. } => remedy.clone(),
             Self::StillOpen => {
                 "Wait: the server ends it after idle_in_transaction_session_timeout; or end the session \
                  `pgsluice fence` with pg_terminate_backend."

@@ -190,6 +190,7 @@ mod tests {
             moved_to: "o'brien $$ \\ %".into(),
             max_pause: Duration::from_secs(1),
             on_writers: OnWriters::Wait,
+            lock_out: false,
         });
         // Quoted twice: once as the message, once within the function's body.
         assert!(sql.contains("o''''brien"), "{sql}");

@@ -24,7 +24,7 @@ use self::saboteur::{Cell, Moment, Place, Saboteur, Victim};
 use crate::harness::clusters::connect;
 use crate::harness::proxy::Proxy;
 use crate::harness::seed;
-use crate::harness::stage::{Pair, Stage};
+use crate::harness::stage::{Pair, Stage, text};
 use crate::harness::wait::until;
 use crate::whole_migration::{SMALL, load};
 
@@ -33,6 +33,17 @@ const CELLS_PER_COMPARISON: usize = 24;
 /// Set to `whole`, every cell is struck; otherwise every eighth, beginning at a random one.
 const EXTENT: &str = "PGSLUICE_CRASH_MATRIX";
 const PART: usize = 8;
+
+/// Whether clients may connect: exactly where no fence is committed.
+async fn are_let_in(client: &tokio_postgres::Client) -> bool {
+    let may = "SELECT has_database_privilege('somebody', current_database(), 'CONNECT')::text";
+    let may = text(client, may).await == "true";
+    let is_armed = text(client, "SELECT (to_regclass('pgsluice.fence') IS NOT NULL)::text").await == "true";
+    let is_fenced =
+        is_armed && text(client, "SELECT EXISTS (SELECT FROM pgsluice.fence)::text").await == "true";
+    assert_eq!(may, !is_fenced, "clients are locked out exactly where it is fenced");
+    may
+}
 
 /// Servers, clients and the program, for as many cells as there are.
 struct Scene {
@@ -48,6 +59,13 @@ impl Scene {
     async fn new(pair: Pair) -> Self {
         let stage = Stage::new(pair).await;
         store::create(&stage.source_url(), SMALL).await.expect("store");
+        for side in [&stage.source, &stage.target] {
+            connect(&side.url("app"))
+                .await
+                .batch_execute("CREATE ROLE somebody LOGIN")
+                .await
+                .expect("a role");
+        }
         let (source_url, target_url) = (stage.source_url(), stage.target_url());
         let (source_port, target_port) = (stage.source.port(), stage.target.port());
         let (source, target) = (Proxy::start(source_port).await, Proxy::start(target_port).await);
@@ -75,8 +93,13 @@ impl Scene {
         for (direction, url) in [(Direction::Forward, &self.source_url), (Direction::Back, &self.target_url)]
         {
             let write = "UPDATE customers SET name = name WHERE id = 1";
-            match connect(url).await.batch_execute(write).await {
-                Ok(()) => writable.push(direction),
+            let client = connect(url).await;
+            let let_in = are_let_in(&client).await;
+            match client.batch_execute(write).await {
+                Ok(()) => {
+                    assert!(let_in, "{direction}: it takes writes, and nobody may connect");
+                    writable.push(direction);
+                }
                 Err(error) => {
                     assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION), "{error:?}");
                 }

@@ -60,6 +60,7 @@ impl Program {
         let file = folder.path().join("pgsluice.toml");
         let text = format!(
             "[source]\nurl = {:?}\n[target]\nurl = {:?}\n[schema]\npostgres_bin_dir = {:?}\n\
+             [cutover]\nlock_out = true\n\
              [[traffic]]\nadapter = \"exec\"\ncommand = [\"/bin/true\"]\n",
             urls.0,
             urls.1,
