@@ -61,7 +61,7 @@ crash-matrix: postgres ## Every action of a cutover and a rollback struck in eve
 	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- struck --nocapture --test-threads=2
 
 .PHONY: deploy
-deploy: ## The manifests of deploy/
+deploy: tools ## Manifests, Helm chart and alert rules of deploy/
 	scripts/check-deploy.sh
 
 .PHONY: mutants

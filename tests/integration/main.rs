@@ -16,6 +16,7 @@ mod connection;
 mod crash_matrix;
 mod dashboards;
 mod demo;
+mod deploy_examples;
 mod joining;
 mod kubernetes;
 mod live_workload;
