@@ -49,11 +49,11 @@ impl Operation {
             (Action::ReleaseFence, _) => self.release_fence().await,
             (Action::ReadTruth, _) => self.read_truth().await,
             (Action::OpenTarget, _) => {
-                self.while_clients_are_turned_out(async |it| it.open_target().await).await
+                self.begin_to_turn_out();
+                self.open_target().await
             }
             (Action::RetargetTraffic, _) => {
-                let retarget = async |it: &mut Self| it.traffic_until_done(Step::Retarget).await;
-                self.while_clients_are_turned_out(retarget).await;
+                self.traffic_until_done(Step::Retarget).await;
                 Ok(Event::TrafficRetargeted)
             }
             (Action::ResumeTraffic, _) => {
@@ -280,12 +280,7 @@ impl Operation {
             Event::TargetDurable(durable) => Some(format!("durable to {}", durable.durable().lsn())),
             Event::CommitUnknown => Some("the source did not answer".into()),
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
-            Event::TargetOpened => self.turned_out.clone(),
-            Event::TrafficRetargeted => {
-                let both: Vec<String> = self.told().into_iter().chain(self.turned_out.clone()).collect();
-                (!both.is_empty()).then(|| both.join("; "))
-            }
-            Event::TrafficPaused | Event::TrafficResumed => self.told(),
+            Event::TrafficPaused | Event::TrafficRetargeted | Event::TrafficResumed => self.told(),
             _ if action == Action::UndoTraffic => self.told(),
             _ => None,
         }

@@ -56,8 +56,8 @@ impl Operation {
         })
     }
 
-    /// The certificate: the evidence with the steps' times and the pause.
-    pub(super) fn certificate(&mut self) -> Value {
+    /// The certificate: the evidence with the steps' times and the pause, and who was locked out, if anybody was.
+    pub(super) fn certificate(&mut self, lockout: Option<Value>) -> Value {
         let report = self.log.report();
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
         let steps: Vec<_> = report
@@ -77,6 +77,9 @@ impl Operation {
         let mut put = |name: &str, value: Value| certificate.insert(name.to_owned(), value);
         put("steps", steps.into());
         put("pause_ms", report.pause.map(milliseconds).into());
+        if let Some(lockout) = lockout {
+            put("lockout", lockout);
+        }
         put("started_at", report.started_at.to_string().into());
         put("completed_at", jiff::Timestamp::now().to_string().into());
         put("program_version", env!("CARGO_PKG_VERSION").into());

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use pgsluice_proto::command::quote_ident;
+use tokio_postgres::types::Type;
 
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
@@ -338,13 +339,13 @@ async fn remove_fence(
     list: &mut List,
 ) -> Result<(), CleanupError> {
     let triggers = fence::armed_tables(session).await?.len();
-    if triggers == 0 && !fence::is_armed(session).await? {
+    let is_locked_out = fence::is_locked_out(session).await?;
+    if triggers == 0 && !is_locked_out && !fence::is_armed(session).await? {
         return Ok(());
     }
+    let lockout = if is_locked_out { ", and the lockout of clients" } else { "" };
     match kept {
         Some(row) => {
-            let lockout =
-                if fence::is_locked_out(session).await? { ", and the lockout of clients" } else { "" };
             list.keeps(
                 side,
                 format!("fence on {triggers} tables{lockout}"),
@@ -356,7 +357,8 @@ async fn remove_fence(
             );
         }
         None => {
-            if list.removes(side, format!("deny triggers of {triggers} tables, and the fence's state")) {
+            let subject = format!("deny triggers of {triggers} tables, and the fence's state{lockout}");
+            if list.removes(side, subject) {
                 fence::disarm(session, ArmBound(LOCK_BOUND)).await?;
             }
         }
@@ -405,8 +407,9 @@ async fn remove_records(
         return Ok(());
     }
     let sql = "SELECT c.relname::text FROM pg_class c
-         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile', 'locked_out')";
-    let rows = session.query_typed(sql, &[]).await.map_err(&failed)?;
+         WHERE c.relnamespace = to_regnamespace('pgsluice') AND c.relkind IN ('r', 'p') AND c.relname <> ALL ($1)";
+    let of_the_fence: &[&str] = &fence::TABLES;
+    let rows = session.query_typed(sql, &[(&of_the_fence, Type::TEXT_ARRAY)]).await.map_err(&failed)?;
     let tables: Vec<String> =
         rows.iter().map(|row| format!("pgsluice.{}", quote_ident(row.get(0)))).collect();
     if !tables.is_empty() && list.removes(side, "the migration's records in schema pgsluice") {

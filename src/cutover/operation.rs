@@ -13,6 +13,7 @@ use super::log::OperationLog;
 use super::report::{Outcome, StepOutcome};
 use super::state::{Action, Cutover, Event, State, Why};
 use super::undo::NotUndone;
+use super::unfenced::TurningOut;
 use super::way_back::WayBack;
 use super::{Again, CutoverError, Nonce, SqlFailure};
 use crate::config::Durability;
@@ -74,8 +75,8 @@ pub(super) struct Operation {
     pub(super) armed_way_back: bool,
     /// From where the way back streams, once that is known: statements for the fence's transaction.
     pub(super) turn: String,
-    /// What the last step that clients were turned out beside has to say of that.
-    pub(super) turned_out: Option<String>,
+    /// Under way from the commit on, if clients are locked out.
+    pub(super) turning_out: Option<TurningOut>,
 }
 
 /// What arming makes.
@@ -161,7 +162,7 @@ impl Operation {
             clients: Vec::new(),
             armed_way_back: purpose.is_resumed,
             turn: String::new(),
-            turned_out: None,
+            turning_out: None,
         }
     }
 
@@ -316,7 +317,10 @@ impl Operation {
     async fn finish(mut self, state: &State) {
         let (outcome, certificate) = match state {
             State::Aborted { why } => (self.aborted(why), None),
-            _ => (Outcome::Completed, Some(self.certificate())),
+            _ => {
+                let lockout = self.settle_lockout().await;
+                (Outcome::Completed, Some(self.certificate(lockout)))
+            }
         };
         self.log.finish(outcome, certificate);
         match state {

@@ -12,6 +12,7 @@ use super::opening::lost_side_remedy;
 use super::operation::Purpose;
 use super::report::{CutoverReport, Outcome};
 use super::state::{Cutover, State};
+use super::unfenced::turn_out_again;
 use super::{CutoverError, Nonce, SqlFailure};
 use crate::connection::connect_sql;
 use crate::migration::CutoverMode;
@@ -62,10 +63,11 @@ pub async fn recover(ctx: CutoverContext) -> Result<Recovered, CutoverError> {
         }
     };
     fence::pass(&*source).await.map_err(SqlFailure::of(Side::Source, "pass the fence"))?;
-    for session in [&source, &target] {
+    for (side, session) in [(Side::Source, &source), (Side::Target, &target)] {
         if let Err(error) = fence::stand_down(session).await {
             tracing::warn!(%error, "writers still pass the turnstile of an earlier operation");
         }
+        turn_out_again(side, session).await;
     }
     let truth = match fence::read_truth(&source, TRUTH_BOUND).await {
         Ok(truth) => truth,

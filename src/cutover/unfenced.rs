@@ -5,19 +5,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::operation::Operation;
 use super::{CutoverError, SqlFailure};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
+use crate::migration::CutoverMode;
 use crate::model::Side;
 use crate::source::fence::{self, TurnedOut};
 
 /// The finding by whose waiver large objects are left to the operator.
 const LARGE_OBJECTS: &str = "source.large_objects";
-const NOT_TURNED_OUT: &str =
-    "sessions of clients that are locked out may still be open on the side that was left, end them there";
-/// How long ending the sessions of those who are locked out may take: the target is opened, and clients are moved, meanwhile.
+/// How long the sessions of those who are locked out may take to end.
 const TURN_OUT_BOUND: Duration = Duration::from_secs(1);
+/// How long all of that may take; clients go on meanwhile.
+const SETTLE_BOUND: Duration = Duration::from_secs(3);
 
 /// What an apply worker writes passes every fence.
 pub(super) async fn no_subscription(source: &SqlSession) -> Result<(), CutoverError> {
@@ -64,58 +68,113 @@ async fn large_objects(source: &SqlSession, config: &Config) -> Result<i64, Cuto
 }
 
 impl Operation {
-    /// Performs what follows the commit, and meanwhile ends the sessions of those who are locked out. The commit stands, whatever
-    /// becomes of that, so it is tried for a moment at each of the two steps that clients wait for; the second time as well for
-    /// somebody who was being let in during the first.
-    pub(super) async fn while_clients_are_turned_out<T>(
-        &mut self,
-        step: impl AsyncFnOnce(&mut Self) -> T,
-    ) -> T {
-        let config = Arc::clone(&self.ctx.config);
-        let control = self.control.take();
-        let turned_out = async {
-            if !config.cutover.lock_out {
-                return None;
-            }
-            match tokio::time::timeout(TURN_OUT_BOUND, turn_out(&config, control)).await {
-                Ok(Ok(told)) => told,
-                Ok(Err(error)) => Some(format!("{NOT_TURNED_OUT}: {error}")),
-                Err(_) => Some(format!("{NOT_TURNED_OUT}: it did not answer in time")),
-            }
-        };
-        let (done, told) = futures_util::join!(step(self), turned_out);
-        if let Some(told) = &told {
-            tracing::info!(%told, "clients are locked out");
+    /// Signals the sessions of those who are locked out, as soon after the commit as can be. Nobody waits for that, since the source
+    /// may have gone away, but [`settle_lockout`](Self::settle_lockout). Once more, when it was begun already.
+    pub(super) fn begin_to_turn_out(&mut self) {
+        if !self.terms.lock_out {
+            return;
         }
-        self.turned_out = told;
-        done
+        let (config, control) = (Arc::clone(&self.ctx.config), self.control.take());
+        let turning_out = async move {
+            let source = left_side(&config, control).await?;
+            let found = fence::turn_out(&source, Duration::ZERO).await?;
+            Ok((source, found))
+        };
+        self.turning_out = Some(AbortOnDropHandle::new(tokio::spawn(turning_out)));
+    }
+
+    /// When clients go on: waits for the end of the sessions of those who are locked out, and says what is left to be done by
+    /// hand. For the certificate. A start that finds the fence committed ends them as well.
+    pub(super) async fn settle_lockout(&mut self) -> Option<Value> {
+        if !self.terms.lock_out || self.mode() == CutoverMode::Rehearsal {
+            return None;
+        }
+        let config = Arc::clone(&self.ctx.config);
+        let begun = self.turning_out.take();
+        let settled = async {
+            let (control, first) = match begun {
+                Some(begun) => match begun.await {
+                    Ok(Ok((source, found))) => (Some(source), found),
+                    _ => (None, TurnedOut::default()),
+                },
+                None => (None, TurnedOut::default()),
+            };
+            let source = left_side(&config, control).await?;
+            let mut found = fence::turn_out(&source, TURN_OUT_BOUND).await?;
+            found.ended.extend(first.ended);
+            // Written between the last look before the commit and the end of the sessions.
+            Ok::<_, CutoverError>((found, large_objects(&source, &config).await?))
+        };
+        let (problem, found, large_objects) = match tokio::time::timeout(SETTLE_BOUND, settled).await {
+            Ok(Ok((found, large_objects))) => (None, found, large_objects),
+            Ok(Err(error)) => (Some(error.to_string()), TurnedOut::default(), 0),
+            Err(_) => (Some("it did not answer in time".to_owned()), TurnedOut::default(), 0),
+        };
+        if let Some(problem) = &problem {
+            tracing::warn!(
+                %problem,
+                "sessions of clients that are locked out may still be open on the side that was left; the next start ends them"
+            );
+        }
+        if !found.left.is_empty() {
+            tracing::warn!(
+                roles = found.left.join(", "),
+                "sessions of these roles are still open on the side that was left: pgsluice needs pg_signal_backend to end them; end them by hand"
+            );
+        }
+        if !found.bound_by_nothing.is_empty() {
+            tracing::warn!(
+                roles = found.bound_by_nothing.join(", "),
+                "clients of these roles are not locked out of the side that was left, because superusers and the database's owner may always connect"
+            );
+        }
+        if large_objects > 0 {
+            tracing::warn!(
+                large_objects,
+                "large objects were written in the moment of the commit and are only on the side that was left: copy them by hand"
+            );
+        }
+        tracing::info!(
+            sessions_ended = found.ended.len(),
+            "clients are locked out of the side that was left"
+        );
+        Some(json!({
+            "sessions_ended": found.ended.len(),
+            "sessions_left": found.left,
+            "roles_not_locked_out": found.bound_by_nothing,
+            "large_objects_left_behind": large_objects,
+            "problem": problem,
+        }))
     }
 }
 
-/// A few words about what was done, if anything was.
-async fn turn_out(config: &Config, control: Option<SqlSession>) -> Result<Option<String>, CutoverError> {
-    let source = match control {
-        Some(session) if !session.is_closed() => session,
-        _ => connect_sql(&config.source.connection, Side::Source, "cutover lockout").await?,
+/// Sessions that are being ended, and the session that does it.
+pub(super) type TurningOut = AbortOnDropHandle<Result<(SqlSession, TurnedOut), CutoverError>>;
+
+/// A session on the side that was left: the operation's own, if it is still there.
+async fn left_side(config: &Config, control: Option<SqlSession>) -> Result<SqlSession, CutoverError> {
+    match control {
+        Some(session) if !session.is_closed() => Ok(session),
+        _ => Ok(connect_sql(&config.source.connection, Side::Source, "cutover lockout").await?),
+    }
+}
+
+/// What a start finds locked out and still connected: the process that locked them out may have died before it could end their
+/// sessions, or have lost sight of the server.
+pub(super) async fn turn_out_again(side: Side, session: &SqlSession) {
+    let again = async {
+        if fence::is_locked_out(session).await? {
+            return fence::turn_out(session, Duration::ZERO).await;
+        }
+        Ok(TurnedOut::default())
     };
-    let TurnedOut { ended, left } = fence::turn_out(&source).await?;
-    let mut told = Vec::new();
-    if ended > 0 {
-        told.push(format!("{ended} sessions of clients that are locked out were ended"));
+    match again.await {
+        Ok(found) if found.ended.is_empty() => {}
+        Ok(found) => {
+            tracing::info!(%side, sessions = found.ended.len(), "sessions of clients that are locked out were ended")
+        }
+        Err(error) => {
+            tracing::warn!(%side, %error, "sessions of clients that are locked out may still be open")
+        }
     }
-    if !left.is_empty() {
-        told.push(format!(
-            "sessions of {} are left, because ending them needs membership in pg_signal_backend",
-            left.join(", ")
-        ));
-    }
-    // Written between the last look before the commit and now.
-    match large_objects(&source, config).await? {
-        0 => {}
-        count => told.push(format!(
-            "{count} large objects were written in the moment of the commit and are only on the side that was left: copy them \
-             (pg_dump --large-objects)"
-        )),
-    }
-    Ok((!told.is_empty()).then(|| told.join("; ")))
 }

@@ -10,10 +10,19 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, Pref
     let sql =
         "SELECT rolname::text, rolsuper, current_database()::text FROM pg_roles WHERE rolname = current_user";
     let row = context.row(ID, Side::Source, sql, &[]).await?;
-    Ok(judge(row.get(0), row.get(1), row.get(2)))
+    Ok(judge(row.get(0), row.get(1), row.get(2), context.config.cutover.lock_out))
 }
 
-fn judge(role: &str, is_superuser: bool, database: &str) -> Option<Finding> {
+fn judge(role: &str, is_superuser: bool, database: &str, locks_out: bool) -> Option<Finding> {
+    let lockout = if locks_out {
+        String::new()
+    } else {
+        format!(
+            " To keep clients out of it afterwards: cutover.lock_out = true, which takes from everybody but the owner of {} the right \
+             to connect to it.",
+            pgsluice_proto::command::quote_ident(database)
+        )
+    };
     (!is_superuser).then(|| {
         Finding::warning(
             ID,
@@ -24,9 +33,7 @@ fn judge(role: &str, is_superuser: bool, database: &str) -> Option<Finding> {
                  partition carries no trigger, and the owner can take one off) and writes to large objects."
             ),
             format!(
-                "Keep migrations of the schema away from the source around the cutover. To keep clients out of it afterwards: \
-                 cutover.lock_out = true, which takes from everybody but the owner of {} the right to connect to it.",
-                pgsluice_proto::command::quote_ident(database)
+                "Keep migrations of the schema away from the source around the cutover.{lockout}"
             ),
         )
     })
@@ -38,8 +45,8 @@ mod tests {
 
     #[test]
     fn a_superuser_has_them_all() {
-        assert!(judge("postgres", true, "shop").is_none());
-        let finding = judge("app", false, "Shop").expect("a warning");
+        assert!(judge("postgres", true, "shop", false).is_none());
+        let finding = judge("app", false, "Shop", false).expect("a warning");
         assert!(finding.remedy.contains(r#"owner of "Shop""#), "{finding:?}");
     }
 }

@@ -4,6 +4,7 @@
 use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::model::{Side, TableName};
+use crate::source::fence;
 
 const ID: &str = "source.uncopied_tables";
 
@@ -18,11 +19,11 @@ SELECT e.extname::text, n.nspname::text, c.relname::text, coalesce(condition, ''
   JOIN pg_namespace n ON n.oid = c.relnamespace
  ORDER BY 1, 2, 3";
 
-/// The fence's own table may be there from an earlier migration.
+/// The fence's own tables may be there from an earlier migration.
 const OWN_SCHEMA: &str = "
 SELECT n.nspname::text, c.relname::text
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = 'pgsluice' AND c.relkind IN ('r', 'p') AND c.relname NOT IN ('fence', 'turnstile')
+ WHERE n.nspname = 'pgsluice' AND c.relkind IN ('r', 'p') AND c.relname <> ALL ($1)
  ORDER BY 2";
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
@@ -41,7 +42,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
             findings.push(of_extension(&extension, &table));
         }
     }
-    for row in context.rows(ID, Side::Source, OWN_SCHEMA, &[]).await? {
+    for row in context.rows(ID, Side::Source, OWN_SCHEMA, &[&fence::TABLES.as_slice()]).await? {
         findings.push(in_our_schema(&TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))));
     }
     Ok(findings)

@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use crate::harness::stage::{
     COPY_WAIT, Pair, Stage, ask, cut_over, end_of, roll_back, text, way_back_is_open,
 };
+use crate::harness::wait::until;
 use crate::whole_migration::SMALL;
 
 /// Everything in a database's catalogs that a program can leave behind, one line each, by name and not by OID: relations with
@@ -63,7 +64,10 @@ SELECT string_agg(line, E'\\n' ORDER BY line COLLATE \"C\") FROM (
     SELECT concat_ws('|', 'advisory lock', classid, objid) FROM pg_locks WHERE locktype = 'advisory'
 ) AS catalog";
 
+/// What is there once the program's own sessions have ended: a server notices that a client has gone a moment later.
 pub(crate) async fn catalog(client: &Client) -> Vec<String> {
+    let ours = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE 'pgsluice %'";
+    until("the end of the program's sessions", || async { text(client, ours).await == "0" }).await;
     text(client, CATALOG).await.lines().map(str::to_owned).collect()
 }
 

@@ -224,7 +224,13 @@ impl Fence {
         let proven = prove(control, pid, terms.on_writers, obstacle);
         let written = write_the_fence(session, self.ddl_guard, terms);
         let unchanged = fingerprint(session, &terms.publication);
-        let (proven, (), found) = try_join3(proven, written, unchanged).await?;
+        let (proven, (), found) = match try_join3(proven, written, unchanged).await {
+            Err(error @ FenceError::DatabaseInUse) => {
+                self.obstacle = Some(error.to_string());
+                return Ok(Try::Contended);
+            }
+            all => all?,
+        };
         if found != self.fingerprint {
             self.as_planned(&terms.publication).await?;
             self.fingerprint = found;
@@ -412,12 +418,12 @@ pub(super) async fn write_the_fence(
     if guard == DdlGuard::Present {
         batch.push_str(&format!("; {}", ddl::deny_function(terms)));
     }
-    if terms.lock_out {
-        batch.push_str("; ");
-        batch.push_str(lockout::LOCK_OUT);
-    }
     let failed = SqlFailure::of(Side::Source, "change the verdict of the deny triggers");
-    session.batch_execute(&batch).await.map_err(|error| FenceError::from(failed(error)))
+    session.batch_execute(&batch).await.map_err(failed)?;
+    if terms.lock_out {
+        lockout::lock_out(session).await?;
+    }
+    Ok(())
 }
 
 /// Waits until no other transaction of this database has a transaction id, but for those that wait for the fence: they have

@@ -61,11 +61,11 @@ pub async fn closed_tables(session: &Client) -> Result<BTreeSet<TableName>, Fenc
 pub fn lift_sql() -> String {
     format!(
         "DO $$ BEGIN \
+           {LET_IN}; \
            IF to_regclass('pgsluice.fence') IS NULL THEN RETURN; END IF; \
            PERFORM set_config('{PASS_SETTING}', nonce, true) FROM pgsluice.fence ORDER BY epoch DESC LIMIT 1; \
            DELETE FROM pgsluice.fence; \
            IF FOUND THEN {}; {PASS}; END IF; \
-           {LET_IN}; \
          END $$",
         ddl::lift()
     )

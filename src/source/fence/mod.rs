@@ -22,7 +22,7 @@ pub(crate) use arm::armed_tables;
 pub use arm::{ArmBound, arm, disarm, is_armed};
 pub use hold::{CommitAnswer, Fence, FenceTerms};
 pub use lift::{closed_tables, lift_sql, pass};
-pub use lockout::{TurnedOut, is_locked_out, turn_out};
+pub use lockout::{Objection, TurnedOut, is_locked_out, objection, turn_out};
 pub(crate) use obstacle::ENABLED_SUBSCRIPTIONS;
 pub use obstacle::{
     Obstacle, clients, long_transactions, prepared_transactions, subscriptions, wraparound_vacuums,
@@ -33,6 +33,8 @@ pub use turnstile::stand_down;
 
 /// Schema of everything this program keeps on the source.
 const SCHEMA: &str = "pgsluice";
+/// What is there of a fence, also where everything else of ours was removed.
+pub const TABLES: [&str; 3] = ["fence", "turnstile", "locked_out"];
 /// The trigger that refuses writes under the fence, on every published table from arming on.
 pub const DENY_TRIGGER: &str = "pgsluice_deny";
 
@@ -107,6 +109,9 @@ pub enum FenceError {
         /// What to do.
         remedy: String,
     },
+    /// The rights on the database, or its settings, are being changed by somebody else.
+    #[error("somebody changes the rights on the database, or its settings, at this moment")]
+    DatabaseInUse,
     /// The fence row cannot be read because the fence transaction is still open on the source.
     #[error("the fence transaction of an earlier cutover is still open on the source")]
     StillOpen,
@@ -145,6 +150,7 @@ impl FenceError {
                 "Let the transaction that is in the way end, or end it, then start the cutover again.".into()
             }
             Self::CannotLockOut { remedy, .. } => remedy.clone(),
+            Self::DatabaseInUse => "Let them end (GRANT, REVOKE, ALTER DATABASE), then start the cutover again.".into(),
             Self::StillOpen => {
                 "Wait: the server ends it after idle_in_transaction_session_timeout; or end the session \
                  `pgsluice fence` with pg_terminate_backend."
