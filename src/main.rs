@@ -1,12 +1,13 @@
 //! The program: arguments, logging, configuration, one command, an exit code. Everything else is in the library.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use pgsluice::app::{self, AppError};
 use pgsluice::cli::{
     ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, api_url,
+    completions,
 };
 use pgsluice::config::{Config, ConfigError, configuration_reference, load, load_api, process_environment};
 use pgsluice::connection::Secret;
@@ -58,6 +59,11 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
         return ask(&global, asked, api).await;
     }
     let ended = match command {
+        CliCommand::Completions { shell } => {
+            // A reader that stops reading (`| head`) is no error.
+            let _ = io::stdout().write_all(&completions(shell));
+            return Exit::Success.into();
+        }
         CliCommand::ConfigReference => {
             print!("{}", configuration_reference());
             return Exit::Success.into();

@@ -1,11 +1,12 @@
 //! The command line's grammar: commands, options, help with examples. It decides nothing and reads no file; `app` does
 //! what is asked.
 
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{ClientCommand, OutputFormat, Schedule, StatusView, Wait};
 use crate::migration::CutoverMode;
@@ -83,7 +84,7 @@ pub enum CliCommand {
     Run,
     /// Show how far a running instance is
     Status {
-        /// Show it again and again, until interrupted
+        /// Show it again and again, until interrupted; on a terminal as one picture, with the course of the lag
         #[arg(long, short)]
         watch: bool,
         #[command(flatten)]
@@ -156,6 +157,14 @@ pub enum CliCommand {
     ///
     /// Needs local PostgreSQL binaries of two versions (scripts/install-postgres.sh gets them). Touches nothing else.
     Demo(crate::demo::DemoArgs),
+    /// Print a script that completes commands and options in a shell
+    ///
+    /// For bash: pgsluice completions bash > /etc/bash_completion.d/pgsluice
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Print docs/configuration.md
     #[command(hide = true)]
     ConfigReference,
@@ -255,13 +264,25 @@ pub struct CleanupArguments {
     pub without_target: bool,
 }
 
+/// A script that completes commands and options in `shell`.
+#[must_use]
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pgsluice", &mut script);
+    script
+}
+
 impl CliCommand {
     /// What is asked of a running instance, and how that is reached; `None` for commands that do the work themselves.
     #[must_use]
     pub fn for_running_instance(&self) -> Option<(ClientCommand, &ApiArguments)> {
         Some(match self {
             Self::Status { watch, api } => {
-                let view = if *watch { StatusView::Watch } else { StatusView::Once };
+                let view = match (*watch, std::io::stdout().is_terminal()) {
+                    (false, _) => StatusView::Once,
+                    (true, false) => StatusView::Watch,
+                    (true, true) => StatusView::Live,
+                };
                 (ClientCommand::Status(view), api)
             }
             Self::Tables(TablesArguments { command: None, api }) => (ClientCommand::Tables, api),
@@ -281,7 +302,12 @@ impl CliCommand {
                 (ClientCommand::Rollback { mode, max_pause: pause.max_pause() }, api)
             }
             Self::Confirm { api } => (ClientCommand::Confirm, api),
-            Self::Check | Self::Run | Self::Cleanup(_) | Self::Demo(_) | Self::ConfigReference => {
+            Self::Check
+            | Self::Run
+            | Self::Cleanup(_)
+            | Self::Demo(_)
+            | Self::Completions { .. }
+            | Self::ConfigReference => {
                 return None;
             }
         })
@@ -309,7 +335,7 @@ pub fn api_url(listen: SocketAddr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::ValueEnum as _;
 
     use super::*;
 
@@ -320,6 +346,17 @@ mod tests {
     #[test]
     fn the_grammar_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_completes_every_command() {
+        for shell in clap_complete::Shell::value_variants() {
+            let script = String::from_utf8(completions(*shell)).expect("text");
+            for command in ["check", "rehearse", "cutover", "rollback", "--max-pause-ms", "--unfence-source"]
+            {
+                assert!(script.contains(command.trim_start_matches('-')), "{shell}: {command}");
+            }
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::forecast::Forecast;
 use super::render::{ending, progress_line, step_line};
+use super::watch::{CLEAR, Size, Watched};
 use super::{Exit, OutputFormat, status_text, tables_text};
 use crate::connection::Secret;
 use crate::control::ProblemRecord;
@@ -82,6 +83,8 @@ pub enum StatusView {
     Once,
     /// Every second, until interrupted.
     Watch,
+    /// The same, drawn over again on a terminal.
+    Live,
 }
 
 /// How often something is done, and how long it waits in between.
@@ -267,18 +270,44 @@ impl ApiClient {
     }
 
     async fn status(&self, view: StatusView, out: &mut (dyn Write + Send)) -> Result<Exit, ClientError> {
+        if (self.output, view) == (OutputFormat::Table, StatusView::Live) {
+            return self.watch_live(out).await;
+        }
         loop {
             let status: StatusRecord = self.ask(Method::GET, "v1/status", NO_BODY).await?;
             match (self.output, view) {
                 (OutputFormat::Json, StatusView::Once) => writeln!(out, "{:#}", json(&status)?)?,
-                (OutputFormat::Json, StatusView::Watch) => writeln!(out, "{}", json(&status)?)?,
+                (OutputFormat::Json, StatusView::Watch | StatusView::Live) => {
+                    writeln!(out, "{}", json(&status)?)?
+                }
                 (OutputFormat::Table, StatusView::Once) => write!(out, "{}", status_text(&status))?,
-                (OutputFormat::Table, StatusView::Watch) => writeln!(out, "{}", status_text(&status))?,
+                (OutputFormat::Table, StatusView::Watch | StatusView::Live) => {
+                    writeln!(out, "{}", status_text(&status))?
+                }
             }
             out.flush()?;
             if view == StatusView::Once {
                 return Ok(Exit::Success);
             }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    /// An instance that is away for a while, because it is restarted, say, is waited for; one that refuses is not.
+    async fn watch_live(&self, out: &mut (dyn Write + Send)) -> Result<Exit, ClientError> {
+        let mut watched = Watched::new(self.base.to_string());
+        write!(out, "{CLEAR}")?;
+        loop {
+            match self.ask::<StatusRecord>(Method::GET, "v1/status", NO_BODY).await {
+                Ok(status) => watched.heard(status),
+                Err(ClientError::Unreachable { reason, .. } | ClientError::NoAnswer { reason, .. }) => {
+                    watched.silent(reason);
+                }
+                Err(error) => return Err(error),
+            }
+            let (rows, columns) = console::Term::stdout().size();
+            write!(out, "{}", watched.frame(Size { rows: rows.into(), columns: columns.into() }))?;
+            out.flush()?;
             tokio::time::sleep(WATCH_EVERY).await;
         }
     }

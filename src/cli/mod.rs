@@ -8,10 +8,11 @@ mod client;
 mod client_tests;
 mod forecast;
 mod render;
+mod watch;
 
 pub use args::{
     AddTablesArguments, ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments,
-    PauseArguments, TablesArguments, TablesCommand, api_url,
+    PauseArguments, TablesArguments, TablesCommand, api_url, completions,
 };
 pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
