@@ -93,5 +93,6 @@ postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 	@[ -n "$${PGSLUICE_POSTGRES_DIRS:-}" ] || scripts/install-postgres.sh
 
 .PHONY: tools
-tools: ## Small tools that some checks use, in .tools
+tools: ## Small tools that some checks use, in .tools; a browser for the status page
 	@scripts/install-tools.sh
+	@scripts/install-browser.sh

@@ -34,6 +34,7 @@ mod schema_changes;
 mod shapes;
 mod slot;
 mod snapshot;
+mod status_page;
 mod stream_exactness;
 mod stream_faults;
 mod stream_traps;
