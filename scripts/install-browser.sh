@@ -19,7 +19,7 @@ say "installing ${packages[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -q -y --no-install-recommends "${packages[@]}"; }
+install() { apt-get -o DPkg::Lock::Timeout=120 install -q -y --no-install-recommends "${packages[@]}"; }
 # The lists may be empty or old.
 if ! { install || { apt-get update -q && install; }; } >"$log" 2>&1 </dev/null; then
     tail -n 5 "$log" >&2

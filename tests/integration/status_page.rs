@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use fantoccini::key::Key;
 use pgsluice::control::dto::CutoverModeRecord;
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 use pgsluice::demo::store;
@@ -10,6 +11,7 @@ use pgsluice::demo::store;
 use crate::harness::browser::Browser;
 use crate::harness::proxy::{Network, Proxy};
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, streaming, way_back_is_open};
+use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
 use crate::whole_migration::{SMALL, load};
 
@@ -69,14 +71,15 @@ async fn watched_copy(stage: &Stage) -> (Replicator, ReplicatorCommand, Browser)
     browser.look_as(WIDTH, 760, false).await;
     browser.until_text("#phase-title", |title| title == "Slot").await;
     assert!(!browser.is_enabled("#action-cutover").await, "nothing can be cut over yet");
-    network.set(Network::Slow(std::time::Duration::from_millis(60)));
+    network.set(Network::Slow(std::time::Duration::from_millis(10)));
     holder.batch_execute("COMMIT").await.expect("commit");
 
     browser.until_text("#phase-title", |title| title == "Copying").await;
     // A line each for name and rows.
     let begun = |list: &str| {
         let mut lines = list.lines().skip_while(|line| *line != "public.readings").skip(1);
-        lines.next().is_some_and(|rows| rows.contains("of about") && !rows.starts_with("0 "))
+        let rows = lines.next().and_then(|rows| rows.split(' ').next()?.replace(',', "").parse().ok());
+        rows >= Some(5_000_u32)
     };
     browser.until_text("#copy-tables", begun).await;
     browser.screenshot("copy").await;
@@ -119,9 +122,7 @@ async fn rehearse(browser: &Browser, token: &str) {
         .await;
     assert!(browser.is_visible("#token").await, "it is asked for again");
     browser.write("#token", token.trim()).await;
-    browser.write("#pause", "20000").await;
-    browser.press("#dialog-submit").await;
-    browser.until_visible("#dialog", false).await;
+    start("#action-rehearse", None, browser).await;
     browser
         .until_text("#operation-outcome", |said| {
             said.starts_with("Completed") && said.contains("Writers waited")
@@ -140,10 +141,7 @@ async fn cut_over(browser: &Browser) {
         assert!(!browser.is_enabled("#dialog-submit").await, "{wrong:?} confirms nothing");
     }
     browser.screenshot("confirmation").await;
-    browser.write("#word", "app").await;
-    browser.write("#pause", "20000").await;
-    browser.press("#dialog-submit").await;
-    browser.until_visible("#dialog", false).await;
+    start("#action-cutover", Some("app"), browser).await;
     browser.until_text("#operation-title", |title| title.starts_with("Cutover")).await;
     browser.until_text("#operation-outcome", |said| said.starts_with("Completed")).await;
 }
@@ -170,13 +168,37 @@ async fn roll_back(browser: &Browser) {
     assert!(!browser.is_enabled("#dialog-submit").await);
     browser.write("#word", "app").await;
     assert!(!browser.is_enabled("#dialog-submit").await, "another word than that of the cutover");
-    browser.write("#word", "roll back").await;
-    browser.write("#pause", "20000").await;
-    browser.press("#dialog-submit").await;
-    browser.until_visible("#dialog", false).await;
+    start("#action-rollback", Some("roll back"), browser).await;
     browser.until_text("#operation-title", |title| title.starts_with("Rollback")).await;
     browser.until_text("#operation-outcome", |said| said.starts_with("Completed")).await;
     browser.until_text("#phase-title", |title| title == "Streaming").await;
+}
+
+/// A cutover that somebody thinks better of, while its clients are being paused.
+async fn abort(browser: &Browser, gate: &Threshold) {
+    start("#action-cutover", Some("app"), browser).await;
+    gate.reached().await;
+    browser.until_text("#operation-outcome", |said| said.starts_with("Under way")).await;
+    assert!(!browser.is_enabled("#action-cutover").await, "one at a time");
+    browser.press("#action-abort").await;
+    browser.press("#dialog-submit").await;
+    browser.until_visible("#dialog", false).await;
+    gate.open();
+    browser.until_text("#operation-outcome", |said| said.starts_with("Aborted")).await;
+    browser.until_text("#phase-title", |title| title == "Streaming").await;
+}
+
+/// Has an operation started by its button, with time for a busy machine; a word where one is asked for.
+async fn start(button: &str, word: Option<&str>, browser: &Browser) {
+    if !browser.is_visible("#dialog").await {
+        browser.press(button).await;
+    }
+    if let Some(word) = word {
+        browser.write("#word", word).await;
+    }
+    browser.write("#pause", "20000").await;
+    browser.press("#dialog-submit").await;
+    browser.until_visible("#dialog", false).await;
 }
 
 /// What is named like markup stays text.
@@ -188,7 +210,8 @@ async fn what_needs_a_person_is_shown_with_its_remedy_and_a_lost_connection_is_s
     let stage = Stage::new(PAIR).await;
     let source = stage.source_client().await;
     source.batch_execute(HOSTILE).await.expect("tables");
-    let mut replicator = stage.streaming().await;
+    let gate = Threshold::new();
+    let mut replicator = stage.streaming_with(&gate.configuration()).await;
     let port =
         replicator.api().base().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
     let network = Proxy::start(port).await;
@@ -215,7 +238,10 @@ async fn what_needs_a_person_is_shown_with_its_remedy_and_a_lost_connection_is_s
     browser.write("#token", token.trim()).await;
     browser.press("#dialog-submit").await;
     browser.until_text("#dialog-error", |said| said.contains("not in the right state")).await;
-    browser.press("#dialog-cancel").await;
+    browser.write("#pause", &Key::Escape.to_string()).await;
+    browser.until_visible("#dialog", false).await;
+    let focus = browser.evaluate("return document.activeElement.id").await;
+    assert_eq!(focus, "action-rehearse", "the focus is back where it came from");
     stage
         .target_client()
         .await
@@ -223,11 +249,16 @@ async fn what_needs_a_person_is_shown_with_its_remedy_and_a_lost_connection_is_s
         .await
         .expect("the remedy");
     browser.until_visible("#problem", false).await;
+    abort(&browser, &gate).await;
 
     for away in [Network::Down, Network::Silent] {
         network.set(away);
         browser.until_text("#connection-state", |state| state == "Connection lost").await;
-        browser.until_text("#lost", |said| said.contains(" old.") && said.contains("start it again")).await;
+        browser
+            .until_text("#lost", |said| {
+                said.contains(" old.") && !said.contains(" 0 seconds") && said.contains("start it again")
+            })
+            .await;
         assert!(!browser.is_enabled("#action-cutover").await, "nothing can be sent");
         if away == Network::Down {
             browser.screenshot("lost").await;
