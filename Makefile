@@ -20,7 +20,7 @@ demo: postgres ## A whole migration under live traffic, with a report (target/de
 	target/release/pgsluice demo $(DEMO_ARGS)
 
 .PHONY: test
-test: fmt clippy postgres tools ## Everything that continuous integration checks
+test: fmt clippy postgres tools browser ## Everything that continuous integration checks
 	mkdir -p target
 	$(MAKE) --no-print-directory unit integration OUTPUT=$(OUTPUT)
 	$(MAKE) --no-print-directory deploy
@@ -42,7 +42,7 @@ unit: postgres ## Unit and property tests, the protocol crate, documentation exa
 	cargo test --workspace --doc --quiet 2>&1 | tee -a $(OUTPUT)
 
 .PHONY: integration
-integration: postgres tools ## The program against real servers of PostgreSQL 14 to 18
+integration: postgres tools browser ## The program against real servers of PostgreSQL 14 to 18
 	mkdir -p target
 	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT) \
 		|| { echo "why tests failed:"; grep -A 8 "panicked at" $(OUTPUT) | cut -c 1-400 | head -n 80; exit 1; }
@@ -61,7 +61,7 @@ crash-matrix: postgres ## Every action of a cutover and a rollback struck in eve
 	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- struck --nocapture --test-threads=2
 
 .PHONY: deploy
-deploy: ## The manifests of deploy/
+deploy: tools ## Manifests, Helm chart and alert rules of deploy/
 	scripts/check-deploy.sh
 
 .PHONY: mutants
@@ -93,6 +93,9 @@ postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 	@[ -n "$${PGSLUICE_POSTGRES_DIRS:-}" ] || scripts/install-postgres.sh
 
 .PHONY: tools
-tools: ## Small tools that some checks use, in .tools; a browser for the status page
+tools: ## Small tools that some checks use, in .tools
 	@scripts/install-tools.sh
+
+.PHONY: browser
+browser: ## Chromium and its driver, for the tests of the status page
 	@scripts/install-browser.sh

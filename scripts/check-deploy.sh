@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Checks the manifests of deploy/: renders every overlay, validates each object strictly against the schemas of two
-# Kubernetes versions, and checks that what refers to something by name or label finds it.
+# Checks deploy/: renders every overlay by kustomize and by the Helm chart, and compares the two; validates each object strictly
+# against the schemas of two Kubernetes versions; checks that what refers to something by name or label finds it, that pods
+# meet Pod Security "restricted", and that the alert rules do what their tests say.
 #
-# Needs python3 with pip, and network access the first time (PyPI). Renders with `kubectl kustomize`; without kubectl it
-# says so and checks the files of the base as they are. Never passes without having validated something.
+# Needs python3 with pip, and network access the first time (PyPI); promtool, by scripts/install-tools.sh. Renders with `kubectl
+# kustomize`; without kubectl it says so, and what only kustomize renders is checked as written. Never passes without having
+# validated something.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 die() { printf 'check-deploy: %s\n' "$*" >&2; exit 1; }
 
 # Beside the system's packages, not among them. By Python version, since some of it is compiled.
-packages=(kubernetes-validate==1.37.0 PyYAML==6.0.3)
-lib=$PWD/.tools/check-deploy/$(python3 -c 'import sys; print(sys.implementation.cache_tag)') || die "python3 is needed"
+packages=(kubernetes-validate==1.37.0 jsonschema==4.26.0 PyYAML==6.0.3 helm-python-sdk==0.2.2)
+# A folder for each set of versions: an older one is never taken for this.
+set_of_versions=$(printf '%s\n' "${packages[@]}" | cksum | cut -d ' ' -f 1)
+lib=$PWD/.tools/check-deploy/$(python3 -c 'import sys; print(sys.implementation.cache_tag)')-$set_of_versions || die "python3 is needed"
 staging=
 rendered=$(mktemp -d)
 trap 'rm -rf "$rendered" ${staging:+"$staging"}' EXIT
@@ -24,14 +28,16 @@ if [ ! -x "$lib/bin/kubernetes-validate" ]; then
     rm -rf "$lib"
     mv -T "$staging" "$lib"
 fi
-export PYTHONPATH=$lib
+export PYTHONPATH=$lib PYTHONDONTWRITEBYTECODE=1 PATH=$PWD/.tools/bin:$PATH
+command -v promtool >/dev/null || die "promtool is needed: scripts/install-tools.sh"
 
 if command -v kubectl >/dev/null; then
-    for overlay in base example example-kubernetes; do
+    for file in deploy/kustomize/*/kustomization.yaml; do
+        overlay=$(basename "$(dirname "$file")")
         kubectl kustomize "deploy/kustomize/$overlay" >"$rendered/$overlay.yaml"
     done
 else
-    echo "check-deploy: no kubectl here: the base is checked as written, the overlays are not rendered" >&2
+    echo "check-deploy: no kubectl here: the base is checked as written, the overlays as Helm renders them; nothing is compared" >&2
     for file in deploy/kustomize/base/*.yaml; do
         [ "$(basename "$file")" = kustomization.yaml ] && continue
         cat "$file"
@@ -39,4 +45,7 @@ else
     done >"$rendered/base.yaml"
 fi
 
-python3 scripts/check_deploy.py "$lib/bin/kubernetes-validate" "$rendered"/*.yaml
+# Helm says each time that it follows the link to the alert rules, and that its defaults lack a configuration: both are meant.
+python3 scripts/check_helm.py "$rendered" 2> >(grep -vE 'INFO found symbolic link|WARN missing required values' >&2)
+python3 scripts/check_deploy.py "$lib/bin/kubernetes-validate" "$rendered"/*.yaml deploy/examples/*.yaml
+python3 scripts/check_alerts.py

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts the tools that some tests use into .tools/bin of this checkout, from Debian's packages, unpacked without being
-# installed (the packages would start servers): promtool, and PgBouncer with the libraries that are missing here.
+# installed (the packages would start servers): Prometheus with promtool, and PgBouncer with the libraries that are missing here.
 # Idempotent. What is in PATH already is left alone.
 set -euo pipefail
 
@@ -9,9 +9,9 @@ say() { printf 'install-tools: %s\n' "$*" >&2; }
 # Debian keeps servers in sbin, which is not in everybody's PATH.
 is_here() { PATH="$tools/bin:$PATH:/usr/sbin" command -v "$1" >/dev/null; }
 
-if is_here promtool && is_here pgbouncer; then exit 0; fi
+if is_here promtool && is_here prometheus && is_here pgbouncer; then exit 0; fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
-    say "promtool or pgbouncer is not in PATH, and this is no Debian-like system: install Prometheus's tools and PgBouncer, the tests need both"
+    say "prometheus, promtool or pgbouncer is not in PATH, and this is no Debian-like system: install Prometheus and PgBouncer, the tests need both"
     exit 1
 fi
 staging=$(mktemp -d)
@@ -28,12 +28,12 @@ unpack() {
     if ! apt-get download -q "$@" >log 2>&1; then
         if [ "$(id -u)" -ne 0 ]; then
             tail -n 5 log >&2
-            say "apt-get could not download Debian's packages $*, which the tests need. If its package lists are empty or old, have root run 'apt-get update', then run this again; or put promtool and pgbouncer into PATH"
+            say "apt-get could not download Debian's packages $*, which the tests need. If its package lists are empty or old, have root run 'apt-get update', then run this again; or put prometheus, promtool and pgbouncer into PATH"
             exit 1
         fi
         if ! { apt-get update -q && apt-get download -q "$@"; } >log 2>&1; then
             tail -n 5 log >&2
-            say "apt-get could not download Debian's packages $*, which the tests need. Check the network and apt's sources, then run this again; or put promtool and pgbouncer into PATH"
+            say "apt-get could not download Debian's packages $*, which the tests need. Check the network and apt's sources, then run this again; or put prometheus, promtool and pgbouncer into PATH"
             exit 1
         fi
     fi
@@ -41,11 +41,13 @@ unpack() {
     for package in "$@"; do dpkg-deb -x "${package}"_*.deb "$into"; done
 }
 
-if ! is_here promtool; then
-    say "getting promtool"
+if ! is_here promtool || ! is_here prometheus; then
+    say "getting Prometheus"
     unpack prometheus prometheus
-    install -m 755 prometheus/usr/bin/promtool "$tools/bin/promtool"
-    "$tools/bin/promtool" --version >/dev/null
+    for program in promtool prometheus; do
+        install -m 755 "prometheus/usr/bin/$program" "$tools/bin/$program"
+        "$tools/bin/$program" --version >/dev/null
+    done
 fi
 
 if ! is_here pgbouncer; then

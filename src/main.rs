@@ -8,9 +8,8 @@ use pgsluice::app::{self, AppError};
 use pgsluice::cli::{
     ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, api_url,
 };
-use pgsluice::config::{
-    BearerToken, Config, ConfigError, configuration_reference, load, load_api, process_environment,
-};
+use pgsluice::config::{Config, ConfigError, configuration_reference, load, load_api, process_environment};
+use pgsluice::connection::Secret;
 use pgsluice::telemetry::{Console, start_logging};
 
 /// Batches are many small values that come and go at once: it gives their memory back sooner than the system's allocator. Without huge
@@ -103,10 +102,11 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
     };
     let token = match &api.token_file {
         None => configured.token,
-        Some(file) => match std::fs::read_to_string(file) {
-            Ok(text) => Some(BearerToken::new(text.trim())),
-            Err(error) => {
-                return complain(Exit::Usage, &error, &format!("Check --token-file {}.", file.display()));
+        Some(file) => match Secret::in_file(file) {
+            Ok(token) => Some(token),
+            Err(problem) => {
+                eprintln!("pgsluice: --token-file {}: {problem}", file.display());
+                return Exit::Usage.into();
             }
         },
     };

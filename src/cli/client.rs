@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::forecast::Forecast;
 use super::render::{ending, progress_line, step_line};
 use super::{Exit, OutputFormat, status_text, tables_text};
-use crate::config::BearerToken;
+use crate::connection::Secret;
 use crate::control::ProblemRecord;
 use crate::control::dto::{
     AddTablesRecord, CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord,
@@ -199,7 +199,7 @@ impl ClientError {
 pub struct ApiClient {
     http: reqwest::Client,
     base: Url,
-    token: Option<BearerToken>,
+    token: Option<Secret>,
     output: OutputFormat,
 }
 
@@ -208,7 +208,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// When the address is not one, or TLS cannot be set up.
-    pub fn new(address: &str, token: Option<BearerToken>, output: OutputFormat) -> Result<Self, ClientError> {
+    pub fn new(address: &str, token: Option<Secret>, output: OutputFormat) -> Result<Self, ClientError> {
         let base = parse_address(address)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(&base)?)
@@ -457,7 +457,7 @@ impl ApiClient {
         let url = self.base.join(path).map_err(|error| self.bad_address(&error.to_string()))?;
         let mut request = self.http.request(method.clone(), url);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token.expose());
+            request = request.bearer_auth(token.current());
         }
         if let Some(body) = body {
             request = request.json(body);

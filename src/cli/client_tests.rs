@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::{ApiClient, ClientCommand, ClientError, Exit, OutputFormat, StatusView, Wait};
-use crate::config::BearerToken;
+use crate::connection::Secret;
 use crate::control::fixture::{Fixture, TOKEN, paused_step, running};
 use crate::control::serve;
 use crate::cutover::{CutoverReport, Outcome};
@@ -47,7 +47,7 @@ async fn serve_one(
 }
 
 fn client(address: SocketAddr, output: OutputFormat) -> ApiClient {
-    ApiClient::new(&address.to_string(), Some(BearerToken::new(TOKEN)), output).expect("client")
+    ApiClient::new(&address.to_string(), Some(Secret::new(TOKEN)), output).expect("client")
 }
 
 async fn run(client: &ApiClient, command: ClientCommand) -> (Result<Exit, ClientError>, String) {

@@ -10,7 +10,6 @@ mod load;
 mod raw;
 mod reference;
 mod resolve;
-mod secret_file;
 mod traffic;
 mod valid;
 
@@ -23,7 +22,7 @@ pub use traffic::valid::{
     PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
-    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
-    StreamInProgress, TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
+    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
+    TableFilter, TargetConfig,
 };

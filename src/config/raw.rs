@@ -41,7 +41,8 @@ pub(super) struct RawSource {
     /// string. The user needs REPLICATION, must own the tables (or be a member of their owner, or superuser), and needs
     /// CREATE on the database. Connect to PostgreSQL itself, not to PgBouncer.
     pub(super) url: Option<String>,
-    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
+    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`. Read anew for every connection,
+    /// so a password that was replaced needs no restart.
     pub(super) password_file: Option<PathBuf>,
     /// Name of the publication that is created on the source, and removed by `pgsluice cleanup`.
     pub(super) publication: String,
@@ -116,7 +117,8 @@ pub(super) struct RawTarget {
     /// and on its schemas, and the right to set `session_replication_role` (superuser, or from PostgreSQL 15 on
     /// `GRANT SET ON PARAMETER session_replication_role`).
     pub(super) url: Option<String>,
-    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`.
+    /// File with the password; a newline at its end is ignored. Keeps the password out of `url`. Read anew for every connection,
+    /// so a password that was replaced needs no restart.
     pub(super) password_file: Option<PathBuf>,
     /// When a change counts as kept, so that the source may forget it.
     pub(super) durability: RawDurability,
@@ -210,8 +212,8 @@ pub(super) enum RawCoalesce {
 pub(super) struct RawApi {
     /// Address and port where the API listens.
     pub(super) listen: String,
-    /// File with the bearer token that changing requests (cutover, abort, confirm, adding tables) must present. Without it
-    /// they are only accepted on a loopback address.
+    /// File with the bearer token that changing requests (cutover, abort, confirm, adding tables) must present; read anew for every
+    /// request. Without it they are only accepted on a loopback address.
     pub(super) token_file: Option<PathBuf>,
 }
 

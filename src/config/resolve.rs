@@ -14,14 +14,13 @@ use super::raw::{
     RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters,
     RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
-use super::secret_file::read_secret;
 use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
-    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
-    StreamInProgress, TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
+    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
+    TableFilter, TargetConfig,
 };
-use crate::connection::ConnectionSettings;
+use crate::connection::{ConnectionSettings, Secret};
 use crate::model::Direction;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
@@ -190,7 +189,7 @@ fn connection(
             &format!("`{url_key}` has a password too, and it is not clear which is meant"),
             &format!("Remove the password from `{url_key}`, or remove `{file_key}`."),
         )),
-        Some(path) => Ok(settings.with_password(read_secret(file_key, path)?)),
+        Some(path) => Ok(settings.with_password(secret_in(file_key, path)?)),
     }
 }
 
@@ -270,12 +269,21 @@ pub(super) fn resolve_api(raw: RawApi) -> Result<ApiConfig, ConfigError> {
             "Use IP:PORT, e.g. \"127.0.0.1:8080\", or \"0.0.0.0:8080\" in a pod (then with `api.token_file`).",
         )
     })?;
-    let token = raw.token_file.as_deref().map(|path| read_secret("api.token_file", path)).transpose()?;
-    if token.as_deref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+    let token = raw.token_file.as_deref().map(|path| secret_in("api.token_file", path)).transpose()?;
+    if token.as_ref().is_some_and(|token| !token.current().bytes().all(|byte| byte.is_ascii_graphic())) {
         let remedy = "Use one line of visible ASCII characters, e.g. the output of `openssl rand -hex 32`.";
         return Err(invalid("api.token_file", "the token has characters that a header cannot carry", remedy));
     }
-    Ok(ApiConfig { listen, token: token.map(BearerToken::new) })
+    Ok(ApiConfig { listen, token })
+}
+
+/// A file with one secret: a password, a token.
+pub(super) fn secret_in(key: &str, path: &Path) -> Result<Secret, ConfigError> {
+    Secret::in_file(path).map_err(|problem| ConfigError::SecretFile {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        problem,
+    })
 }
 
 /// An address and a port; of names, only `localhost` is looked up.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::traffic::valid::TrafficConfig;
-use crate::connection::ConnectionSettings;
+use crate::connection::{ConnectionSettings, Secret};
 use crate::model::{Direction, TableName};
 
 /// Everything the operator decided.
@@ -250,30 +250,7 @@ pub struct ApiConfig {
     /// Where the API listens.
     pub listen: SocketAddr,
     /// What mutating requests must present; `None` only on a loopback listener.
-    pub token: Option<BearerToken>,
-}
-
-/// A secret that prints as `***` (INV-10).
-#[derive(Clone, PartialEq, Eq)]
-pub struct BearerToken(String);
-
-impl BearerToken {
-    /// Wraps a token.
-    pub fn new(token: impl Into<String>) -> Self {
-        Self(token.into())
-    }
-
-    /// The token itself, for the one comparison or header it is needed in.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for BearerToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BearerToken(***)")
-    }
+    pub token: Option<Secret>,
 }
 
 /// `[cutover]`

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::secret::Secret;
 use super::settings::{
     ChannelBinding, ConnectionSettings, DEFAULT_CONNECT_TIMEOUT, DEFAULT_PORT, HostSettings, Keepalives,
     MinTlsVersion, Place, RootCertificates, ServerNameIndication, ServerRole, SettingsError, SslMode,
@@ -224,7 +225,7 @@ impl Draft {
             hosts,
             database: self.database.unwrap_or_else(|| user.clone()),
             user,
-            password: self.password,
+            password: self.password.map(Secret::from),
             options: self.options,
             tls: self.tls,
             channel_binding: self.channel_binding.unwrap_or(ChannelBinding::Prefer),

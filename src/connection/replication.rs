@@ -17,6 +17,7 @@ use super::authentication::{Authentication, Progress};
 use super::error::{ConnectError, ConnectFailure, ServerMessage};
 use super::pinned::{self, FIRST_QUERY, PINNED_SETTINGS};
 use super::replication_error::ReplicationError;
+use super::secret::Secret;
 use super::settings::ConnectionSettings;
 use super::sql::SessionFacts;
 use super::transport::{self, Transport};
@@ -90,9 +91,13 @@ impl ReplicationConnection {
         transport: Transport,
     ) -> Result<Self, ConnectFailure> {
         let binding = transport.channel_binding().map(<[u8]>::to_vec);
-        let password = settings.password.as_deref();
-        let mut authentication =
-            Authentication::new(&settings.user, password, settings.channel_binding, binding.as_deref());
+        let password = settings.password.as_ref().map(Secret::current);
+        let mut authentication = Authentication::new(
+            &settings.user,
+            password.as_deref(),
+            settings.channel_binding,
+            binding.as_deref(),
+        );
         let unknown = SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
         let mut socket = ReplicationSocket { transport, facts: unknown };
         let mut reader = FrameReader::new(STARTUP_FRAME_BYTES_MAX);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::connection_string;
+use super::secret::Secret;
 
 /// PostgreSQL's own port.
 pub(super) const DEFAULT_PORT: u16 = 5432;
@@ -27,7 +28,7 @@ pub struct ConnectionSettings {
     /// At least one; tried in this order.
     pub(super) hosts: Vec<HostSettings>,
     pub(super) user: String,
-    pub(super) password: Option<String>,
+    pub(super) password: Option<Secret>,
     pub(super) database: String,
     /// The `options` keyword: command line options for the server, e.g. `-c work_mem=64MB`.
     pub(super) options: Option<String>,
@@ -260,7 +261,7 @@ impl ConnectionSettings {
 
     /// The same settings with this password.
     #[must_use]
-    pub fn with_password(mut self, password: impl Into<String>) -> Self {
+    pub fn with_password(mut self, password: impl Into<Secret>) -> Self {
         self.password = Some(password.into());
         self
     }
@@ -338,7 +339,10 @@ impl ConnectionSettings {
             ("PGHOSTADDR", if has_address { each(HostSettings::address) } else { String::new() }),
             ("PGPORT", each(|host| host.port.to_string())),
             ("PGUSER", self.user.clone()),
-            ("PGPASSWORD", self.password.clone().unwrap_or_default()),
+            (
+                "PGPASSWORD",
+                self.password.as_ref().map(|password| password.current().to_string()).unwrap_or_default(),
+            ),
             ("PGDATABASE", self.database.clone()),
             ("PGSSLMODE", self.tls.mode.as_str().to_owned()),
             ("PGSSLCERT", path(&self.tls.client_certificate)),

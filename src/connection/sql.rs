@@ -89,7 +89,7 @@ pub(super) fn plain_config(settings: &ConnectionSettings, purpose: &str) -> Conf
         .ssl_mode(NativeSslMode::Require)
         .ssl_negotiation(NativeNegotiation::Direct);
     if let Some(password) = &settings.password {
-        config.password(password);
+        config.password(password.current().as_bytes());
     }
     config
 }

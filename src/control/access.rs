@@ -8,13 +8,13 @@ use axum::http::{HeaderMap, Uri, header};
 use subtle::ConstantTimeEq;
 
 use super::problem::ApiError;
-use crate::config::BearerToken;
+use crate::connection::Secret;
 
 /// How commands are admitted; decided once, when the listener is known.
 #[derive(Clone, Debug)]
 pub enum Access {
     /// Whoever knows the token.
-    Token(BearerToken),
+    Token(Secret),
     /// Whoever is on this machine; a web page open in a browser on it is not.
     Loopback,
     /// Nobody: the listener can be reached from elsewhere and there is no token.
@@ -27,7 +27,7 @@ pub enum Access {
 impl Access {
     /// The rule for a listener.
     #[must_use]
-    pub fn of(token: Option<BearerToken>, listen: SocketAddr) -> Self {
+    pub fn of(token: Option<Secret>, listen: SocketAddr) -> Self {
         match token {
             Some(token) => Self::Token(token),
             None if listen.ip().is_loopback() => Self::Loopback,
@@ -59,7 +59,7 @@ impl Access {
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         match self {
             Self::Token(expected) => match bearer(headers) {
-                Some(given) if bool::from(given.as_bytes().ct_eq(expected.expose().as_bytes())) => Ok(()),
+                Some(given) if bool::from(given.as_bytes().ct_eq(expected.current().as_bytes())) => Ok(()),
                 _ => Err(ApiError::Unauthorized),
             },
             // A page in a browser on this machine can send requests here, also under a name of its own that resolves
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_token_decides_when_there_is_one_even_on_loopback() {
-        let access = Access::of(Some(BearerToken::new("s3cret")), "127.0.0.1:0".parse().expect("address"));
+        let access = Access::of(Some(Secret::new("s3cret")), "127.0.0.1:0".parse().expect("address"));
         let admitted = |value| access.admit(&headers(&[(header::AUTHORIZATION, value)])).is_ok();
         assert!(admitted("Bearer s3cret"));
         assert!(admitted("bearer s3cret"));

@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 
 use super::{Access, ApiState};
 use crate::config::{
-    ApiConfig, ApplyConfig, BearerToken, BinaryMode, BulkMode, Config, CutoverConfig, Durability, OnWriters,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, OnWriters,
     PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress, TableFilter,
     TargetConfig,
 };
-use crate::connection::ConnectionSettings;
+use crate::connection::{ConnectionSettings, Secret};
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
 use crate::migration::{Command, CutoverMode, StatusBoard};
 use crate::model::Direction;
@@ -47,7 +47,7 @@ impl Fixture {
     /// The routes, as served to a listener with a token.
     pub(crate) fn router(&self) -> Router {
         let listen: SocketAddr = "0.0.0.0:8080".parse().expect("address");
-        super::router(self.state.clone(), Access::of(Some(BearerToken::new(TOKEN)), listen), &self.shutdown)
+        super::router(self.state.clone(), Access::of(Some(Secret::new(TOKEN)), listen), &self.shutdown)
     }
 }
 
@@ -105,10 +105,7 @@ fn config() -> Config {
             connections: 1,
             coalesce: crate::config::Coalescing::Auto,
         },
-        api: ApiConfig {
-            listen: "127.0.0.1:0".parse().expect("address"),
-            token: Some(BearerToken::new(TOKEN)),
-        },
+        api: ApiConfig { listen: "127.0.0.1:0".parse().expect("address"), token: Some(Secret::new(TOKEN)) },
         cutover: CutoverConfig {
             max_pause: Duration::from_secs(1),
             max_lag_bytes: 1000,

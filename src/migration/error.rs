@@ -4,7 +4,7 @@ use crate::cli::Exit;
 use crate::connection::{ConnectError, SqlError};
 use crate::cutover::CutoverError;
 use crate::join::JoinError;
-use crate::model::Side;
+use crate::model::{Disposition, Side};
 use crate::preflight::{Finding, PreflightError, Severity};
 use crate::snapshot::SnapshotError;
 use crate::source::catalog::CatalogError;
@@ -109,6 +109,23 @@ impl MigrationError {
             })
             .collect();
         Self::OtherMigration { difference: told.join(", ") }
+    }
+
+    /// Whether it passes by itself: a connection was lost, a server restarts or fails over.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        let disposition = match self {
+            Self::Connect(_) => return true,
+            Self::Sql { error, .. }
+            | Self::Lock(LockError::Sql(error))
+            | Self::Record(RecordError::Sql(error)) => error.disposition(),
+            Self::Catalog(error) => error.disposition(),
+            Self::Slot(error) => error.disposition(),
+            Self::Snapshot(error) => error.disposition(),
+            Self::Gate(GateError::Sql(failure)) => failure.disposition(),
+            _ => return false,
+        };
+        matches!(disposition, Disposition::Retry)
     }
 
     /// How the program ends because of it.

@@ -27,7 +27,7 @@ use super::status::{Blocking, Phase, Problem, StatusBoard};
 /// How long closing the target may wait for locks; nobody but us uses it yet.
 const GATE_LOCK_WAIT: Duration = Duration::from_secs(30);
 /// How often a copy is begun in one run of the program, and how long it waits in between.
-const COPY_TRIES_MAX: u32 = 10;
+pub(super) const COPY_TRIES_MAX: u32 = 10;
 const COPY_BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const COPY_BACKOFF_LONGEST: Duration = Duration::from_secs(30);
 
@@ -82,7 +82,7 @@ impl Setup<'_> {
     }
 
     /// Copies, and begins anew where another try can meet other circumstances: a table that was emptied or rewritten as
-    /// the copy began. When a connection of ours is lost, the next start begins anew instead.
+    /// the copy began. When a connection of ours is lost, everything is begun anew instead.
     async fn copy_rows(&mut self) -> Result<(), MigrationError> {
         let mut backoff = Backoff::new(COPY_BACKOFF_FIRST, COPY_BACKOFF_LONGEST);
         for _ in 1..COPY_TRIES_MAX {

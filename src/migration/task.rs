@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -23,8 +24,8 @@ use crate::telemetry::Metrics;
 use super::command::{Command, Refusal};
 use super::error::MigrationError;
 use super::operation::Operation;
-use super::setup::Setup;
-use super::status::{Phase, StatusBoard};
+use super::setup::{COPY_TRIES_MAX, Setup};
+use super::status::{Blocking, Phase, Problem, StatusBoard};
 
 /// How long removing the open gate's triggers may wait for locks: clients are at work on the target by then.
 const GATE_REMOVAL_WAIT: Duration = Duration::from_secs(5);
@@ -36,6 +37,9 @@ const CLEAN_UP_GRACE: Duration = Duration::from_secs(4);
 /// Delays between tries of what must be recorded in the end.
 const RECORD_RETRY_FIRST: Duration = Duration::from_millis(200);
 const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Delays between tries while a server is away that is copied from or to.
+const OUTAGE_RETRY_FIRST: Duration = Duration::from_millis(200);
+const OUTAGE_RETRY_LONGEST: Duration = Duration::from_secs(10);
 
 /// What a migration in one direction needs.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl Migration {
     /// [`MigrationError`]: its exit code says whether a person has to decide something.
     pub(super) async fn run(self, commands: &mut mpsc::Receiver<Command>) -> Result<LegEnd, MigrationError> {
         let prepared = {
-            let prepare = self.prepare();
+            let prepare = self.prepare_through_outages();
             tokio::pin!(prepare);
             loop {
                 tokio::select! {
@@ -95,6 +99,49 @@ impl Migration {
             Prepared::CutOver(finishing) => self.serve_cut_over(commands, finishing).await,
             Prepared::Ended(end) => Ok(end),
         }
+    }
+
+    /// Begins anew, as the next start would, when a server restarts or fails over while it is copied. Before that the operator is
+    /// told at once, because what cannot be reached then may be a mistake in the configuration.
+    async fn prepare_through_outages(&self) -> Result<Prepared, MigrationError> {
+        let mut backoff = Backoff::new(OUTAGE_RETRY_FIRST, OUTAGE_RETRY_LONGEST);
+        let (mut copies, mut is_told) = (1, false);
+        loop {
+            let error = match self.prepare().await {
+                Err(error) if error.passes() && copies < COPY_TRIES_MAX && self.is_copying() => error,
+                ended => {
+                    if ended.is_ok() && is_told {
+                        self.board.update(|status| status.problem = None);
+                    }
+                    return ended;
+                }
+            };
+            is_told = true;
+            // What cannot be connected to costs nothing to try; a copy does.
+            if !matches!(error, MigrationError::Connect(_)) {
+                copies += 1;
+            }
+            tracing::warn!(%error, "the copy is begun again as soon as both sides answer");
+            let problem = Problem {
+                message: format!(
+                    "The copy was interrupted, and is begun again as soon as both sides answer: {error}."
+                ),
+                remedy: error.remedy(),
+                at: Timestamp::now(),
+                blocking: Blocking::Retrying,
+            };
+            self.board.update(|status| status.problem = Some(problem));
+            tokio::select! {
+                () = self.shutdown.requested() => return Err(error),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    /// Whether this process has begun to copy, or to build what comes after it.
+    fn is_copying(&self) -> bool {
+        let phase = self.board.with(|status| status.phase);
+        matches!(phase, Phase::Slot | Phase::Snapshot | Phase::Indexes)
     }
 
     /// Everything up to the moment in which changes are applied.

@@ -1,22 +1,34 @@
-//! The Grafana dashboards and the reference against the metrics that the program registers: an expression that names a metric or a
-//! label which does not exist shows an empty panel, which nobody notices until it is needed.
+//! The Grafana dashboards, the alert rules and the reference against the metrics that the program registers: an expression that
+//! names a metric or a label which does not exist shows an empty panel, or never fires, which nobody notices until it is needed.
+//! Names are compared first; then a real Prometheus scrapes a real migration, and no panel may be empty.
+//!
+//! What the alert rules do is tested by `scripts/check-deploy.sh`.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
+use pgsluice::control::dto::CutoverModeRecord;
+use pgsluice::demo::store;
 use pgsluice::migration::{LagView, Positions, StatusBoard};
 use pgsluice::model::Lsn;
 use pgsluice::telemetry::{MetricDescription, MetricKind, Metrics};
 use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of, way_back_is_open};
+use crate::harness::wait::until;
+use crate::whole_migration::{SMALL, load};
 
 /// Labels that Prometheus and its operator add.
 const TARGET_LABELS: [&str; 4] = ["job", "instance", "namespace", "pod"];
 /// What may stand in an expression besides metrics and labels.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 19] = [
     "by",
     "without",
     "sum",
@@ -31,7 +43,14 @@ const WORDS: [&str; 14] = [
     "on",
     "label_values",
     "max",
+    "bool",
+    "ignoring",
+    "absent",
+    "changes",
+    "resets",
 ];
+/// Panels that stay empty in a migration without trouble: no change of the workload has to go row by row.
+const MAY_BE_EMPTY: [&str; 1] = ["Row by row instead of in sets"];
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -69,6 +88,25 @@ fn expressions(dashboard: &Value) -> Vec<String> {
     }
     let mut found = Vec::new();
     collect(dashboard, &mut found);
+    found
+}
+
+/// An expression as Grafana sends it, for everything there is.
+fn filled_in(expression: &str) -> String {
+    expression.replace("$job", ".+").replace("$instance", ".+").replace("$max_lag_bytes", "16777216")
+}
+
+/// The expressions of the alert rules, each of which is one line.
+fn alert_expressions() -> Vec<String> {
+    let rules = fs::read_to_string(repository("deploy/kustomize/components/monitoring/prometheusrule.yaml"))
+        .expect("readable");
+    let alerts = rules.lines().filter(|line| line.trim_start().starts_with("- alert:")).count();
+    let found: Vec<String> = rules
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("expr: "))
+        .map(str::to_owned)
+        .collect();
+    assert!(alerts > 0 && alerts == found.len(), "{alerts} alerts, {} expressions", found.len());
     found
 }
 
@@ -161,6 +199,11 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
             }
         }
     }
+    for expression in alert_expressions() {
+        if let Some(problem) = wrong_names(&expression, metrics.described()) {
+            panic!("the alert rules: {problem} in {expression}");
+        }
+    }
 }
 
 #[test]
@@ -213,16 +256,153 @@ fn panels_are_numbered_once_and_explain_themselves() {
 }
 
 #[test]
+fn panels_lie_side_by_side_and_the_questions_come_first() {
+    for (file, dashboard) in dashboards() {
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let mut taken = BTreeSet::new();
+        for panel in panels {
+            let [x, y, width, height] =
+                ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place"));
+            assert!(x + width <= 24, "{file}: {} is wider than the page", panel["title"]);
+            for place in (y..y + height).flat_map(|row| (x..x + width).map(move |column| (row, column))) {
+                assert!(taken.insert(place), "{file}: {} lies on another panel", panel["title"]);
+            }
+        }
+        let rows = panels.iter().filter(|panel| panel["type"] == "row");
+        let questions: Vec<&str> = rows.filter_map(|row| row["title"].as_str()).take(4).collect();
+        let asked = [
+            "Can I cut over now?",
+            "How far behind, and why?",
+            "Is the source in danger?",
+            "What was the pause?",
+        ];
+        assert_eq!(questions, asked, "{file}");
+    }
+}
+
+#[test]
 fn prometheus_itself_accepts_every_expression() {
     let mut rules = String::from("groups:\n  - name: dashboards\n    rules:\n");
     for (number, expression) in dashboards().iter().flat_map(|(_, each)| expressions(each)).enumerate() {
-        let expression = Value::String(expression.replace("$job", ".+").replace("$instance", ".+"));
+        let expression = Value::String(filled_in(&expression));
         rules.push_str(&format!("      - record: expression_{number}\n        expr: {expression}\n"));
     }
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("expressions.yaml");
     fs::write(&file, rules).expect("written");
     promtool(&["check", "rules", file.to_str().expect("utf-8")], "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
+    let began_at = SystemTime::now();
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    store::create(&stage.source_url(), SMALL).await.expect("store");
+    let workload = load(stage.source_url(), 7);
+    let mut replicator = stage.streaming().await;
+    let prometheus = Prometheus::scraping(replicator.api().base());
+
+    // Can I cut over now? Yes, once it is asked while changes are streamed.
+    let verdict = filled_in(&expressions_of("Cut over now?")[0]);
+    until("the verdict that a cutover may begin", || async {
+        prometheus.values(&verdict, began_at).lines().any(|value| value.starts_with("1 @"))
+    })
+    .await;
+    let rehearsal = ask(&replicator, CutoverModeRecord::Rehearsal, 20_000).await;
+    assert_eq!(end_of(&mut replicator, &rehearsal).await.outcome, "completed");
+    let before = workload.acknowledged();
+    until("traffic after the rehearsal", || async { workload.acknowledged() >= before + 300 }).await;
+    cut_over(&mut replicator).await;
+    way_back_is_open(&mut replicator).await;
+    workload.stop().await;
+    // Annotations are changes between two scrapes.
+    let completed = "pgsluice_cutover_state{state=\"completed\"} == 1";
+    until("a scrape after the cutover", || async { !prometheus.values(completed, began_at).is_empty() })
+        .await;
+
+    let mut empty = Vec::new();
+    for (file, dashboard) in dashboards() {
+        let annotations = dashboard["annotations"]["list"].as_array().expect("annotations").iter();
+        let named =
+            |each: &Value, key: &str| (each[key].as_str().unwrap_or_default().to_owned(), expressions(each));
+        let panels = dashboard["panels"].as_array().expect("panels").iter();
+        let all = annotations.map(|each| named(each, "name")).chain(panels.map(|each| named(each, "title")));
+        for (title, expressions) in all {
+            for expression in expressions {
+                if prometheus.values(&filled_in(&expression), began_at).is_empty() {
+                    empty.push((file.clone(), title.clone(), expression));
+                }
+            }
+        }
+    }
+    empty.retain(|(_, title, _)| !MAY_BE_EMPTY.contains(&title.as_str()));
+    assert!(empty.is_empty(), "panels without a value: {empty:#?}");
+}
+
+/// The expressions of the one panel with this title.
+fn expressions_of(title: &str) -> Vec<String> {
+    let panels =
+        dashboards().into_iter().flat_map(|(_, each)| each["panels"].as_array().cloned().unwrap_or_default());
+    let found: Vec<Value> = panels.filter(|panel| panel["title"] == title).collect();
+    assert_eq!(found.len(), 1, "one panel is called {title:?}");
+    expressions(&found[0])
+}
+
+/// A Prometheus of its own, with an empty store, that scrapes one address every second.
+struct Prometheus {
+    server: Child,
+    base: String,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// `base` is the program's, as `http://127.0.0.1:1234`.
+    fn scraping(base: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let address = base.trim_start_matches("http://").trim_end_matches('/');
+        let configuration = format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+             scrape_configs: [{{ job_name: pgsluice, static_configs: [{{ targets: ['{address}'] }}] }}]\n"
+        );
+        let file = directory.path().join("prometheus.yaml");
+        fs::write(&file, configuration).expect("written");
+        // Free a moment ago; whoever takes it in between makes the test fail, not pass.
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let log = fs::File::create(directory.path().join("log")).expect("a file");
+        let server = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("prometheus does not run ({error}): scripts/install-tools.sh gets it")
+            });
+        Self { server, base: format!("http://127.0.0.1:{port}"), _directory: directory }
+    }
+
+    /// Every value of an expression from `since` on, one a second, as promtool prints them; empty while there is none, and
+    /// while the server is not up.
+    fn values(&self, expression: &str, since: SystemTime) -> String {
+        let seconds = since.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+        let output = Command::new("promtool")
+            .args(["query", "range", "--step=1s", &format!("--start={seconds}"), &self.base, expression])
+            .output()
+            .expect("promtool runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || said.contains("connection refused"), "{expression}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::harness::clusters::{connect, options, start, start_with};
 use crate::harness::fleet::{Fleet, promote, standby_of};
 use crate::harness::proxy::Network;
 use crate::harness::seed;
-use crate::harness::stage::{COPY_WAIT, Pair, cut_over, streaming, text};
+use crate::harness::stage::{COPY_WAIT, Pair, ask, cut_over, end_of, streaming, text};
+use crate::harness::threshold::Threshold;
 use crate::harness::two_tables::{SCHEMA, confirmed, halted, kill, problem};
 use crate::harness::wait::until;
 
@@ -194,6 +195,91 @@ async fn an_address_that_moves_between_two_connections_confirms_nothing_wrongly(
     assert!(reaches(&source, &has, &confirmed(&source).await).await, "{kept}, {has}");
     fleet.stage.caught_up().await;
     fleet.stage.assert_same_rows().await;
+}
+
+/// Rows that take a copy a while: it must not be over before the failover is.
+const MANY_ROWS: &str = "CREATE TABLE many (id int PRIMARY KEY, v text);
+    INSERT INTO many SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 400000) i";
+
+/// The copy has not been told to the source yet, so whatever the standby lacks is copied again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_fails_over_during_the_copy_has_every_row_in_the_end() {
+    let (_, seed) = seed::random("failover during the copy");
+    let mut fleet = Fleet::new(PAIR).await;
+    store::create(&fleet.stage.source_url(), SCALE).await.expect("store");
+    fleet.stage.source_client().await.batch_execute(MANY_ROWS).await.expect("many rows");
+    let workload = workload(&fleet, seed);
+    let mut replicator = fleet.command(STANDBYS).start().expect("the program");
+    let copying = replicator
+        .wait_for_status("a copy under way", COPY_WAIT, |status| {
+            status.phase == "snapshot"
+                && status.tables.iter().any(|table| table.name == "many" && table.rows_copied > 0)
+        })
+        .await;
+    copying.unwrap_or_else(|error| panic!("{error}"));
+    fleet.fail_over().await;
+    let copied = text(&fleet.stage.target_client().await, "SELECT count(*)::text FROM many").await;
+    assert_eq!(copied, "0", "the copy was over before the failover: the test proves nothing");
+    fleet.add_standby().await;
+    streaming(&mut replicator).await;
+    let record = workload.stop().await;
+    fleet.stage.caught_up().await;
+    fleet.stage.assert_same_rows().await;
+    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
+    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+}
+
+/// Between arming and the fence, and inside the blackout: the operation is rolled back and the source goes on, nobody sees an error, and
+/// the next one completes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_fails_over_in_a_cutover_leaves_the_source_the_primary() {
+    let (_, seed) = seed::random("failover in a cutover");
+    let mut fleet = Fleet::new(PAIR).await;
+    store::create(&fleet.stage.source_url(), SCALE).await.expect("store");
+    let gate = Threshold::new();
+    let mut replicator = fleet.streaming(&format!("{STANDBYS}{}", gate.configuration())).await;
+    let workload = workload(&fleet, seed);
+    for is_fenced in [false, true] {
+        let accepted = ask(&replicator, CutoverModeRecord::Cutover, 60_000).await;
+        gate.reached().await;
+        // With nobody to keep what is applied, the fence waits for a standby.
+        fleet.leave_the_standby_behind().await;
+        if is_fenced {
+            gate.open();
+            let fenced = replicator
+                .wait_for_status("the fence", COPY_WAIT, |status| {
+                    status.cutover.as_ref().is_some_and(|cutover| cutover.state == "securing")
+                })
+                .await;
+            fenced.unwrap_or_else(|error| panic!("{error}"));
+        }
+        fleet.fail_over().await;
+        gate.open();
+        let ended = end_of(&mut replicator, &accepted).await;
+        assert_eq!(ended.outcome, "aborted", "{ended:#?}");
+        println!(
+            "fenced: {is_fenced}: {} {}",
+            ended.reason.unwrap_or_default(),
+            ended.remedy.unwrap_or_default()
+        );
+        let before = workload.acknowledged();
+        until("the clients' commits", || async { workload.acknowledged() > before + 20 }).await;
+        fleet.add_standby().await;
+        gate.close();
+        let over =
+            replicator.wait_for_status("the end of the wait", COPY_WAIT, |it| it.problem.is_none()).await;
+        over.unwrap_or_else(|error| panic!("{error}"));
+        fleet.stage.caught_up().await;
+    }
+    gate.open();
+    cut_over(&mut replicator).await;
+    let record = workload.stop().await;
+    let fenced = record.errors_by_code();
+    assert!(fenced.keys().all(|code| code == "25006"), "{fenced:?}");
+    fleet.stage.assert_same_rows().await;
+    fleet.stage.assert_same_sequences().await;
+    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
+    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
 }
 
 async fn session(url: &str) -> SqlSession {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ConfigError;
 use super::super::resolve::invalid;
-use super::super::secret_file::read_secret;
+use super::super::resolve::secret_in;
 use super::raw::RawTraffic;
 use super::valid::{Address, PgbouncerConfig, PgbouncerRewrite};
 use crate::connection::ConnectionSettings;
@@ -73,7 +73,7 @@ fn consoles(
         });
     }
     let file_key = key.replace(".consoles", ".password_file");
-    let password = password_file.map(|path| read_secret(&file_key, path)).transpose()?;
+    let password = password_file.map(|path| secret_in(&file_key, path)).transpose()?;
     let console = |text: &String| {
         let remedy = "Write e.g. postgresql://pgbouncer@pooler:6432/pgbouncer.";
         let settings = ConnectionSettings::parse(text).map_err(|error| {

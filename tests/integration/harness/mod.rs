@@ -6,6 +6,7 @@ pub(crate) mod fleet;
 pub(crate) mod memory;
 pub(crate) mod pooled;
 pub(crate) mod proxy;
+pub(crate) mod secrets;
 pub(crate) mod seed;
 pub(crate) mod sessions;
 pub(crate) mod sides;

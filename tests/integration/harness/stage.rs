@@ -7,10 +7,10 @@ use pgsluice::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRec
 use pgsluice::demo::cluster::{ClusterOptions, LocalCluster, SUPERUSER};
 use pgsluice::demo::compare::{ComparedSide, Comparison, compare_rows, compare_selected, compare_sequences};
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
-use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use super::clusters::{connect, installation, options, start_with};
+use super::secrets::{Folder, OWNER_PASSWORD};
 use super::wait::until;
 
 /// Longest way from nothing to streaming, on a busy machine.
@@ -51,7 +51,7 @@ const OWNER: &str = "mover";
 pub(crate) struct Stage {
     pub(crate) source: LocalCluster,
     pub(crate) target: LocalCluster,
-    directory: TempDir,
+    folder: Folder,
     target_major: u32,
     role: Role,
 }
@@ -67,7 +67,7 @@ impl Stage {
             let client = connect(&cluster.url("postgres")).await;
             if pair.role == Role::Owner {
                 let role = format!(
-                    "CREATE ROLE {OWNER} LOGIN REPLICATION PASSWORD '{OWNER}';
+                    "CREATE ROLE {OWNER} LOGIN REPLICATION PASSWORD '{OWNER_PASSWORD}';
                      GRANT SET ON PARAMETER session_replication_role TO {OWNER}"
                 );
                 client.batch_execute(&role).await.expect("role");
@@ -75,8 +75,7 @@ impl Stage {
             let owner = if pair.role == Role::Owner { OWNER } else { SUPERUSER };
             client.batch_execute(&format!("CREATE DATABASE app OWNER {owner}")).await.expect("database");
         }
-        let directory = tempfile::tempdir().expect("folder");
-        Self { source, target, directory, target_major: pair.target, role: pair.role }
+        Self { source, target, folder: Folder::new(), target_major: pair.target, role: pair.role }
     }
 
     pub(crate) fn source_url(&self) -> String {
@@ -90,7 +89,7 @@ impl Stage {
     fn url_of(&self, cluster: &LocalCluster) -> String {
         match self.role {
             Role::Superuser => cluster.url("app"),
-            Role::Owner => cluster.url_as(OWNER, OWNER, "app"),
+            Role::Owner => cluster.url_as(OWNER, OWNER_PASSWORD, "app"),
         }
     }
 
@@ -106,7 +105,7 @@ impl Stage {
     pub(crate) fn command(&self, more: &str) -> ReplicatorCommand {
         ReplicatorCommand {
             binary: env!("CARGO_BIN_EXE_pgsluice").into(),
-            directory: self.directory.path().to_owned(),
+            directory: self.folder.path().to_owned(),
             source_url: self.source_url(),
             target_url: self.target_url(),
             postgres_bin_dir: installation(self.target_major).bindir,
@@ -119,9 +118,18 @@ impl Stage {
         installation(self.target_major).bindir
     }
 
+    /// Where the program's files are, which are searched for secrets in the end.
+    pub(crate) const fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
     /// Runs a command that ends by itself (`check`, `cleanup`), with the configuration of the last start.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.command("").command(arguments).output().expect("the program")
+        let output = self.command("").command(arguments).output().expect("the program");
+        for said in [&output.stdout, &output.stderr] {
+            self.folder.has_no_secret(&arguments.join(" "), &String::from_utf8_lossy(said));
+        }
+        output
     }
 
     /// A running program that streams.

@@ -12,8 +12,7 @@ use super::*;
 /// Verb, group, resource and, where a rule can name one, the object.
 type Call = (String, String, String, Option<String>);
 
-const EXAMPLE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/example-kubernetes/pgsluice.toml");
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/statefulset/pgsluice.toml");
 const MANIFEST: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/kubernetes-traffic/role.yaml");
 
