@@ -129,8 +129,8 @@ impl Browser {
     pub(crate) async fn screenshot(&self, name: &str) {
         self.evaluate("scrollTo(0, 0)").await;
         let image = self.client.screenshot().await.expect("screenshot");
-        assert!(image.len() < IMAGE_BYTES_MAX, "{name} has {} bytes", image.len());
         if std::env::var_os(BLESS).is_some() {
+            assert!(image.len() < IMAGE_BYTES_MAX, "{name} has {} bytes", image.len());
             let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/images");
             std::fs::create_dir_all(&folder).expect("folder");
             std::fs::write(folder.join(format!("status-page-{name}.png")), image).expect("written");
