@@ -20,7 +20,7 @@ demo: postgres ## A whole migration under live traffic, with a report (target/de
 	target/release/pgsluice demo $(DEMO_ARGS)
 
 .PHONY: test
-test: fmt clippy postgres tools ## Everything that continuous integration checks
+test: fmt clippy postgres tools browser ## Everything that continuous integration checks
 	mkdir -p target
 	$(MAKE) --no-print-directory unit integration OUTPUT=$(OUTPUT)
 	$(MAKE) --no-print-directory deploy
@@ -42,7 +42,7 @@ unit: postgres ## Unit and property tests, the protocol crate, documentation exa
 	cargo test --workspace --doc --quiet 2>&1 | tee -a $(OUTPUT)
 
 .PHONY: integration
-integration: postgres tools ## The program against real servers of PostgreSQL 14 to 18
+integration: postgres tools browser ## The program against real servers of PostgreSQL 14 to 18
 	mkdir -p target
 	cargo test --package pgsluice --test integration -- --test-threads=$(TEST_THREADS) 2>&1 | tee -a $(OUTPUT) \
 		|| { echo "why tests failed:"; grep -A 8 "panicked at" $(OUTPUT) | cut -c 1-400 | head -n 80; exit 1; }
@@ -95,3 +95,7 @@ postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 .PHONY: tools
 tools: ## Small tools that some checks use, in .tools
 	@scripts/install-tools.sh
+
+.PHONY: browser
+browser: ## Chromium and its driver, for the tests of the status page
+	@scripts/install-browser.sh

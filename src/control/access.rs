@@ -45,6 +45,16 @@ impl Access {
         }
     }
 
+    /// For the API: who may send commands.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Loopback => "loopback",
+            Self::Nobody { .. } => "nobody",
+        }
+    }
+
     /// Admits or refuses a command by its headers.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         match self {

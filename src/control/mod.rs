@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod listener;
 mod openapi;
 mod operations;
+mod page;
 mod problem;
 mod routes;
 #[cfg(test)]

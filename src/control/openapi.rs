@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{dto, events, operations, problem, routes};
+use super::{dto, events, operations, page, problem, routes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -15,6 +15,7 @@ use super::{dto, events, operations, problem, routes};
                        when `api.token_file` is set, and are refused on a listener that others can reach when it is not."
     ),
     paths(
+        page::index,
         routes::healthz,
         routes::readyz,
         routes::metrics,

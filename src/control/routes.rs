@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
-use super::dto::StatusRecord;
+use super::dto::{ConfiguredRecord, StatusQuery, StatusRecord, TablesListed};
 use super::events::EventStreams;
 use super::problem::{ApiError, ProblemRecord};
-use super::{Access, ApiState, events, openapi, operations};
-use crate::migration::Phase;
+use super::{Access, ApiState, events, openapi, operations, page};
+use crate::migration::{Phase, Status};
 use crate::runtime::Shutdown;
 
 /// Every path, for the answer to a wrong one.
-pub(super) const ROUTES: [&str; 12] = [
+pub(super) const ROUTES: [&str; 13] = [
+    "/",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -46,6 +48,23 @@ pub(super) struct Shared {
     pub(super) streams: EventStreams,
 }
 
+impl Shared {
+    /// The status as the API tells it.
+    pub(super) fn record(&self, status: &Status, tables: TablesListed) -> StatusRecord {
+        StatusRecord::of(status, tables, ConfiguredRecord::of(&self.api.config, self.access.as_str()))
+    }
+}
+
+/// Which tables a request wants to see.
+pub(super) fn tables_listed(
+    query: Result<Query<StatusQuery>, QueryRejection>,
+) -> Result<TablesListed, ApiError> {
+    query.map(|Query(query)| query.tables).map_err(|error| ApiError::Invalid {
+        detail: format!("The query is not what it should be: {}.", error.body_text()),
+        remedy: "Use ?tables=under_way for the tables that are being copied now, or no query for all.".into(),
+    })
+}
+
 pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Router {
     let shared = Shared { api, access: Arc::new(access), streams: EventStreams::new(shutdown.clone()) };
     let commands = Router::new()
@@ -67,6 +86,7 @@ pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Route
         .route("/v1/cutover", get(operations::show_cutover))
         .route("/v1/verify", get(operations::verify))
         .merge(commands)
+        .merge(page::routes())
         .fallback(no_such_route)
         .method_not_allowed_fallback(async || ApiError::NoSuchMethod)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -136,10 +156,16 @@ pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, Ap
 }
 
 /// The status of the migration.
-#[utoipa::path(get, path = "/v1/status", tag = "migration",
-    responses((status = 200, description = "The status.", body = StatusRecord)))]
-pub(super) async fn status(State(shared): State<Shared>) -> Json<StatusRecord> {
-    Json(shared.api.board.with(|status| StatusRecord::from(status)))
+#[utoipa::path(get, path = "/v1/status", tag = "migration", params(StatusQuery), responses(
+    (status = 200, description = "The status.", body = StatusRecord),
+    (status = 422, description = "The query is not understood.", body = ProblemRecord),
+))]
+pub(super) async fn status(
+    State(shared): State<Shared>,
+    query: Result<Query<StatusQuery>, QueryRejection>,
+) -> Result<Json<StatusRecord>, ApiError> {
+    let tables = tables_listed(query)?;
+    Ok(Json(shared.api.board.with(|status| shared.record(status, tables))))
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {

@@ -237,12 +237,101 @@ async fn a_cutover_shows_its_steps_and_their_share_of_the_pause() {
 #[tokio::test]
 async fn what_is_not_there_says_so() {
     let fixture = Fixture::new();
-    let remedy = problem(send(&fixture, get("/")).await, StatusCode::NOT_FOUND, "no-such-route").await;
+    let remedy = problem(send(&fixture, get("/nowhere")).await, StatusCode::NOT_FOUND, "no-such-route").await;
     assert!(remedy.contains("/v1/status"), "{remedy}");
     let wrong_method = send(&fixture, command("/v1/status", Body::empty())).await;
     problem(wrong_method, StatusCode::METHOD_NOT_ALLOWED, "no-such-method").await;
     let answer = send(&fixture, command("/v1/verify", Body::empty())).await;
     problem(answer, StatusCode::NOT_IMPLEMENTED, "not-in-this-version").await;
+}
+
+#[tokio::test]
+async fn every_file_of_the_page_forbids_what_the_page_does_not_do() {
+    let fixture = Fixture::new();
+    for file in super::page::FILES {
+        let response = send(&fixture, get(file.path)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{}", file.path);
+        let headers = response.headers();
+        assert_eq!(headers[header::CONTENT_TYPE], file.kind, "{}", file.path);
+        assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff", "{}", file.path);
+        assert_eq!(headers[header::CACHE_CONTROL], "no-store", "{}", file.path);
+        assert_eq!(headers[header::REFERRER_POLICY], "no-referrer", "{}", file.path);
+        let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().expect("ASCII");
+        for rule in
+            ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "trusted-types 'none'"]
+        {
+            assert!(policy.split("; ").any(|found| found == rule), "{}: {rule} in {policy}", file.path);
+        }
+        assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
+    }
+}
+
+/// Every script and style that is named is served, and every one that is served is named.
+#[tokio::test]
+async fn the_page_loads_only_its_own_files_and_all_of_them() {
+    let fixture = Fixture::new();
+    let mut text = String::new();
+    for file in super::page::FILES {
+        let body = to_bytes(send(&fixture, get(file.path)).await.into_body(), 1 << 20).await.expect("body");
+        text.push_str(std::str::from_utf8(&body).expect("utf-8"));
+    }
+    for file in super::page::FILES.iter().filter(|file| file.path != "/") {
+        let name = file.path.rsplit('/').next().expect("a name");
+        assert!(text.contains(&format!("assets/{name}")) || text.contains(&format!("./{name}")), "{name}");
+    }
+    for forbidden in
+        ["innerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage", " style=", " onclick="]
+    {
+        assert!(!text.contains(forbidden), "{forbidden}");
+    }
+    let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
+    assert!(!elsewhere.contains("http://") && !elsewhere.contains("https://"), "an address of another site");
+}
+
+#[tokio::test]
+async fn a_status_says_how_it_is_configured_and_lists_only_the_tables_that_are_asked_for() {
+    let fixture = Fixture::new();
+    fixture.board.update(|status| {
+        for (name, state) in
+            [("a", TableState::Joined), ("b", TableState::Copying), ("c", TableState::Pending)]
+        {
+            let progress = TableProgress {
+                state,
+                rows_copied: 1,
+                bytes_copied: 2,
+                rows_estimated: 3,
+                bytes_estimated: 4,
+            };
+            status.tables.insert(TableName::new("public", name), progress);
+        }
+    });
+    let status = json_of(send(&fixture, get("/v1/status?tables=under_way")).await).await;
+    assert_eq!(status["tables"].as_array().map(Vec::len), Some(1));
+    assert_eq!(status["tables"][0]["name"], "b");
+    assert_eq!(
+        status["copy"],
+        json!({
+            "tables": 3, "pending": 1, "snapshotting": 0, "copying": 1, "joined": 1,
+            "rows_copied": 3, "bytes_copied": 6, "rows_estimated": 9, "bytes_estimated": 12,
+        })
+    );
+    assert_eq!(
+        status["configured"],
+        json!({
+            "source": { "host": "127.0.0.1", "port": 5432, "database": "old" },
+            "target": { "host": "127.0.0.1", "port": 5432, "database": "new" },
+            "commands": "token", "max_pause_ms": 1000, "waits_for_confirmation": false,
+        })
+    );
+    let all = json_of(send(&fixture, get("/v1/status")).await).await;
+    assert_eq!(all["tables"].as_array().map(Vec::len), Some(3));
+    for path in ["/v1/status?tables=some", "/v1/events?tables=some"] {
+        problem(send(&fixture, get(path)).await, StatusCode::UNPROCESSABLE_ENTITY, "invalid-request").await;
+    }
+    let mut events = send(&fixture, get("/v1/events?tables=under_way")).await.into_body().into_data_stream();
+    let event = events.next().await.expect("an event").expect("bytes");
+    let event = String::from_utf8_lossy(&event);
+    assert!(event.contains("\"name\":\"b\"") && !event.contains("\"name\":\"a\""), "{event}");
 }
 
 #[tokio::test]

@@ -36,6 +36,7 @@ mod secrets;
 mod shapes;
 mod slot;
 mod snapshot;
+mod status_page;
 mod stream_exactness;
 mod stream_faults;
 mod stream_traps;

@@ -2,10 +2,12 @@
 //! rename. Also read by the client commands, so every record is written and read by the same type.
 
 mod cutover;
+mod overview;
 mod status;
 mod tables;
 
 pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
+pub use overview::{ConfiguredRecord, CopyRecord, DatabaseRecord, StatusQuery, TablesListed};
 pub use status::{
     FindingRecord, LagRecord, MigrationProblemRecord, PositionsRecord, StatusRecord, TableRecord,
     ThroughputRecord,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{CutoverRecord, TableStandingRecord, TablesRecord};
+use super::{ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, TablesListed, TablesRecord};
 use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
 use crate::model::{Direction, TableName};
 use crate::preflight::Finding;
@@ -28,6 +28,12 @@ pub struct StatusRecord {
     /// When the process started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
+    /// What this process was configured with; null where a status is made without it.
+    #[serde(default)]
+    pub configured: Option<ConfiguredRecord>,
+    /// The initial copy of all tables, in sums.
+    #[serde(default)]
+    pub copy: CopyRecord,
     /// The initial copy, table by table, ordered by schema and name.
     pub tables: Vec<TableRecord>,
     /// Tables that are not, or not yet, in the migration with all of their changes; empty until changes are streamed.
@@ -133,15 +139,24 @@ pub struct MigrationProblemRecord {
     pub blocking: String,
 }
 
-impl From<&Status> for StatusRecord {
-    fn from(status: &Status) -> Self {
+impl StatusRecord {
+    /// The status, with some of its tables, and what was configured.
+    #[must_use]
+    pub fn of(status: &Status, tables: TablesListed, configured: ConfiguredRecord) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             direction: status.direction.as_str().to_owned(),
             phase: status.phase.as_str().to_owned(),
             phase_since: status.phase_since,
             started_at: status.started_at,
-            tables: status.tables.iter().map(|(name, table)| TableRecord::of(name, table)).collect(),
+            configured: Some(configured),
+            copy: status.into(),
+            tables: status
+                .tables
+                .iter()
+                .filter(|(_, table)| tables.includes(table))
+                .map(|(name, table)| TableRecord::of(name, table))
+                .collect(),
             tables_outside: TablesRecord::from(status).outside(),
             positions: (&status.positions).into(),
             lag: status.lag.into(),

@@ -1,5 +1,6 @@
 //! What the tests stand on: clusters, the program as a child process, faults, the judges.
 
+pub(crate) mod browser;
 pub(crate) mod clusters;
 pub(crate) mod fleet;
 pub(crate) mod memory;
