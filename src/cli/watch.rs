@@ -141,14 +141,15 @@ fn bars(status: &StatusRecord) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::dto::TableRecord;
+    use crate::control::dto::{ConfiguredRecord, TableRecord, TablesListed};
     use crate::migration::StatusBoard;
 
     const SIZE: Size = Size { rows: 24, columns: 80 };
 
     fn status(lag: u64) -> StatusRecord {
         let board = StatusBoard::new(jiff::Timestamp::UNIX_EPOCH);
-        let mut status = board.with(|status| StatusRecord::from(status));
+        let configured = ConfiguredRecord::of(&crate::control::fixture::config(), "token");
+        let mut status = board.with(|status| StatusRecord::of(status, TablesListed::All, configured));
         status.lag.bytes = Some(lag);
         status.lag.seconds = Some(0.5);
         status

@@ -80,7 +80,7 @@ pub(crate) fn paused_step(name: &'static str, duration: Duration) -> StepReport 
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let settings = |name: &str| {
         ConnectionSettings::parse(&format!("host=127.0.0.1 dbname={name} user=test")).expect("settings")
     };
