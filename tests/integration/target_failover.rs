@@ -39,6 +39,15 @@ fn workload(fleet: &Fleet, seed: u64) -> Workload {
     Workload::start(fleet.stage.source_url(), options)
 }
 
+/// Ends the clients' writes, and waits until the target has everything.
+async fn nothing_is_missing_or_doubled(fleet: &Fleet, workload: Workload, seed: u64) {
+    let record = workload.stop().await;
+    fleet.stage.caught_up().await;
+    fleet.stage.assert_same_rows().await;
+    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
+    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+}
+
 /// `first` is not behind `second`; both are positions.
 async fn reaches(client: &Client, first: &str, second: &str) -> bool {
     text(client, &format!("SELECT (pg_lsn '{first}' >= pg_lsn '{second}')::text")).await == "true"
@@ -84,11 +93,7 @@ async fn a_target_that_fails_over_to_a_standby_that_is_behind_loses_nothing() {
             .await;
         assert!(over.is_ok(), "{over:?}");
     }
-    let record = workload.stop().await;
-    fleet.stage.caught_up().await;
-    fleet.stage.assert_same_rows().await;
-    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
-    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+    nothing_is_missing_or_doubled(&fleet, workload, seed).await;
     cut_over(&mut replicator).await;
     fleet.stage.assert_same_sequences().await;
 }
@@ -119,11 +124,7 @@ async fn a_connection_string_with_both_servers_follows_a_failover() {
     fleet.fail_over().await;
     fleet.primary_gets_beyond(&kept, LEFT_BEHIND_BYTES).await;
     fleet.add_standby().await;
-    let record = workload.stop().await;
-    fleet.stage.caught_up().await;
-    fleet.stage.assert_same_rows().await;
-    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
-    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+    nothing_is_missing_or_doubled(&fleet, workload, seed).await;
 }
 
 /// With `durability = "local"` the source was told that lost changes are safe: they cannot be had again, and nothing goes on.
@@ -217,16 +218,14 @@ async fn a_target_that_fails_over_during_the_copy_has_every_row_in_the_end() {
         })
         .await;
     copying.unwrap_or_else(|error| panic!("{error}"));
+    // At once: the standby must not hear of the copy's end.
+    fleet.starve_the_standby();
     fleet.fail_over().await;
     let copied = text(&fleet.stage.target_client().await, "SELECT count(*)::text FROM many").await;
     assert_eq!(copied, "0", "the copy was over before the failover: the test proves nothing");
     fleet.add_standby().await;
     streaming(&mut replicator).await;
-    let record = workload.stop().await;
-    fleet.stage.caught_up().await;
-    fleet.stage.assert_same_rows().await;
-    let check = ledger::check(&fleet.stage.target_url(), &record).await.expect("ledger");
-    assert_eq!((check.missing, check.duplicates), (0, 0), "seed {seed}");
+    nothing_is_missing_or_doubled(&fleet, workload, seed).await;
 }
 
 /// Between arming and the fence, and inside the blackout: the operation is rolled back and the source goes on, nobody sees an error, and

@@ -73,9 +73,14 @@ impl Fleet {
         replicator
     }
 
-    /// From now on the standby receives nothing. Returns up to where it has the source's changes.
-    pub(crate) async fn leave_the_standby_behind(&self) -> String {
+    /// From now on the standby receives nothing.
+    pub(crate) fn starve_the_standby(&self) {
         self.feed.set(Network::Silent);
+    }
+
+    /// The same. Returns up to where it has the source's changes, once it has written what was on its way.
+    pub(crate) async fn leave_the_standby_behind(&self) -> String {
+        self.starve_the_standby();
         let standby = connect(&self.standby.url("app")).await;
         let mut last = String::new();
         let look = "SELECT pg_last_wal_receive_lsn()::text || ' ' || pg_last_wal_replay_lsn()::text";
