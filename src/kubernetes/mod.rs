@@ -1,6 +1,6 @@
-//! The API of Kubernetes, as far as the traffic adapters need it: read an object, list some, and change one by a merge patch
+//! The API of Kubernetes, as far as it is needed here: read an object, list some, make one, and change one by a merge patch
 //! that is refused when somebody else was faster. Owns how the API is reached (the pod's service account or a kubeconfig
-//! file), the namespace that is meant, and what its refusals mean. Knows nothing of cutovers, and never creates or deletes.
+//! file), the namespace that is meant, and what its refusals mean. Knows nothing of cutovers, and never deletes.
 
 mod error;
 mod resource;
@@ -8,7 +8,7 @@ mod resource;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
-use kube::core::params::{GetParams, ListParams, Patch, PatchParams};
+use kube::core::params::{GetParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tracing::instrument::WithSubscriber as _;
@@ -92,6 +92,17 @@ impl Kubernetes {
         };
         let request = Request::new(what.path()).patch(&what.name, &parameters, &Patch::Merge(patch));
         self.ask("patch", what, request).await
+    }
+
+    /// Makes an object, and returns it as it is then. [`KubernetesError::Conflict`] is the answer if there is one of that name.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; it exists; the API server finds it invalid.
+    pub async fn create(&self, what: &ResourceName, object: &Value) -> Result<Value, KubernetesError> {
+        let parameters =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let request = Request::new(what.path()).create(&parameters, object.to_string().into_bytes());
+        self.ask("create", what, request).await
     }
 
     /// The objects of a kind in the namespace; with `labels`, those that have them.

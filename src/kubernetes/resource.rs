@@ -17,6 +17,16 @@ pub enum Resource {
     HorizontalPodAutoscaler,
     /// `postgresql.cnpg.io/v1` Pooler.
     Pooler,
+    /// `postgresql.cnpg.io/v1` Cluster.
+    Cluster,
+    /// `postgresql.cnpg.io/v1` Backup.
+    Backup,
+    /// `v1` Secret.
+    Secret,
+    /// `v1` Event.
+    Event,
+    /// `coordination.k8s.io/v1` Lease.
+    Lease,
 }
 
 impl Resource {
@@ -29,6 +39,11 @@ impl Resource {
             Self::StatefulSet => ("apps", "v1", "statefulsets"),
             Self::HorizontalPodAutoscaler => ("autoscaling", "v2", "horizontalpodautoscalers"),
             Self::Pooler => ("postgresql.cnpg.io", "v1", "poolers"),
+            Self::Cluster => ("postgresql.cnpg.io", "v1", "clusters"),
+            Self::Backup => ("postgresql.cnpg.io", "v1", "backups"),
+            Self::Secret => ("", "v1", "secrets"),
+            Self::Event => ("", "v1", "events"),
+            Self::Lease => ("coordination.k8s.io", "v1", "leases"),
         }
     }
 
@@ -54,6 +69,11 @@ impl Resource {
             Self::StatefulSet => "statefulset",
             Self::HorizontalPodAutoscaler => "horizontalpodautoscaler",
             Self::Pooler => "pooler",
+            Self::Cluster => "cluster",
+            Self::Backup => "backup",
+            Self::Secret => "secret",
+            Self::Event => "event",
+            Self::Lease => "lease",
         }
     }
 }

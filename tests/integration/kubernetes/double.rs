@@ -1,5 +1,5 @@
 //! A DOUBLE of the API server of Kubernetes, in this process: no real one can run here. It keeps objects, answers GET, lists
-//! by label, and takes JSON merge patches (RFC 7386) with the conflicts, dry runs, validations and errors that the adapters
+//! by label, makes objects, and takes JSON merge patches (RFC 7386) with the conflicts, dry runs, validations and errors that the adapters
 //! depend on; it records every request. Its controllers are doubles too: a workload has as many pods as it asks for, unless they are told to
 //! linger, and a Pooler's status repeats its spec. What a real server does beyond that is not tested here.
 
@@ -41,6 +41,8 @@ struct State {
     held: usize,
     /// Pods end only when they are told to.
     pods_linger: bool,
+    /// Every request is answered by 503.
+    is_out_of_order: bool,
 }
 
 #[derive(Clone, Default)]
@@ -135,6 +137,12 @@ impl ApiDouble {
     /// As somebody else does it, now.
     pub(crate) fn change(&self, resource: &str, name: &str, patch: &Value) {
         self.with(|state| state.patch(&(resource.into(), name.into()), patch));
+    }
+
+    /// Whether every request is answered by 503 from now on.
+    #[allow(dead_code, reason = "its first test is on its way")]
+    pub(crate) fn be_out_of_order(&self, is_out_of_order: bool) {
+        self.with(|state| state.is_out_of_order = is_out_of_order);
     }
 
     pub(crate) fn let_pods_linger(&self) {
@@ -247,20 +255,24 @@ fn asked(method: &Method, path: &str) -> Option<Asked> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (group, rest) = match parts.as_slice() {
         ["api", "v1", rest @ ..] => ("", rest),
-        ["apis", group @ ("apps" | "postgresql.cnpg.io"), "v1", rest @ ..] => (*group, rest),
+        ["apis", group @ ("apps" | "postgresql.cnpg.io" | "coordination.k8s.io"), "v1", rest @ ..] => {
+            (*group, rest)
+        }
         ["apis", group @ "autoscaling", "v2", rest @ ..] => (*group, rest),
         _ => return None,
     };
     let ["namespaces", "shop", resource, name @ ..] = rest else { return None };
     let known = match group {
-        "" => ["services", "pods"].as_slice(),
+        "" => ["services", "pods", "secrets", "events"].as_slice(),
         "apps" => ["deployments", "statefulsets"].as_slice(),
         "autoscaling" => ["horizontalpodautoscalers"].as_slice(),
-        _ => ["poolers"].as_slice(),
+        "coordination.k8s.io" => ["leases"].as_slice(),
+        _ => ["poolers", "clusters", "backups"].as_slice(),
     };
     let verb = match (method.as_str(), name) {
         ("GET", []) => "list",
         ("GET", [_]) => "get",
+        ("POST", []) => "create",
         ("PATCH", [_]) => "patch",
         _ => return None,
     };
@@ -314,6 +326,9 @@ async fn answer(
             query: query.clone(),
             body: patch.clone(),
         });
+        if state.is_out_of_order {
+            return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "out of order");
+        }
         if state.forbidden.iter().any(|(verb, resource)| *verb == asked.verb && *resource == asked.resource) {
             let Asked { verb, group, resource, .. } = &asked;
             let message = format!(
@@ -359,6 +374,9 @@ fn respond(
         let items: Vec<&Value> = objects.map(|(_, object)| object).collect();
         return success(&json!({ "kind": "List", "metadata": { "resourceVersion": "1" }, "items": items }));
     }
+    if asked.verb == "create" {
+        return create(&mut state, &asked.resource, patch.clone());
+    }
     if !state.objects.contains_key(&key) {
         let message = format!("{} \"{}\" not found", asked.resource, asked.name);
         return failure(StatusCode::NOT_FOUND, "NotFound", &message);
@@ -396,6 +414,25 @@ fn respond(
         assign_address(&mut state, &key);
     }
     success(&state.objects[&key])
+}
+
+fn create(state: &mut State, resource: &str, mut object: Value) -> Response {
+    if object["metadata"]["name"].is_null()
+        && let Some(prefix) = object["metadata"]["generateName"].as_str()
+    {
+        object["metadata"]["name"] = format!("{prefix}{}", state.version).into();
+    }
+    let Some(name) = object["metadata"]["name"].as_str().map(str::to_owned) else {
+        return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", "name or generateName is required");
+    };
+    let key = (resource.to_owned(), name.clone());
+    if state.objects.contains_key(&key) {
+        let message = format!("{resource} \"{name}\" already exists");
+        return failure(StatusCode::CONFLICT, "AlreadyExists", &message);
+    }
+    object["metadata"]["generation"] = 1.into();
+    state.store(key.clone(), object);
+    (StatusCode::CREATED, success(&state.objects[&key])).into_response()
 }
 
 /// A few of the rules for Services.
