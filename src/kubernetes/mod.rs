@@ -2,6 +2,7 @@
 //! that is refused when somebody else was faster. Owns how the API is reached (the pod's service account or a kubeconfig
 //! file), the namespace that is meant, and what its refusals mean. Knows nothing of cutovers, and never deletes.
 
+pub mod cnpg;
 mod error;
 mod resource;
 
