@@ -151,17 +151,12 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
         async move { Ok(control::serve(listener, api, shutdown).await?) }
     });
     let (legs, leg) = Legs::new(config, board.clone(), Arc::clone(&metrics), shutdown.clone());
-    let legs = legs.into_cluster(cluster.as_ref().map(TargetCluster::watch));
+    let watch = cluster.as_ref().map(TargetCluster::watch);
+    let legs = legs.into_cluster(watch.clone());
     if let Some(cluster) = cluster {
-        tasks.spawn("cluster", {
-            let shutdown = shutdown.clone();
-            async move {
-                cluster.follow(shutdown).await;
-                Ok(())
-            }
-        });
+        watch_cluster(&mut tasks, cluster, &board, &shutdown);
     }
-    let monitor = Monitor { leg, board: board.clone(), metrics };
+    let monitor = Monitor { leg, board: board.clone(), metrics, cluster: watch.clone() };
     tasks.spawn("monitor", {
         let shutdown = shutdown.clone();
         async move {
@@ -181,6 +176,27 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
         });
     }
     end(tasks, shutdown).await
+}
+
+/// Looks at the cluster that is moved into, and tells it what happens.
+fn watch_cluster(
+    tasks: &mut Supervisor<AppError>,
+    cluster: TargetCluster,
+    board: &StatusBoard,
+    shutdown: &Shutdown,
+) {
+    if let Some(recorder) = cluster.recorder() {
+        let (board, watch, shutdown) = (board.clone(), cluster.watch(), shutdown.clone());
+        tasks.spawn("events", async move {
+            telemetry::tell_cluster(board, watch, recorder, shutdown).await;
+            Ok(())
+        });
+    }
+    let shutdown = shutdown.clone();
+    tasks.spawn("cluster", async move {
+        cluster.follow(shutdown).await;
+        Ok(())
+    });
 }
 
 /// Waits for the first task to end: on request, in good order; otherwise that is why the program ends.

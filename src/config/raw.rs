@@ -142,7 +142,7 @@ pub(super) struct RawCnpg {
     /// Namespace of the cluster. Without it: the pod's own, or the one of the kubeconfig file's context.
     pub(super) namespace: Option<String>,
     /// Without `target.url`: the Secret with `username` and `password`, such as `CLUSTER-superuser` or that of a managed role. Looked
-    /// at again every half minute, so a password that was replaced needs no restart. Without it: `CLUSTER-app`.
+    /// at again every ten seconds, so a password that was replaced needs no restart. Without it: `CLUSTER-app`.
     pub(super) secret: Option<String>,
     /// Without `target.url`: the database. Without it: the Secret's `dbname`.
     pub(super) database: Option<String>,

@@ -4,6 +4,7 @@
 
 pub mod cnpg;
 mod error;
+mod events;
 mod resource;
 
 use kube::Client;
@@ -18,6 +19,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::config::KubernetesAccess;
 
 pub use error::KubernetesError;
+pub use events::{About as EventAbout, Kind as EventKind, Recorder as EventRecorder};
 pub use resource::{Resource, ResourceName};
 
 /// Who the API server is told changes fields.

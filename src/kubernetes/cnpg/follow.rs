@@ -12,15 +12,15 @@ use tokio::sync::watch;
 
 use super::credentials::{self, CredentialsError, Place, SecretObject};
 use super::state::{self, Backup, ClusterState};
-use crate::config::{BackupGate, CnpgConfig};
+use crate::config::{BackupGate, CnpgConfig, EventsMode};
 use crate::connection::{ConnectionSettings, Secret, SecretKeeper, Turnover};
-use crate::kubernetes::{Kubernetes, KubernetesError, Resource};
+use crate::kubernetes::{EventRecorder, Kubernetes, KubernetesError, Resource};
 use crate::runtime::Shutdown;
 
 /// How often the Cluster is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How often, in looks, the Secrets and the Backups are.
-const SELDOM: u32 = 15;
+const SELDOM: u32 = 5;
 /// How long a look may take (INV-11).
 const LOOK_BOUND: Duration = Duration::from_secs(10);
 /// Where the authority is in its Secret.
@@ -167,6 +167,13 @@ impl TargetCluster {
     #[must_use]
     pub fn watch(&self) -> ClusterWatch {
         ClusterWatch { sight: self.sight.subscribe(), gate: self.config.backup }
+    }
+
+    /// To tell what happens as Events of the cluster, unless that is not wanted.
+    #[must_use]
+    pub fn recorder(&self) -> Option<EventRecorder> {
+        let is_wanted = self.config.events == EventsMode::Told;
+        is_wanted.then(|| EventRecorder::new(Kubernetes::new(self.config.access.clone())))
     }
 
     /// How the target is reached, from the cluster's Secrets.
