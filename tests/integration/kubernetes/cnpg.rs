@@ -23,7 +23,7 @@ const ROLES: [&str; 2] = [
 ];
 
 /// The Cluster object of a healthy cluster, whose primary is `shop-1`.
-fn put_cluster(api: &ApiDouble, system_identifier: &str) {
+pub(crate) fn put_cluster(api: &ApiDouble, system_identifier: &str) {
     api.put(
         "clusters",
         json!({
@@ -56,7 +56,7 @@ fn put_secrets(api: &ApiDouble, stage: &Stage, password: &str) {
     api.put("secrets", secret("shop-ca", &[("ca.crt", "-----BEGIN CERTIFICATE-----\n")]));
 }
 
-async fn system_identifier(stage: &Stage) -> String {
+pub(crate) async fn system_identifier(stage: &Stage) -> String {
     let target = connect_superuser(stage).await;
     text(&target, "SELECT system_identifier::text FROM pg_control_system()").await
 }
@@ -65,7 +65,7 @@ async fn connect_superuser(stage: &Stage) -> tokio_postgres::Client {
     crate::harness::clusters::connect(&stage.target.url("app")).await
 }
 
-fn section(api: &ApiDouble, more: &str) -> String {
+pub(crate) fn section(api: &ApiDouble, more: &str) -> String {
     format!("target.cnpg.cluster = \"shop\"\ntarget.cnpg.kubeconfig = {:?}\n{more}", api.kubeconfig())
 }
 
