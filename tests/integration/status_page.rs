@@ -283,7 +283,7 @@ async fn the_targets_cluster_is_shown_and_that_its_primary_changes() {
     stage.source_client().await.batch_execute("CREATE TABLE notes (id int PRIMARY KEY)").await.expect("SQL");
     let replicator = stage.streaming_with(&cnpg::section(&api, "")).await;
     let browser = Browser::open(replicator.api().base()).await;
-    browser.look_as(WIDTH, 900, false).await;
+    browser.look_as(WIDTH, 1000, false).await;
     browser.until_text("#cluster-title", |title| title == "Cluster shop/shop").await;
     browser.until_text("#cluster-figures", |said| said.contains("shop-1") && said.contains("none yet")).await;
     assert!(!browser.is_visible("#cluster-trouble").await);
