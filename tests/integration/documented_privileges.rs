@@ -237,6 +237,23 @@ async fn blockers(servers: &Servers, more: &str) -> BTreeSet<&'static str> {
         .collect()
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_of_another_role_is_ended_where_that_is_granted() {
+    let servers = Servers::start(15, 17).await;
+    servers.grant(&["source-owner", "source-terminate", "target"]).await;
+    let client = "CREATE ROLE app LOGIN PASSWORD 'app'; GRANT USAGE ON SCHEMA shop TO app; GRANT INSERT ON shop.lines TO app";
+    as_superuser(&servers.source, client).await;
+    let terminate = format!("cutover.on_writers = \"terminate\"\n{NO_WAY_BACK}");
+    let mut replicator = servers.command(&terminate).start().expect("the program");
+    streaming(&mut replicator).await;
+    let writer = connect(&servers.source.url_as("app", "app", "shop")).await;
+    writer.batch_execute("BEGIN; INSERT INTO shop.lines VALUES (1, 2)").await.expect("a writer");
+    let moved = cut_over(&mut replicator).await;
+    assert_eq!(moved.outcome, "completed");
+    assert!(writer.batch_execute("COMMIT").await.is_err(), "its session is over");
+    servers.clean_up(replicator).await;
+}
+
 /// Policies that bind the owner, too, and let nobody see anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forced_row_security_needs_a_right_on_both_sides() {
