@@ -365,3 +365,40 @@ fn an_object_of_kubernetes_is_changed_by_one_adapter_only() {
         load_text(&all(&[first, between, &elsewhere]), &[]).unwrap();
     }
 }
+
+#[test]
+fn a_certificate_and_its_key_are_given_together_and_belong_together() {
+    let authority = crate::control::tls_fixture::Authority::new();
+    authority.issue();
+    let files = authority.files();
+    let (certificate, key) = (files.certificate.display().to_string(), files.key.display().to_string());
+    let tls = |certificate: &str, key: &str| {
+        format!("{MINIMAL}[api]\ntls_cert_file = {certificate:?}\ntls_key_file = {key:?}\n")
+    };
+    let config = load_text(&tls(&certificate, &key), &[]).unwrap();
+    assert_eq!(config.api.tls, Some(files.clone()));
+
+    let only = refused(MINIMAL, &[("PGSLUICE_API__TLS_CERT_FILE", &certificate)]);
+    assert!(only.starts_with("`api.tls_key_file` is not set: `api.tls_cert_file` is"), "{only}");
+    let only = refused(MINIMAL, &[("PGSLUICE_API__TLS_KEY_FILE", &key)]);
+    assert!(only.starts_with("`api.tls_cert_file` is not set"), "{only}");
+    let away = refused(&tls("/nowhere/tls.crt", &key), &[]);
+    assert!(away.contains("/nowhere/tls.crt") && away.contains("`api.tls_cert_file`"), "{away}");
+    // A common slip: the two exchanged.
+    let exchanged = refused(&tls(&key, &certificate), &[]);
+    assert!(exchanged.contains("there is no certificate in it"), "{exchanged}");
+
+    let old_key = std::fs::read(&files.key).unwrap();
+    authority.issue();
+    std::fs::write(&files.key, old_key).unwrap();
+    let mismatch = refused(&tls(&certificate, &key), &[]);
+    assert!(
+        mismatch.contains("is not that of the certificate") && mismatch.contains(&certificate),
+        "{mismatch}"
+    );
+    assert!(!mismatch.contains("PRIVATE"), "{mismatch}");
+    // Who only talks to a running instance does not read them.
+    let variables = [("PGSLUICE_API__TLS_CERT_FILE", "/nowhere"), ("PGSLUICE_API__TLS_KEY_FILE", "/nowhere")];
+    let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert!(load_api(None, variables).unwrap().tls.is_some());
+}

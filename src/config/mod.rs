@@ -24,5 +24,5 @@ pub use traffic::valid::{
 pub use valid::{
     ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
     PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig,
+    TableFilter, TargetConfig, TlsFiles,
 };

@@ -215,6 +215,12 @@ pub(super) struct RawApi {
     /// File with the bearer token that changing requests (cutover, abort, confirm, adding tables) must present; read anew for every
     /// request. Without it they are only accepted on a loopback address.
     pub(super) token_file: Option<PathBuf>,
+    /// File with the certificate by which the API speaks HTTPS, and only HTTPS: PEM, the certificates between it and its
+    /// authority after it (in Kubernetes: `tls.crt` of a Secret). Needs `tls_key_file`. Both files are looked at every few
+    /// seconds, so a certificate that was renewed needs no restart; a pair that cannot be used leaves the former one in use.
+    pub(super) tls_cert_file: Option<PathBuf>,
+    /// File with the private key of `tls_cert_file`, PEM without a password (in Kubernetes: `tls.key` of a Secret).
+    pub(super) tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -301,7 +307,12 @@ impl Default for RawApply {
 
 impl Default for RawApi {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".to_owned(), token_file: None }
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            token_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+        }
     }
 }
 

@@ -251,6 +251,17 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// What mutating requests must present; `None` only on a loopback listener.
     pub token: Option<Secret>,
+    /// By what the API speaks HTTPS; `None`: HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where the API's certificate and key are. Read by whoever shows them, not by commands that only talk to the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, a chain.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
 }
 
 /// `[cutover]`

@@ -105,7 +105,11 @@ pub(crate) fn config() -> Config {
             connections: 1,
             coalesce: crate::config::Coalescing::Auto,
         },
-        api: ApiConfig { listen: "127.0.0.1:0".parse().expect("address"), token: Some(Secret::new(TOKEN)) },
+        api: ApiConfig {
+            listen: "127.0.0.1:0".parse().expect("address"),
+            token: Some(Secret::new(TOKEN)),
+            tls: None,
+        },
         cutover: CutoverConfig {
             max_pause: Duration::from_secs(1),
             max_lag_bytes: 1000,
