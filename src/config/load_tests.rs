@@ -402,3 +402,18 @@ fn a_certificate_and_its_key_are_given_together_and_belong_together() {
     let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert!(load_api(None, variables).unwrap().tls.is_some());
 }
+
+#[test]
+fn the_lease_has_a_name_that_an_object_can_have_or_there_is_none() {
+    assert_eq!(load_text(MINIMAL, &[]).unwrap().kubernetes.lease, None);
+    let text = format!("{MINIMAL}[kubernetes]\nlease = \"pgsluice\"\nnamespace = \"shop\"\n");
+    let kubernetes = load_text(&text, &[]).unwrap().kubernetes;
+    assert_eq!(kubernetes.lease.as_deref(), Some("pgsluice"));
+    assert_eq!(kubernetes.access, KubernetesAccess { kubeconfig: None, namespace: Some("shop".into()) });
+    // An empty variable is none.
+    assert_eq!(load_text(&text, &[("PGSLUICE_KUBERNETES__LEASE", "")]).unwrap().kubernetes.lease, None);
+    for (key, value) in [("LEASE", "pg_sluice"), ("LEASE", "../secrets/x"), ("NAMESPACE", "Shop")] {
+        let error = refused(&text, &[(&format!("PGSLUICE_KUBERNETES__{key}"), value)]);
+        assert!(error.contains("cannot be the name of an object") && !error.contains(value), "{error}");
+    }
+}

@@ -22,7 +22,7 @@ pub use traffic::valid::{
     PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig, TlsFiles,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
+    KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
+    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };

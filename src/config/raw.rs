@@ -29,6 +29,8 @@ pub(super) struct RawConfig {
     pub(super) api: RawApi,
     /// The switchover.
     pub(super) cutover: RawCutover,
+    /// The cluster that pgsluice itself runs in. The adapters of `[[traffic]]` have keys of their own for theirs.
+    pub(super) kubernetes: RawKubernetes,
     /// How clients are moved: a list of adapters, each step carried out by all of them in this order. Write one
     /// `[[traffic]]` table for each.
     pub(super) traffic: Vec<RawTraffic>,
@@ -254,6 +256,19 @@ pub(super) enum RawOnWriters {
     Wait,
     /// Their sessions are terminated; their clients see an error and reconnect.
     Terminate,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawKubernetes {
+    /// Name of a Lease (`coordination.k8s.io/v1`) that only one pgsluice has at a time: a second one serves its API, says who has it,
+    /// and touches neither database until it is free. Needs the rights in `deploy/kustomize/components/lease`. Without it a second one
+    /// is stopped by the locks on the target alone.
+    pub(super) lease: Option<String>,
+    /// Namespace of the Lease. Without it: that of the pod, or of the kubeconfig file's current context.
+    pub(super) namespace: Option<String>,
+    /// Kubeconfig file, where pgsluice runs outside of the cluster. Without it: the pod's service account.
+    pub(super) kubeconfig: Option<PathBuf>,
 }
 
 /// The publication's and the slot's name unless configured.

@@ -11,16 +11,16 @@ use pgsluice_proto::command::SlotName;
 use super::byte_size::ByteSize;
 use super::error::{ConfigError, Origins};
 use super::raw::{
-    RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters,
-    RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
+    RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawKubernetes,
+    RawOnWriters, RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
-use super::traffic::resolve_traffic;
+use super::traffic::{cluster_access, is_object_name, resolve_traffic};
 use super::valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig, TlsFiles,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
+    KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
+    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };
-use crate::connection::{ConnectionSettings, IdentityError, Secret, ServerIdentity};
+use crate::connection::{ConnectionSettings, IdentityError, Secret, ServerIdentity, warn_if_readable_by_all};
 use crate::model::Direction;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
@@ -56,6 +56,7 @@ pub(super) fn resolve(raw: RawConfig, origins: &Origins) -> Result<Config, Confi
         apply: apply(&raw.apply)?,
         api: usable_tls(resolve_api(raw.api)?)?,
         cutover: cutover(raw.cutover)?,
+        kubernetes: kubernetes(raw.kubernetes)?,
         traffic: resolve_traffic(raw.traffic)?,
     })
 }
@@ -304,7 +305,10 @@ fn usable_tls(api: ApiConfig) -> Result<ApiConfig, ConfigError> {
         problem,
     };
     match ServerIdentity::read(&files.certificate, &files.key) {
-        Ok(_) => Ok(api),
+        Ok(_) => {
+            warn_if_readable_by_all(&files.key);
+            Ok(api)
+        }
         Err(IdentityError::Certificate { path, problem }) => {
             Err(unusable("api.tls_cert_file", path, problem))
         }
@@ -350,4 +354,14 @@ fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {
         moved_to: raw.moved_to.filter(|text| !text.is_empty()),
         lock_out: raw.lock_out,
     })
+}
+
+fn kubernetes(raw: RawKubernetes) -> Result<KubernetesConfig, ConfigError> {
+    let lease = raw.lease.filter(|name| !name.is_empty());
+    if lease.as_deref().is_some_and(|name| !is_object_name(name)) {
+        let remedy = "Use lower-case letters, digits, `-` and `.`, e.g. lease = \"pgsluice\".";
+        return Err(invalid("kubernetes.lease", "it cannot be the name of an object in Kubernetes", remedy));
+    }
+    let access = cluster_access("kubernetes", raw.kubeconfig, raw.namespace)?;
+    Ok(KubernetesConfig { access, lease })
 }

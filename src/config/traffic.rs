@@ -8,6 +8,8 @@ use super::resolve::invalid;
 use raw::{RawAdapter, RawTraffic};
 use valid::TrafficConfig;
 
+pub(super) use kubernetes::{cluster_access, is_object_name};
+
 mod kubernetes;
 mod pgbouncer;
 pub(super) mod raw;

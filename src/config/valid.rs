@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::traffic::valid::TrafficConfig;
+use super::traffic::valid::{KubernetesAccess, TrafficConfig};
 use crate::connection::{ConnectionSettings, Secret};
 use crate::model::{Direction, TableName};
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The switchover.
     pub cutover: CutoverConfig,
+    /// The cluster that this program runs in.
+    pub kubernetes: KubernetesConfig,
     /// How clients are moved, in this order.
     pub traffic: Vec<TrafficConfig>,
 }
@@ -288,6 +290,15 @@ pub enum OnWriters {
     Wait,
     /// Terminate their sessions.
     Terminate,
+}
+
+/// `[kubernetes]`
+#[derive(Clone, Debug, Default)]
+pub struct KubernetesConfig {
+    /// How its API is reached, and which namespace is meant.
+    pub access: KubernetesAccess,
+    /// The Lease that one process has at a time; `None`: there is none.
+    pub lease: Option<String>,
 }
 
 #[cfg(test)]

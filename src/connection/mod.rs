@@ -28,6 +28,7 @@ pub use pinned::PINNED_SETTINGS;
 pub use replication::{ReplicationConnection, ReplicationRow, ReplicationSocket};
 pub use replication_error::ReplicationError;
 pub use secret::Secret;
+pub(crate) use secret::warn_if_readable_by_all;
 pub use server_identity::{IdentityError, ServerIdentity};
 pub use settings::{ChannelBinding, ConnectionSettings, SettingsError, SslMode};
 pub use sql::{CancelHandle, SqlSession, connect_sql};

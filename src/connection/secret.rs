@@ -38,11 +38,7 @@ impl Secret {
     /// # Errors
     /// What is wrong with the file, in words.
     pub fn in_file(path: &Path) -> Result<Self, String> {
-        let is_readable_by_all = std::fs::metadata(path)
-            .is_ok_and(|metadata| !metadata.is_dir() && metadata.permissions().mode() & WORLD_READABLE != 0);
-        if is_readable_by_all {
-            tracing::warn!(path = %path.display(), "file with a secret is readable by everybody; use chmod 600 (in kubernetes: defaultMode: 0400)");
-        }
+        warn_if_readable_by_all(path);
         let last = RwLock::new(read(path)?.into());
         Ok(Self(Arc::new(Kept::File { path: path.to_owned(), last })))
     }
@@ -68,6 +64,15 @@ impl Secret {
                 known
             }
         }
+    }
+}
+
+/// Of a file with a secret.
+pub(crate) fn warn_if_readable_by_all(path: &Path) {
+    let is_readable_by_all = std::fs::metadata(path)
+        .is_ok_and(|metadata| !metadata.is_dir() && metadata.permissions().mode() & WORLD_READABLE != 0);
+    if is_readable_by_all {
+        tracing::warn!(path = %path.display(), "file with a secret is readable by everybody; use chmod 600 (in kubernetes: defaultMode: 0400)");
     }
 }
 

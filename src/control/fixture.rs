@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 
 use super::{Access, ApiState};
 use crate::config::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress, TableFilter,
-    TargetConfig,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, KubernetesConfig,
+    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress,
+    TableFilter, TargetConfig,
 };
 use crate::connection::{ConnectionSettings, Secret};
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
@@ -118,6 +118,7 @@ pub(crate) fn config() -> Config {
             moved_to: None,
             lock_out: false,
         },
+        kubernetes: KubernetesConfig::default(),
         traffic: Vec::new(),
     }
 }

@@ -96,6 +96,16 @@ impl KubernetesError {
         }
     }
 
+    /// Whether nobody has answered who could know: it may be otherwise in a moment, and says nothing about what was asked.
+    #[must_use]
+    pub const fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => matches!(*code, 429 | 500..=599),
+            _ => false,
+        }
+    }
+
     /// What to do.
     #[must_use]
     pub fn remedy(&self) -> String {

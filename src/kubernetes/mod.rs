@@ -3,6 +3,7 @@
 //! file), the namespace that is meant, and what its refusals mean. Knows nothing of cutovers, and never deletes.
 
 mod error;
+pub mod lease;
 mod resource;
 
 use kube::Client;

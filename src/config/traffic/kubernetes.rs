@@ -2,6 +2,7 @@
 //! workloads by kind and name. What the objects look like is not known here; the adapters' `prepare` looks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::error::ConfigError;
@@ -136,12 +137,19 @@ fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, &'static str, Ve
 }
 
 fn access(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
-    let namespace = match raw.namespace {
-        None => None,
-        Some(name) if is_name(&name) => Some(name),
-        Some(_) => return Err(no_name(key, "namespace")),
-    };
-    Ok(KubernetesAccess { kubeconfig: raw.kubeconfig, namespace })
+    cluster_access(key, raw.kubeconfig, raw.namespace)
+}
+
+/// How the API is reached, by the keys of a section.
+pub(in crate::config) fn cluster_access(
+    key: &str,
+    kubeconfig: Option<PathBuf>,
+    namespace: Option<String>,
+) -> Result<KubernetesAccess, ConfigError> {
+    match namespace {
+        Some(name) if !is_object_name(&name) => Err(no_name(key, "namespace")),
+        namespace => Ok(KubernetesAccess { kubeconfig, namespace }),
+    }
 }
 
 fn required_name(
@@ -151,7 +159,7 @@ fn required_name(
     example: &str,
 ) -> Result<String, ConfigError> {
     match given {
-        Some(given) if is_name(given) => Ok(given.clone()),
+        Some(given) if is_object_name(given) => Ok(given.clone()),
         Some(_) => Err(no_name(key, name)),
         None => Err(ConfigError::Missing {
             key: format!("{key}.{name}"),
@@ -166,7 +174,7 @@ fn no_name(key: &str, name: &str) -> ConfigError {
 }
 
 /// Names become parts of paths, so nothing else is let through.
-fn is_name(text: &str) -> bool {
+pub(in crate::config) fn is_object_name(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.len() <= NAME_BYTES_MAX
@@ -191,7 +199,7 @@ fn shape(
                 invalid(&format!("{key}.{side}_selector"), "one of its labels is not NAME=VALUE", remedy)
             })
         }
-        (None, Some(name)) if is_name(name) => Ok(ServiceShape::ExternalName(name.clone())),
+        (None, Some(name)) if is_object_name(name) => Ok(ServiceShape::ExternalName(name.clone())),
         (None, Some(_)) => {
             let remedy = "Write a DNS name without port, e.g. \"shop-rw.shop.svc.cluster.local\".";
             Err(invalid(&format!("{key}.{side}_external_name"), "it is no DNS name", remedy))
@@ -222,5 +230,5 @@ fn workload(text: &str) -> Option<Workload> {
         "statefulset" => WorkloadKind::StatefulSet,
         _ => return None,
     };
-    is_name(name).then(|| Workload { kind, name: name.to_owned() })
+    is_object_name(name).then(|| Workload { kind, name: name.to_owned() })
 }
