@@ -143,10 +143,13 @@ impl KubernetesError {
     }
 }
 
-/// As it stands in a Role.
+/// As it stands in a Role. What is to be created has no name by which the API server could allow it.
 fn rule(verb: &str, what: &ResourceName) -> String {
-    let names =
-        if what.name.is_empty() { String::new() } else { format!(", resourceNames: [\"{}\"]", what.name) };
+    let names = if what.name.is_empty() || verb == "create" {
+        String::new()
+    } else {
+        format!(", resourceNames: [\"{}\"]", what.name)
+    };
     format!(
         "{{apiGroups: [\"{}\"], resources: [\"{}\"]{names}, verbs: [\"{verb}\"]}}",
         what.resource.group(),

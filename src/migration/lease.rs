@@ -160,8 +160,11 @@ impl LeaseKeeper {
     /// unless somebody is known to have it; a refusal is a mistake that somebody has to mend.
     fn unanswered(&mut self, error: &KubernetesError) {
         let (text, remedy) = (error.to_string(), error.remedy());
-        let is_news = self.told.as_ref() != Some(&text);
-        self.told = Some(text.clone());
+        let is_silence = error.is_silence();
+        // Silence has many words: refused connections, time-outs, a proxy's.
+        let kind = if is_silence { "silence".to_owned() } else { text.clone() };
+        let is_news = self.told.as_ref() != Some(&kind);
+        self.told = Some(kind);
         if self.is_begun() {
             if is_news {
                 tracing::warn!(
@@ -172,7 +175,6 @@ impl LeaseKeeper {
             }
             return;
         }
-        let is_silence = error.is_silence();
         if is_silence && !self.known_holder && self.started_at.elapsed() >= LEASE_DURATION {
             tracing::warn!(
                 error = text,

@@ -3,6 +3,7 @@
 //! of the answers. Each step is done by an adapter as a fresh process has it, unless a test says otherwise.
 
 mod double;
+mod lease;
 mod metrics;
 mod pooler;
 mod program;

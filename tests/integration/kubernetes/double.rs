@@ -115,6 +115,11 @@ impl ApiDouble {
         self.with(|state| std::mem::take(&mut state.requests))
     }
 
+    /// How many were asked for since then.
+    pub(crate) fn count_requests(&self) -> usize {
+        self.with(|state| state.requests.len())
+    }
+
     /// From now on every request with this verb for this resource is answered by 403.
     pub(crate) fn forbid(&self, verb: &'static str, resource: &'static str) {
         self.with(|state| state.forbidden.insert((verb, resource)));
@@ -140,7 +145,6 @@ impl ApiDouble {
     }
 
     /// Whether every request is answered by 503 from now on.
-    #[allow(dead_code, reason = "its first test is on its way")]
     pub(crate) fn be_out_of_order(&self, is_out_of_order: bool) {
         self.with(|state| state.is_out_of_order = is_out_of_order);
     }
