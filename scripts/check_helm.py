@@ -49,6 +49,7 @@ EVERYTHING = {
     "targetCa": {"name": "new-ca", "key": "root.pem"},
     "api": {"tls": {"secretName": "public-tls", "caKey": "", "serverName": "move.example.com"}},
     "kubernetesTraffic": {"services": ["shop-db", "billing-db"]},
+    "lease": {"name": "shop-move"},
     "monitoring": {"enabled": True},
     "networkPolicy": {"monitoringNamespace": "observability", "extraEgress": [{"ports": [{"port": 8443, "protocol": "TCP"}]}]},
     "resources": {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
