@@ -104,6 +104,11 @@ impl Connection {
         if polled.is_ready() || handshake_ended {
             self.silence.as_mut().reset(Instant::now() + self.silence_max);
         }
+        self.bounded(context, polled)
+    }
+
+    /// Passes on what the stream answered, unless it was silent for too long already.
+    fn bounded<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             return polled;
         }
@@ -138,11 +143,14 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // With TLS it may wait for the client to read. That there is nothing to flush is no sign of life.
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.bounded(context, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.bounded(context, polled)
     }
 }
 
@@ -206,5 +214,49 @@ mod tests {
             let error = connection.read_u8().await.expect_err("no handshake");
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
+    }
+
+    /// A client that does not read: what TLS has to keep for it is bounded, and so is the wait for it.
+    #[tokio::test]
+    async fn a_client_that_stops_reading_over_tls_is_given_up_whatever_is_waited_for() {
+        use tokio::io::AsyncWriteExt as _;
+
+        let authority = super::super::tls_fixture::Authority::new();
+        authority.issue();
+        let identity = super::super::rotation::RotatingIdentity::new(authority.files()).expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("address");
+        let patience = Patience { silence_max: Duration::from_millis(100), ..Patience::default() };
+        let acceptor = identity.acceptor().expect("an acceptor");
+        let mut listener = BoundedListener::new(listener, 1, patience).secured_by(Some(acceptor));
+        let config = crate::connection::https_client_config(&authority.file()).expect("tls");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+        let client = TcpStream::connect(address).await.expect("connected");
+        let (mut connection, _) = listener.accept().await;
+        let (client, first) = tokio::join!(
+            async {
+                let mut client = connector.connect(name, client).await.expect("a handshake");
+                client.write_all(b"x").await.expect("sent");
+                client
+            },
+            connection.read_u8()
+        );
+        assert_eq!(first.expect("a byte"), b'x');
+        let piece = vec![0; 16 * 1024];
+        let bound = Duration::from_secs(20);
+        let given_up = tokio::time::timeout(bound, async {
+            loop {
+                if let Err(error) = connection.write_all(&piece).await {
+                    break error;
+                }
+            }
+        });
+        assert_eq!(given_up.await.expect("an end").kind(), io::ErrorKind::TimedOut);
+        let flushed = tokio::time::timeout(bound, connection.flush()).await.expect("an end");
+        assert_eq!(flushed.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        let closed = tokio::time::timeout(bound, connection.shutdown()).await.expect("an end");
+        assert_eq!(closed.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+        drop(client);
     }
 }

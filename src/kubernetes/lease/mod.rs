@@ -24,6 +24,8 @@ pub const RENEW_EVERY: Duration = Duration::from_secs(5);
 pub const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// One look, with all of its requests; two fit into what is left of a Lease that was not renewed in time.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// Giving it back: whoever asked the program to stop waits for that.
+const RELEASE_MAX: Duration = Duration::from_secs(2);
 
 /// What a look has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Lease {
     /// # Errors
     /// As [`Self::look`]; it expires by itself then.
     pub async fn release(&self) -> Result<(), KubernetesError> {
-        within(ANSWER_MAX, async {
+        within(RELEASE_MAX, async {
             let what = self.kubernetes.named(Resource::Lease, &self.name).await?;
             let Some(record) = self.read(&what).await? else { return Ok(()) };
             if record.holder.as_deref() != Some(self.identity()) {
