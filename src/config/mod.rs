@@ -3,6 +3,7 @@
 //! nothing outside calls a `validate`.
 
 mod byte_size;
+mod cnpg;
 mod environment;
 mod error;
 mod keys;
@@ -15,14 +16,14 @@ mod valid;
 
 pub use environment::process_environment;
 pub use error::ConfigError;
-pub use load::{load, load_api};
+pub use load::{Written, load, load_api, read};
 pub use reference::configuration_reference;
 pub use traffic::valid::{
     Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesServiceConfig,
     PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
-    KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
-    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
+    ApiConfig, ApplyConfig, BackupGate, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig,
+    Durability, EventsMode, KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode,
+    SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };

@@ -14,9 +14,10 @@ use super::raw::{
     RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawKubernetes,
     RawOnWriters, RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
-use super::traffic::{cluster_access, is_object_name, resolve_traffic};
+use super::traffic::kubernetes::{access, name};
+use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig, Durability,
     KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
     SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };
@@ -36,9 +37,15 @@ const SPOOL_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BATCH_DELAY_MS_MAX: u64 = 60_000;
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 
-pub(super) fn resolve(raw: RawConfig, origins: &Origins) -> Result<Config, ConfigError> {
+/// `found`: how the target is reached, if its cluster was asked.
+pub(super) fn resolve(
+    raw: RawConfig,
+    origins: &Origins,
+    cnpg: Option<CnpgConfig>,
+    found: Option<ConnectionSettings>,
+) -> Result<Config, ConfigError> {
     let source = source(raw.source, origins)?;
-    let target = target(raw.target, origins)?;
+    let target = target(&raw.target, origins, cnpg, found)?;
     if source.connection.same_database(&target.connection) {
         return Err(invalid(
             "target.url",
@@ -134,13 +141,17 @@ fn stream_in_progress(raw: &RawSource) -> Result<StreamInProgress, ConfigError> 
     Ok(StreamInProgress::On(SpoolConfig { directory, max_bytes: raw.max_spool_bytes.0 }))
 }
 
-fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError> {
-    let connection = connection(
-        ["target.url", "target.password_file"],
-        raw.url.as_deref(),
-        raw.password_file.as_deref(),
-        origins,
-    )?;
+fn target(
+    raw: &RawTarget,
+    origins: &Origins,
+    cnpg: Option<CnpgConfig>,
+    found: Option<ConnectionSettings>,
+) -> Result<TargetConfig, ConfigError> {
+    let keys = ["target.url", "target.password_file"];
+    let connection = match found {
+        Some(found) => found,
+        None => connection(keys, raw.url.as_deref(), raw.password_file.as_deref(), origins)?,
+    };
     let durability = match (raw.durability, raw.standbys) {
         (RawDurability::Local, None) => Durability::Local,
         (RawDurability::Local, Some(_)) => {
@@ -162,7 +173,7 @@ fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError
             });
         }
     };
-    Ok(TargetConfig { connection, durability })
+    Ok(TargetConfig { connection, durability, cnpg })
 }
 
 fn connection(
@@ -357,11 +368,8 @@ fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {
 }
 
 fn kubernetes(raw: RawKubernetes) -> Result<KubernetesConfig, ConfigError> {
-    let lease = raw.lease.filter(|name| !name.is_empty());
-    if lease.as_deref().is_some_and(|name| !is_object_name(name)) {
-        let remedy = "Use lower-case letters, digits, `-` and `.`, e.g. lease = \"pgsluice\".";
-        return Err(invalid("kubernetes.lease", "it cannot be the name of an object in Kubernetes", remedy));
-    }
-    let access = cluster_access("kubernetes", raw.kubeconfig, raw.namespace)?;
+    let lease = raw.lease.filter(|given| !given.is_empty());
+    let lease = lease.map(|given| name("kubernetes.lease", &given)).transpose()?;
+    let access = access("kubernetes", raw.namespace.as_deref(), raw.kubeconfig)?;
     Ok(KubernetesConfig { access, lease })
 }

@@ -8,9 +8,7 @@ use super::resolve::invalid;
 use raw::{RawAdapter, RawTraffic};
 use valid::TrafficConfig;
 
-pub(super) use kubernetes::{cluster_access, is_object_name};
-
-mod kubernetes;
+pub(super) mod kubernetes;
 mod pgbouncer;
 pub(super) mod raw;
 pub(super) mod valid;

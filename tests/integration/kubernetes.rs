@@ -2,7 +2,8 @@
 //! pooler's pods ([`metrics`]). No API server can run here, so what is shown is what the adapters ask for and what they make
 //! of the answers. Each step is done by an adapter as a fresh process has it, unless a test says otherwise.
 
-mod double;
+pub(crate) mod cnpg;
+pub(crate) mod double;
 mod lease;
 mod metrics;
 mod pooler;

@@ -53,7 +53,7 @@ pub(super) fn service(
         }
         _ => {}
     }
-    Ok(KubernetesServiceConfig { access: access(key, raw)?, service, source, target, timeout })
+    Ok(KubernetesServiceConfig { access: access_of(key, raw)?, service, source, target, timeout })
 }
 
 pub(super) fn scale(
@@ -82,7 +82,7 @@ pub(super) fn scale(
         }
         workloads.push(workload);
     }
-    Ok(KubernetesScaleConfig { access: access(key, raw)?, workloads, timeout })
+    Ok(KubernetesScaleConfig { access: access_of(key, raw)?, workloads, timeout })
 }
 
 pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<CnpgPoolerConfig, ConfigError> {
@@ -92,7 +92,7 @@ pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<Cn
         invalid(&format!("{key}.metrics_port"), "it is no port", "Use 1 to 65535, usually 9127.")
     })?;
     let session_pools = raw.session_pools.into();
-    Ok(CnpgPoolerConfig { access: access(key, raw)?, pooler, session_pools, metrics_port, timeout })
+    Ok(CnpgPoolerConfig { access: access_of(key, raw)?, pooler, session_pools, metrics_port, timeout })
 }
 
 /// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it.
@@ -136,20 +136,23 @@ fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, &'static str, Ve
     }
 }
 
-fn access(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
-    cluster_access(key, raw.kubeconfig, raw.namespace)
+fn access_of(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
+    access(key, raw.namespace.as_deref(), raw.kubeconfig)
 }
 
-/// How the API is reached, by the keys of a section.
-pub(in crate::config) fn cluster_access(
+/// How the API is reached, by the keys `namespace` and `kubeconfig` below `key`.
+pub(in super::super) fn access(
     key: &str,
+    namespace: Option<&str>,
     kubeconfig: Option<PathBuf>,
-    namespace: Option<String>,
 ) -> Result<KubernetesAccess, ConfigError> {
-    match namespace {
-        Some(name) if !is_object_name(&name) => Err(no_name(key, "namespace")),
-        namespace => Ok(KubernetesAccess { kubeconfig, namespace }),
-    }
+    let namespace = namespace.map(|given| name(&format!("{key}.namespace"), given)).transpose()?;
+    Ok(KubernetesAccess { kubeconfig, namespace })
+}
+
+/// A name of an object, given by `key`.
+pub(in super::super) fn name(key: &str, given: &str) -> Result<String, ConfigError> {
+    if is_name(given) { Ok(given.to_owned()) } else { Err(no_name(key)) }
 }
 
 fn required_name(
@@ -159,8 +162,7 @@ fn required_name(
     example: &str,
 ) -> Result<String, ConfigError> {
     match given {
-        Some(given) if is_object_name(given) => Ok(given.clone()),
-        Some(_) => Err(no_name(key, name)),
+        Some(given) => self::name(&format!("{key}.{name}"), given),
         None => Err(ConfigError::Missing {
             key: format!("{key}.{name}"),
             remedy: format!("give the object's name, e.g. {name} = \"{example}\"."),
@@ -168,13 +170,13 @@ fn required_name(
     }
 }
 
-fn no_name(key: &str, name: &str) -> ConfigError {
+fn no_name(key: &str) -> ConfigError {
     let remedy = "Use the name as `kubectl get` shows it: lower-case letters, digits, `-` and `.`.";
-    invalid(&format!("{key}.{name}"), "it cannot be the name of an object in Kubernetes", remedy)
+    invalid(key, "it cannot be the name of an object in Kubernetes", remedy)
 }
 
 /// Names become parts of paths, so nothing else is let through.
-pub(in crate::config) fn is_object_name(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.len() <= NAME_BYTES_MAX
@@ -199,7 +201,7 @@ fn shape(
                 invalid(&format!("{key}.{side}_selector"), "one of its labels is not NAME=VALUE", remedy)
             })
         }
-        (None, Some(name)) if is_object_name(name) => Ok(ServiceShape::ExternalName(name.clone())),
+        (None, Some(name)) if is_name(name) => Ok(ServiceShape::ExternalName(name.clone())),
         (None, Some(_)) => {
             let remedy = "Write a DNS name without port, e.g. \"shop-rw.shop.svc.cluster.local\".";
             Err(invalid(&format!("{key}.{side}_external_name"), "it is no DNS name", remedy))
@@ -230,5 +232,5 @@ fn workload(text: &str) -> Option<Workload> {
         "statefulset" => WorkloadKind::StatefulSet,
         _ => return None,
     };
-    is_object_name(name).then(|| Workload { kind, name: name.to_owned() })
+    is_name(name).then(|| Workload { kind, name: name.to_owned() })
 }

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-const TOKEN: &str = "t0ken";
+/// What it is to be asked with.
+pub(crate) const TOKEN: &str = "t0ken";
 
 /// One request, as rules of RBAC see it, and as it came.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ struct State {
     objects: BTreeMap<(String, String), Value>,
     version: u64,
     requests: Vec<Recorded>,
+    all_requests: Vec<Recorded>,
     forbidden: BTreeSet<(&'static str, &'static str)>,
     /// What somebody else does right before the next patch, and to which object.
     meanwhile: Option<((String, String), Value)>,
@@ -118,6 +120,11 @@ impl ApiDouble {
     /// How many were asked for since then.
     pub(crate) fn count_requests(&self) -> usize {
         self.with(|state| state.requests.len())
+    }
+
+    /// Everything that was ever asked for.
+    pub(crate) fn all_requests(&self) -> Vec<Recorded> {
+        self.with(|state| state.all_requests.clone())
     }
 
     /// From now on every request with this verb for this resource is answered by 403.
@@ -322,14 +329,16 @@ async fn answer(
     let patch: Value = serde_json::from_str(&body).unwrap_or_default();
     let is_held = {
         let mut state = inside.state.lock().expect("lock");
-        state.requests.push(Recorded {
+        let recorded = Recorded {
             verb: asked.verb,
             group: asked.group.clone(),
             resource: asked.resource.clone(),
             name: asked.name.clone(),
             query: query.clone(),
             body: patch.clone(),
-        });
+        };
+        state.requests.push(recorded.clone());
+        state.all_requests.push(recorded);
         if state.is_out_of_order {
             return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "out of order");
         }

@@ -10,7 +10,7 @@ use super::metrics::{PodsDouble, address};
 use super::*;
 
 /// Verb, group, resource and, where a rule can name one, the object.
-type Call = (String, String, String, Option<String>);
+pub(super) type Call = (String, String, String, Option<String>);
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/statefulset/pgsluice.toml");
 const MANIFEST: &str =
@@ -61,7 +61,11 @@ async fn calls(scene: &Scene) -> BTreeSet<Call> {
             done(&scene.api, &scene.entries, step, &context(direction, epoch)).await;
         }
     }
-    let requests = scene.api.requests();
+    calls_of(scene.api.requests())
+}
+
+/// Requests as rules of RBAC see them.
+pub(super) fn calls_of(requests: Vec<double::Recorded>) -> BTreeSet<Call> {
     let call = |asked: double::Recorded| {
         let name = (!asked.name.is_empty()).then_some(asked.name);
         (asked.verb.to_owned(), asked.group, asked.resource, name)
@@ -70,8 +74,9 @@ async fn calls(scene: &Scene) -> BTreeSet<Call> {
 }
 
 /// The calls that the shipped Role allows. It is written one rule a line block, each of its lists in brackets.
-fn allowed() -> BTreeSet<Call> {
-    let manifest = fs::read_to_string(MANIFEST).expect("the Role");
+pub(super) fn allowed_by(path: &str) -> BTreeSet<Call> {
+    let manifest = fs::read_to_string(path).expect("the Role");
+    let manifest = manifest.split("\n---\n").next().expect("the Role");
     let list = |rule: &str, key: &str| -> Vec<String> {
         let line =
             rule.lines().map(|line| line.trim().trim_start_matches("- ")).find(|line| line.starts_with(key));
@@ -106,7 +111,7 @@ fn allowed() -> BTreeSet<Call> {
 #[tokio::test]
 async fn the_role_that_is_shipped_allows_what_is_asked_for_and_nothing_else() {
     let scene = scene().await;
-    let (asked, allowed) = (calls(&scene).await, allowed());
+    let (asked, allowed) = (calls(&scene).await, allowed_by(MANIFEST));
     assert!(asked.len() > 8, "{asked:#?}");
     assert_eq!(asked, allowed);
 }
