@@ -14,7 +14,7 @@ const VALID: Duration = Duration::from_secs(30);
 #[derive(Clone, Default)]
 pub struct Turnover(Arc<RwLock<Option<Said>>>);
 
-/// How, and when it was said.
+/// In words, and when.
 type Said = (Arc<str>, Instant);
 
 impl Turnover {

@@ -4,6 +4,7 @@
 
 pub(crate) mod cnpg;
 pub(crate) mod double;
+mod lease;
 mod metrics;
 mod pooler;
 mod program;

@@ -18,7 +18,8 @@ labels:
   {{- include "pgsluice.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* Whether an adapter asks the API of Kubernetes: "true" or nothing. */}}
+{{/* Whether anything asks the API of Kubernetes, an adapter or the Lease: "true" or nothing. */}}
 {{- define "pgsluice.asksKubernetes" -}}
-{{- with .Values.kubernetesTraffic }}{{ if or .services .deployments .statefulSets .poolers }}true{{ end }}{{ end }}
+{{- $lease := .Values.lease.name }}
+{{- with .Values.kubernetesTraffic }}{{ if or .services .deployments .statefulSets .poolers $lease }}true{{ end }}{{ end }}
 {{- end }}
