@@ -93,6 +93,7 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
     let metrics = Metrics::new().map_err(|error| AppError::Start(error.to_string()))?;
+    metrics.set_cutover_bounds(config.cutover.max_pause, config.cutover.max_lag_bytes);
     let board = StatusBoard::new(Timestamp::now());
     let shutdown = Shutdown::new();
     let (commands, commands_taken) = mpsc::channel(COMMANDS_QUEUED_MAX);

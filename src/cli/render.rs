@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use indicatif::{BinaryBytes, HumanCount};
 
 use crate::control::dto::{
-    CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord, TablesRecord,
+    CutoverRecord, FindingRecord, StandbysRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord,
+    TablesRecord,
 };
 use crate::model::Direction;
 
@@ -124,6 +125,7 @@ pub fn status_text(status: &StatusRecord) -> String {
     if let Some(bytes) = status.slot_retained_wal_bytes {
         let _ = writeln!(text, "slot keeps  {} of WAL on the source", BinaryBytes(bytes));
     }
+    push_standbys(&mut text, status.standbys.as_ref());
     push_tables(&mut text, &status.tables);
     push_outside(&mut text, &status.tables_outside);
     for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
@@ -141,6 +143,18 @@ pub fn status_text(status: &StatusRecord) -> String {
         let _ = writeln!(text, "remedy      {}", problem.remedy);
     }
     text
+}
+
+/// A target without standbys, and without the wish for any, has no line.
+fn push_standbys(text: &mut String, standbys: Option<&StandbysRecord>) {
+    let Some(StandbysRecord { wanted, connected, lag_bytes }) = standbys else { return };
+    if *wanted == 0 && connected.is_none_or(|connected| connected == 0) {
+        return;
+    }
+    let connected = connected.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string());
+    let behind =
+        lag_bytes.map(|bytes| format!(", the last {} behind", BinaryBytes(bytes))).unwrap_or_default();
+    let _ = writeln!(text, "standbys    {connected} of the target connected, {wanted} wanted{behind}");
 }
 
 fn push_tables(text: &mut String, tables: &[TableRecord]) {

@@ -8,6 +8,7 @@ mod legs;
 pub mod monitor;
 mod operation;
 mod setup;
+mod standby_monitor;
 mod status;
 mod task;
 
@@ -15,7 +16,7 @@ pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
 pub use error::MigrationError;
 pub use legs::{Leg, Legs};
 pub use status::{
-    Blocking, JoinNote, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState,
-    Throughput,
+    Blocking, JoinNote, LagView, Phase, Positions, Problem, SlotView, StandbyView, Status, StatusBoard,
+    TableProgress, TableState, Throughput,
 };
 pub use task::check;

@@ -4,8 +4,8 @@ use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::model::Side;
 
-/// Sessions besides those of the copy or of apply: control, watch, fence, marker.
-const BESIDES: usize = 5;
+/// Sessions besides those of the copy or of apply: control, watch, fence, marker, monitor.
+const BESIDES: usize = 6;
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     let jobs = context.config.snapshot.jobs;

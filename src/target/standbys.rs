@@ -72,6 +72,19 @@ impl Standbys {
         self.flushed.len()
     }
 
+    /// The same, if the role may see it: `None` where it sees none, and may not see what some sessions are.
+    #[must_use]
+    pub const fn known_connected(&self) -> Option<usize> {
+        if self.flushed.is_empty() && self.hidden > 0 { None } else { Some(self.flushed.len()) }
+    }
+
+    /// Bytes of the primary's flushed WAL that the one furthest behind has not flushed; `None` without one.
+    #[must_use]
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let behind = self.flushed.last()?;
+        Some(self.primary_flushed?.as_u64().saturating_sub(behind.as_u64()))
+    }
+
     /// How far `wanted` of them, and the primary, have flushed; `None` when fewer are connected.
     #[must_use]
     pub fn flushed_by(&self, wanted: NonZeroU32) -> Option<Lsn> {
@@ -160,6 +173,15 @@ mod tests {
         assert_eq!(standbys.flushed_by(wanted(2)), Some(Lsn::new(400)));
         assert_eq!(standbys.flushed_by(wanted(3)), Some(Lsn::new(300)));
         assert_eq!(standbys.flushed_by(wanted(4)), None);
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_one_furthest_behind_and_what_may_not_be_seen_is_not_counted() {
+        let standbys = seen(&[600, 400, 300], 1);
+        assert_eq!((standbys.known_connected(), standbys.lag_bytes()), (Some(3), Some(200)));
+        assert_eq!(seen(&[600], 0).lag_bytes(), Some(0), "ahead by a look is not behind");
+        assert_eq!((seen(&[], 0).known_connected(), seen(&[], 0).lag_bytes()), (Some(0), None));
+        assert_eq!(seen(&[], 2).known_connected(), None);
     }
 
     #[test]

@@ -45,6 +45,7 @@ mod sudden_death;
 mod target_failover;
 mod transactions;
 mod traps_document;
+mod watched_sides;
 mod whole_migration;
 
 version_pairs::version_pairs! {

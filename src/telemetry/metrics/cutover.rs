@@ -1,9 +1,12 @@
-//! The current or last cutover or rehearsal.
+//! The current or last cutover or rehearsal, and its configured bounds.
+
+use std::time::Duration;
 
 use prometheus::IntGaugeVec;
-use prometheus::core::AtomicF64;
+use prometheus::core::{AtomicF64, AtomicI64};
 
 use super::super::registrar::{OptionalGauge, Registrar};
+use super::saturating;
 use crate::cutover::State;
 use crate::migration::Status;
 
@@ -14,6 +17,8 @@ const NO_CUTOVER: &str = "idle";
 pub(super) struct CutoverMetrics {
     pub(super) state: IntGaugeVec,
     pub(super) pause_seconds: OptionalGauge<AtomicF64>,
+    pub(super) max_pause_seconds: OptionalGauge<AtomicF64>,
+    pub(super) max_lag_bytes: OptionalGauge<AtomicI64>,
 }
 
 impl CutoverMetrics {
@@ -28,7 +33,20 @@ impl CutoverMetrics {
                 "pgsluice_cutover_pause_seconds",
                 "Seconds that writers waited in the last cutover or rehearsal.",
             )?,
+            max_pause_seconds: registrar.optional_gauge(
+                "pgsluice_cutover_max_pause_seconds",
+                "The longest write pause in seconds that is configured: a cutover that needs more rolls back.",
+            )?,
+            max_lag_bytes: registrar.optional_gauge(
+                "pgsluice_cutover_max_lag_bytes",
+                "The lag in bytes above which a cutover does not begin, as configured.",
+            )?,
         })
+    }
+
+    pub(super) fn set_bounds(&self, max_pause: Duration, max_lag_bytes: u64) {
+        self.max_pause_seconds.set(Some(max_pause.as_secs_f64()));
+        self.max_lag_bytes.set(Some(saturating(max_lag_bytes)));
     }
 
     pub(super) fn publish(&self, status: &Status) {

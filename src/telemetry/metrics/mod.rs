@@ -10,6 +10,7 @@ mod copy;
 mod cutover;
 mod health;
 mod labels;
+mod standbys;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use self::apply::ApplyMetrics;
 use self::copy::SnapshotMetrics;
 use self::cutover::CutoverMetrics;
 use self::health::ReconnectMetrics;
+use self::standbys::StandbyMetrics;
 use self::stream::StreamMetrics;
 use super::process::ProcessCollector;
 use super::registrar::{MetricDescription, Registrar};
@@ -36,6 +38,7 @@ pub struct Metrics {
     stream: StreamMetrics,
     apply: ApplyMetrics,
     snapshot: SnapshotMetrics,
+    standbys: StandbyMetrics,
     reconnects: ReconnectMetrics,
     cutover: CutoverMetrics,
     registry: Registry,
@@ -61,6 +64,7 @@ impl Metrics {
             stream: StreamMetrics::register(&mut registrar)?,
             apply: ApplyMetrics::register(&mut registrar)?,
             snapshot: SnapshotMetrics::register(&mut registrar)?,
+            standbys: StandbyMetrics::register(&mut registrar)?,
             reconnects: ReconnectMetrics::register(&mut registrar)?,
             cutover: CutoverMetrics::register(&mut registrar)?,
             registry: registrar.registry,
@@ -145,10 +149,16 @@ impl Metrics {
         self.stream.held.set(i64::from(held));
     }
 
+    /// What is configured for a cutover: the same for as long as the process lives.
+    pub fn set_cutover_bounds(&self, max_pause: Duration, max_lag_bytes: u64) {
+        self.cutover.set_bounds(max_pause, max_lag_bytes);
+    }
+
     /// Copies every gauge from the published status. Called at each scrape, and by the monitor.
     pub fn publish(&self, status: &Status) {
         self.stream.publish(status);
         self.snapshot.publish(status);
+        self.standbys.publish(status);
         self.cutover.publish(status);
     }
 

@@ -14,6 +14,8 @@ pub(super) struct StreamMetrics {
     pub(super) lag_bytes: OptionalGauge<AtomicI64>,
     pub(super) lag_seconds: OptionalGauge<AtomicF64>,
     pub(super) slot_retained_wal_bytes: OptionalGauge<AtomicI64>,
+    pub(super) slot_safe_wal_bytes: OptionalGauge<AtomicI64>,
+    pub(super) slot_xmin_age_transactions: OptionalGauge<AtomicI64>,
     pub(super) received_lsn: OptionalGauge<AtomicI64>,
     pub(super) applied_lsn: OptionalGauge<AtomicI64>,
     pub(super) durable_lsn: OptionalGauge<AtomicI64>,
@@ -40,6 +42,14 @@ impl StreamMetrics {
             slot_retained_wal_bytes: registrar.optional_gauge(
                 "pgsluice_slot_retained_wal_bytes",
                 "Bytes of WAL that the replication slot keeps on the source's disk.",
+            )?,
+            slot_safe_wal_bytes: registrar.optional_gauge(
+                "pgsluice_slot_safe_wal_bytes",
+                "Bytes of WAL that may still be written before the source gives the slot up; absent where it sets no limit.",
+            )?,
+            slot_xmin_age_transactions: registrar.optional_gauge(
+                "pgsluice_slot_xmin_age_transactions",
+                "Age in transactions of the oldest row versions of the source's catalogs that the slot keeps from vacuum.",
             )?,
             received_lsn: registrar.optional_gauge(
                 "pgsluice_received_lsn",
@@ -90,7 +100,9 @@ impl StreamMetrics {
     pub(super) fn publish(&self, status: &Status) {
         self.lag_bytes.set(status.lag.bytes.map(saturating));
         self.lag_seconds.set(status.lag.seconds);
-        self.slot_retained_wal_bytes.set(status.slot_retained_wal_bytes.map(saturating));
+        self.slot_retained_wal_bytes.set(status.slot.retained_wal_bytes.map(saturating));
+        self.slot_safe_wal_bytes.set(status.slot.safe_wal_bytes.map(saturating));
+        self.slot_xmin_age_transactions.set(status.slot.xmin_age_transactions.map(saturating));
         self.received_lsn.set(status.positions.received.map(position));
         self.applied_lsn.set(status.positions.applied.map(position));
         self.durable_lsn.set(status.positions.durable.map(position));

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::super::registrar::MetricKind;
 use super::*;
-use crate::migration::{LagView, Phase, Positions, StatusBoard, TableProgress, TableState};
+use crate::migration::{LagView, Phase, Positions, StandbyView, StatusBoard, TableProgress, TableState};
 use crate::model::{Lsn, TableName};
 
 fn metrics() -> Arc<Metrics> {
@@ -93,4 +93,25 @@ fn every_metric_is_described_with_a_unit_or_meaning_and_our_prefix() {
     }
     let text = metrics.render().expect("render");
     assert!(text.contains(concat!("pgsluice_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")));
+}
+
+#[test]
+fn standbys_that_may_not_be_seen_are_absent_and_absent_again_when_the_right_is_taken() {
+    let metrics = metrics();
+    let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+    let exposed = |connected| {
+        let view = StandbyView { wanted: 2, connected, lag_bytes: connected.map(|_| 7) };
+        board.update(|status| status.standbys = Some(view));
+        board.with(|status| metrics.publish(status));
+        metrics.render().expect("render")
+    };
+    for _ in 0..2 {
+        let blind = exposed(None);
+        assert_eq!(sample(&blind, "pgsluice_target_standbys{state=\"wanted\"}"), Some("2"));
+        assert_eq!(sample(&blind, "pgsluice_target_standbys{state=\"connected\"}"), None);
+        assert_eq!(sample(&blind, "pgsluice_target_standby_lag_bytes"), None);
+        let seeing = exposed(Some(1));
+        assert_eq!(sample(&seeing, "pgsluice_target_standbys{state=\"connected\"}"), Some("1"));
+        assert_eq!(sample(&seeing, "pgsluice_target_standby_lag_bytes"), Some("7"));
+    }
 }
