@@ -18,6 +18,7 @@ use super::workload::{Workload, WorkloadOptions};
 use super::{compare, ledger};
 use crate::cli::Exit;
 use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
+use crate::model::counted;
 
 /// Database of the store on both sides.
 const DATABASE: &str = "store";
@@ -105,7 +106,7 @@ pub enum DemoError {
         source: std::io::Error,
     },
     /// The cutover rolled back every time.
-    #[error("the cutover rolled back {attempts} times, the last time because: {reason}")]
+    #[error("the cutover rolled back {}, the last time because: {reason}", counted(*.attempts, "time", "times"))]
     CutoverAborted {
         /// How often it was tried.
         attempts: u32,

@@ -4,7 +4,7 @@ use crate::cli::Exit;
 use crate::connection::{ConnectError, SqlError};
 use crate::cutover::CutoverError;
 use crate::join::JoinError;
-use crate::model::{Disposition, Side};
+use crate::model::{Disposition, Side, counted};
 use crate::preflight::{Finding, PreflightError, Severity};
 use crate::snapshot::SnapshotError;
 use crate::source::catalog::CatalogError;
@@ -19,7 +19,7 @@ use crate::target::schema::SchemaError;
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// Preflight found something that stops it; nothing was changed.
-    #[error("the migration cannot begin: {} blocker(s); nothing was changed on either side", blocking(.0).count())]
+    #[error("the migration cannot begin: {}; nothing was changed on either side", counted(blocking(.0).count(), "blocker", "blockers"))]
     Blocked(Vec<Finding>),
     /// A server could not be reached.
     #[error(transparent)]

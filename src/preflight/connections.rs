@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::{Finding, PreflightError};
-use crate::model::Side;
+use crate::model::{Side, counted};
 
 /// Sessions besides those of the copy or of apply: control, watch, fence, marker, monitor.
 const BESIDES: usize = 6;
@@ -42,7 +42,7 @@ fn judge(id: &'static str, side: Side, free: i64, needed: usize) -> Option<Findi
         Finding::blocker(
             id,
             side.as_str(),
-            format!("The {side} has {} free connections, and the migration needs up to {needed}.", free.max(0)),
+            format!("The {side} has {}, and the migration needs up to {needed}.", counted(free.max(0), "free connection", "free connections")),
             "Lower snapshot.jobs or apply.connections, raise max_connections or the role's CONNECTION LIMIT, or close idle sessions.",
         )
     })

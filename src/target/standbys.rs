@@ -138,12 +138,16 @@ impl std::fmt::Display for StandbyShortage {
         let Self { wanted, connected, blind_role } = self;
         write!(
             f,
-            "what is applied is not confirmed to the source before {wanted} of the target's standbys have it, and "
+            "what is applied is not confirmed to the source before {wanted} of the target's standbys {} it, and ",
+            if wanted.get() == 1 { "has" } else { "have" }
         )?;
         match blind_role {
             Some(role) => write!(f, "role {role} may not see what they have"),
-            None if self.all_are_connected() => write!(f, "the {connected} connected do not get further"),
-            None => write!(f, "{connected} are connected"),
+            None if self.all_are_connected() => match connected {
+                1 => write!(f, "the one that is connected does not get further"),
+                _ => write!(f, "the {connected} connected do not get further"),
+            },
+            None => write!(f, "{connected} {} connected", if *connected == 1 { "is" } else { "are" }),
         }
     }
 }
@@ -188,11 +192,11 @@ mod tests {
     fn a_shortage_says_what_is_missing_and_what_to_do() {
         let missing = seen(&[400], 0).shortage(wanted(2));
         assert!(
-            missing.to_string().ends_with("before 2 of the target's standbys have it, and 1 are connected")
+            missing.to_string().ends_with("before 2 of the target's standbys have it, and 1 is connected")
         );
         assert!(missing.remedy().starts_with("Bring the missing standby back"));
         let still = seen(&[400], 0).shortage(wanted(1));
-        assert!(still.to_string().ends_with("the 1 connected do not get further"));
+        assert!(still.to_string().ends_with("the one that is connected does not get further"));
         assert!(still.remedy().starts_with("Find out why"));
         let blind = seen(&[], 2).shortage(wanted(1));
         assert!(blind.to_string().ends_with("role app may not see what they have"));

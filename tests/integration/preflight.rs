@@ -54,6 +54,28 @@ async fn a_healthy_pair_passes_and_nothing_is_changed_on_either_side() {
     assert_eq!((fingerprint(&source).await, fingerprint(&target).await), before);
 }
 
+/// Patroni is known by the names of its sessions, which a role without any right sees too.
+#[tokio::test]
+async fn a_source_that_patroni_manages_is_warned_of_by_a_role_that_may_see_nothing_else() {
+    let mut sides = Sides::start(14, 17).await;
+    let source = sides.superuser(Side::Source).await;
+    source
+        .batch_execute(
+            "CREATE ROLE mover LOGIN REPLICATION PASSWORD 'm'; GRANT CREATE ON DATABASE postgres TO mover;
+             CREATE TABLE public.orders (id bigint PRIMARY KEY); ALTER TABLE public.orders OWNER TO mover",
+        )
+        .await
+        .expect("a role");
+    sides.connect_as(Side::Source, "mover", "m");
+    source.batch_execute("SET application_name = 'Patronising'").await.expect("another name");
+    assert!(!warnings(&check(&sides).await).contains("source.patroni"));
+    source.batch_execute("SET application_name = 'Patroni heartbeat'").await.expect("Patroni's name");
+    let findings = check(&sides).await;
+    assert!(warnings(&findings).contains("source.patroni"), "{findings:#?}");
+    let told = findings.iter().find(|finding| finding.id == "source.patroni").expect("the warning");
+    assert!(told.finding.contains("\"Patroni heartbeat\"") && told.remedy.contains("\"name\": \"pgsluice\""));
+}
+
 #[tokio::test]
 async fn every_obstacle_of_a_source_is_found_at_once_with_its_remedy() {
     let source = options()

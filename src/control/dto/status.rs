@@ -8,7 +8,7 @@ use super::{ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, Ta
 use crate::migration::{
     Blocking, LagView, Positions, Problem, StandbyView, Status, TableProgress, Throughput,
 };
-use crate::model::{Direction, TableName};
+use crate::model::{Direction, TableName, as_sentence};
 use crate::preflight::Finding;
 
 /// Everything the migration says about itself.
@@ -272,9 +272,9 @@ impl MigrationProblemRecord {
             Blocking::WaitingForOperator => "waiting_for_operator",
             Blocking::Halted => "halted",
         };
-        let (mut message, mut remedy) = (problem.message.clone(), problem.remedy.clone());
+        let (mut message, mut remedy) = (as_sentence(&problem.message), problem.remedy.clone());
         if direction == Direction::Back {
-            message = format!("{ON_THE_WAY_BACK} {message}");
+            message = format!("{ON_THE_WAY_BACK} {}", problem.message);
             if problem.blocking == Blocking::WaitingForOperator {
                 remedy = format!("{remedy} {PASS}");
             }
