@@ -9,7 +9,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::cli::{CleanupArguments, Exit, OutputFormat, cleanup_json, cleanup_text, findings_table};
+use crate::cli::{
+    CleanupArguments, Exit, FindingsSummary, Look, OutputFormat, cleanup_json, cleanup_text, findings_text,
+};
 use crate::config::Config;
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
@@ -196,9 +198,13 @@ fn records(findings: &[Finding]) -> Vec<FindingRecord> {
 /// [`AppError`] when a side cannot be asked; a blocker is an exit code.
 pub async fn check(config: Config, output: OutputFormat) -> Result<Exit, AppError> {
     let findings = migration::check(&config).await.map_err(Box::new)?;
+    let records = records(&findings);
     match output {
-        OutputFormat::Table => print!("{}", findings_table(&records(&findings))),
-        OutputFormat::Json => println!("{:#}", serde_json::json!({ "findings": records(&findings) })),
+        OutputFormat::Table => print!("{}", findings_text(&records, Look::of_stdout())),
+        OutputFormat::Json => {
+            let summary = FindingsSummary::of(&records).json();
+            println!("{:#}", serde_json::json!({ "findings": records, "summary": summary }));
+        }
     }
     let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
     Ok(if blocked { Exit::Blocker } else { Exit::Success })

@@ -6,7 +6,9 @@ mod cleanup;
 mod client;
 #[cfg(test)]
 mod client_tests;
+mod findings;
 mod forecast;
+mod look;
 mod render;
 mod watch;
 
@@ -16,7 +18,9 @@ pub use args::{
 };
 pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
-pub use render::{Table, cutover_text, findings_table, status_text, tables_text};
+pub use findings::{FindingsSummary, findings_text};
+pub use look::{Colours, Look};
+pub use render::{Table, cutover_text, status_text, tables_text};
 
 /// How results are printed on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -37,7 +37,7 @@ fn judge(slots_max: i64, slots_used: i64, inactive: &[String]) -> Option<Finding
         ID,
         "source",
         format!(
-            "All {slots_max} replication slots of the source are taken (max_replication_slots), and the migration needs one."
+            "No replication slot of the source is free (max_replication_slots is {slots_max}), and the migration needs one."
         ),
         format!(
             "{unread}ALTER SYSTEM SET max_replication_slots = {}; -- then restart the source",

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use pgsluice::cli::{Look, findings_text};
 use pgsluice::connection::SqlSession;
+use pgsluice::control::dto::FindingRecord;
 use pgsluice::model::Side;
 use pgsluice::preflight::{Finding, Severity, Stage, run};
 
@@ -136,6 +138,14 @@ async fn every_obstacle_of_a_source_is_found_at_once_with_its_remedy() {
     assert_eq!(keyless, ["public.deferred", "public.indexed", "public.keyless", "public.parted_1"]);
     assert!(findings.iter().any(|finding| finding.remedy.contains(r#"USING INDEX "indexed_a""#)));
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()));
+    let records: Vec<FindingRecord> = findings.iter().map(FindingRecord::from).collect();
+    let shown = findings_text(&records, Look::PLAIN);
+    for statement in
+        ["ALTER SYSTEM SET wal_level = 'logical';", "ALTER TABLE \"public\".\"keyless\" ADD PRIMARY KEY"]
+    {
+        assert!(shown.contains(&format!("\n{statement}")), "{statement} cannot be pasted from {shown}");
+    }
+    assert!(shown.ends_with("blockers: the migration cannot begin. 4 warnings to read first.\n"), "{shown}");
 
     sides
         .set("PREFLIGHT__WAIVE", r#"["source.unlogged_tables", "source.large_objects", "source.wal_level"]"#);
