@@ -6,8 +6,10 @@ mod cleanup;
 mod client;
 #[cfg(test)]
 mod client_tests;
+mod failure;
 mod findings;
 mod forecast;
+mod help;
 mod look;
 mod render;
 mod watch;
@@ -18,6 +20,7 @@ pub use args::{
 };
 pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
+pub use failure::Failure;
 pub use findings::{FindingsSummary, findings_text};
 pub use look::{Colours, Look};
 pub use render::{Table, cutover_text, status_text, tables_text};
@@ -28,7 +31,7 @@ pub enum OutputFormat {
     /// For a person.
     #[default]
     Table,
-    /// One JSON document (with `--watch`, one a line).
+    /// One JSON document, of a failure too (with `--watch`, one a line for each change).
     Json,
 }
 

@@ -18,6 +18,7 @@ mod dashboards;
 mod demo;
 mod deploy_examples;
 mod joining;
+mod json_output;
 mod kubernetes;
 mod live_workload;
 mod local_cluster;
