@@ -81,7 +81,10 @@ async fn the_exit_tells_how_the_operation_ended() {
     assert_eq!(exit.expect("followed"), Exit::Failed);
     let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
     assert_eq!(document["outcome"], "aborted");
-    assert_eq!(run(&aborting, ClientCommand::Abort).await.0.expect("followed"), Exit::Success);
+    let (exit, printed) = run(&aborting, ClientCommand::Abort).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
+    assert_eq!(document["outcome"], "aborted");
 
     let (doubts, ..) =
         serve_one(|report| report.outcome = Outcome::InDoubt { reason: "?".into(), remedy: "?".into() })
