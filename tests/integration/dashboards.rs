@@ -303,7 +303,6 @@ async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
     // What there is to see of standbys and of the slot's limit.
     let limited = options().setting("max_slot_wal_keep_size", "10GB");
     let stage = Stage::with_options(Pair::of(14, 17), limited, options()).await;
-    let _standby = standby_of(&stage.target, "standby").await;
     store::create(&stage.source_url(), SMALL).await.expect("store");
     let workload = load(stage.source_url(), 7);
     let mut replicator =
@@ -311,8 +310,20 @@ async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
     let prometheus = Prometheus::scraping(replicator.api().base());
     until("a Prometheus that answers", || async { prometheus.is_ready() }).await;
 
-    // Can I cut over now? Yes, once it is asked while changes are streamed.
+    // Can I cut over now? Not while a standby is missing, though nothing else is in the way.
     let verdict = filled_in(&expressions_of("Cut over now?")[0]);
+    let in_the_way_is_only_the_standby = format!(
+        "({verdict}) == 0 and on (job, instance) pgsluice_phase{{phase=\"streaming\"}} == 1 \
+         and on (job, instance) pgsluice_lag_bytes <= pgsluice_cutover_max_lag_bytes \
+         and on (job, instance) pgsluice_stream_held == 0 \
+         and on (job, instance) sum without (reason) (pgsluice_tables_outside) == 0"
+    );
+    until("the verdict that a standby is missing", || async {
+        !prometheus.values(&in_the_way_is_only_the_standby, began_at).is_empty()
+    })
+    .await;
+    // Yes, once it is there.
+    let _standby = standby_of(&stage.target, "standby").await;
     until("the verdict that a cutover may begin", || async {
         prometheus.values(&verdict, began_at).lines().any(|value| value.starts_with("1 @"))
     })
