@@ -17,6 +17,7 @@ use super::annotation::{self, Before};
 use super::{Change, change, merged, put_back, said};
 use crate::config::{KubernetesScaleConfig, Workload, WorkloadKind};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
+use crate::model::counted;
 
 /// How often the pods are looked for while they end.
 const POLL: Duration = Duration::from_millis(200);
@@ -198,7 +199,7 @@ fn still_there(what: &ResourceName, object: &Value, pods: &[Value]) -> Option<St
     }
     let shown: Vec<&str> = names.iter().take(SHOWN_MAX).copied().collect();
     let more = if names.len() > SHOWN_MAX { ", …" } else { "" };
-    Some(format!("{what} still has {} pods: {}{more}", names.len(), shown.join(", ")))
+    Some(format!("{what} still has {}: {}{more}", counted(names.len(), "pod", "pods"), shown.join(", ")))
 }
 
 /// An autoscaler leaves alone what stands at zero, unless it may scale to zero itself.
