@@ -89,7 +89,7 @@ impl AppError {
         match self {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
             Self::Lease(lost) => lost.remedy(),
-            Self::Config(error) => error.remedy().to_owned(),
+            Self::Config(error) => error.remedy(),
             Self::Cluster(error) => error.remedy(),
             Self::Migration(error) => error.remedy(),
             Self::Cleanup(error) => error.remedy(),

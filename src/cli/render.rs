@@ -131,7 +131,11 @@ fn push_cluster(text: &mut String, cluster: &ClusterRecord) {
             known(&cluster.timeline),
             known(&cluster.ready_instances),
             known(&cluster.instances),
-            if cluster.has_backup { "has a backup" } else { "no backup yet" },
+            match cluster.has_backup {
+                Some(true) => "has a backup",
+                Some(false) => "no backup yet",
+                None => "backups not looked for",
+            },
         );
     }
     if let Some(how) = &cluster.changing {

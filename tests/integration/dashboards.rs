@@ -23,8 +23,10 @@ use tempfile::TempDir;
 
 use crate::harness::clusters::options;
 use crate::harness::fleet::standby_of;
-use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of, way_back_is_open};
+use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of, streaming, way_back_is_open};
 use crate::harness::wait::until;
+use crate::kubernetes::cnpg;
+use crate::kubernetes::double::ApiDouble;
 use crate::whole_migration::{SMALL, load};
 
 /// Labels that Prometheus and its operator add.
@@ -303,11 +305,18 @@ async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
     let began_at = SystemTime::now();
     // What there is to see of standbys and of the slot's limit.
     let limited = options().setting("max_slot_wal_keep_size", "10GB");
-    let stage = Stage::with_options(Pair::of(14, 17), limited, options()).await;
+    let stage = Stage::with_options(Pair::of(14, 17), limited, options().tls(cnpg::server_tls())).await;
     store::create(&stage.source_url(), SMALL).await.expect("store");
     let workload = load(stage.source_url(), 7);
-    let mut replicator =
-        stage.streaming_with("target.durability = \"standbys\"\ntarget.standbys = 1\n").await;
+    // What its operator says of the target, by a double of the API server.
+    let api = ApiDouble::start().await;
+    cnpg::put_cluster(&api, &cnpg::system_identifier(&stage).await);
+    api.change("clusters", "shop", &serde_json::json!({ "spec": { "instances": 2 } }));
+    let configuration = cnpg::section(&api, "target.durability = \"standbys\"\ntarget.standbys = 1\n");
+    let mut command = stage.command(&configuration);
+    command.target_url = command.target_url.replace("sslmode=disable", "sslmode=require");
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
     let prometheus = Prometheus::scraping(replicator.api().base());
     until("a Prometheus that answers", || async { prometheus.is_ready() }).await;
 
@@ -323,8 +332,23 @@ async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
         !prometheus.values(&in_the_way_is_only_the_standby, began_at).is_empty()
     })
     .await;
-    // Yes, once it is there.
+    // Not without a backup either, once it is there.
     let _standby = standby_of(&stage.target, "standby").await;
+    let in_the_way_is_only_the_backup = format!(
+        "({verdict}) == 0 and on (job, instance) pgsluice_cluster_has_backup == 0 and on (job, instance) \
+         pgsluice_target_standbys{{state=\"connected\"}} == 1 and on (job, instance) pgsluice_stream_held == 0 \
+         and on (job, instance) pgsluice_lag_bytes <= pgsluice_cutover_max_lag_bytes"
+    );
+    until("the verdict that a backup is missing", || async {
+        !prometheus.values(&in_the_way_is_only_the_backup, began_at).is_empty()
+    })
+    .await;
+    // Yes, with both.
+    api.change(
+        "clusters",
+        "shop",
+        &serde_json::json!({ "status": { "lastSuccessfulBackup": "2026-11-30T02:00:00Z" } }),
+    );
     until("the verdict that a cutover may begin", || async {
         prometheus.values(&verdict, began_at).lines().any(|value| value.starts_with("1 @"))
     })

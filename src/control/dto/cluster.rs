@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::kubernetes::cnpg::{Backup, ClusterState, Sight};
+use crate::kubernetes::cnpg::{ClusterState, Sight};
 
 /// The cluster as it was seen last. Whatever it says, each session asks its server what it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,8 +31,8 @@ pub struct ClusterRecord {
     pub ready_instances: Option<u32>,
     /// Standbys that each commit waits for; null without synchronous replication.
     pub synchronous_standbys: Option<u32>,
-    /// Whether it has had a backup that succeeded.
-    pub has_backup: bool,
+    /// Whether it has had a backup that succeeded; null where that is not looked for (`target.cnpg.backup = "ignored"`).
+    pub has_backup: Option<bool>,
     /// When it was seen; null until it was.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub seen_at: Option<Timestamp>,
@@ -46,7 +46,7 @@ impl From<&Sight> for ClusterRecord {
     fn from(sight: &Sight) -> Self {
         let (problem, remedy) = sight.problem.clone().unzip();
         let seen = sight.state.as_ref().map_or_else(Self::default, Self::from);
-        Self { seen_at: sight.seen_at, problem, remedy, ..seen }
+        Self { seen_at: sight.seen_at, has_backup: sight.has_backup(), problem, remedy, ..seen }
     }
 }
 
@@ -63,7 +63,6 @@ impl From<&ClusterState> for ClusterRecord {
             instances: state.instances,
             ready_instances: state.ready_instances,
             synchronous_standbys: state.synchronous.as_ref().map(|synchronous| synchronous.number),
-            has_backup: state.backup == Backup::Succeeded,
             ..Self::default()
         }
     }

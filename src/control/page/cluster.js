@@ -21,6 +21,6 @@ export function showCluster(cluster) {
     ["Timeline", cluster.timeline ?? "–"],
     ["Instances ready", `${cluster.ready_instances ?? "–"} of ${cluster.instances ?? "–"}`],
     ["Each commit waits for", cluster.synchronous_standbys === null ? "no standby" : `${cluster.synchronous_standbys} standby`],
-    ["Backup", cluster.has_backup ? "there is one" : "none yet"],
+    ["Backup", cluster.has_backup === null ? "not looked for" : cluster.has_backup ? "there is one" : "none yet"],
   ]);
 }

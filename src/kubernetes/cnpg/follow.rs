@@ -71,6 +71,17 @@ pub struct Sight {
     pub seen_at: Option<Timestamp>,
     /// Why it is not seen now, and what to do.
     pub problem: Option<(String, String)>,
+    /// Whether its backups are looked for: with `target.cnpg.backup = "required"`.
+    pub looks_for_backup: bool,
+}
+
+impl Sight {
+    /// Whether it has had a backup that succeeded; `None` if that is not looked for, or not known.
+    #[must_use]
+    pub fn has_backup(&self) -> Option<bool> {
+        let state = self.state.as_ref().filter(|_| self.looks_for_backup)?;
+        Some(state.backup == Backup::Succeeded)
+    }
 }
 
 /// To see the cluster. Cheap to clone.
@@ -151,7 +162,10 @@ impl TargetCluster {
             api: Kubernetes::new(config.access.clone()),
             config: config.clone(),
             turnover: Turnover::default(),
-            sight: watch::Sender::new(Sight::default()),
+            sight: watch::Sender::new(Sight {
+                looks_for_backup: config.backup == BackupGate::Required,
+                ..Sight::default()
+            }),
             found: None,
             looks: 0,
         }
@@ -277,7 +291,9 @@ impl TargetCluster {
             tracing::info!("the target's cluster can be looked at again");
         }
         let seen_at = Some(Timestamp::now());
-        self.sight.send_replace(Sight { state: Some(state), seen_at, problem: None });
+        self.sight.send_modify(|sight| {
+            (sight.state, sight.seen_at, sight.problem) = (Some(state), seen_at, None);
+        });
     }
 
     /// Looks until shutdown.

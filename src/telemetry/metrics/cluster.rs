@@ -4,7 +4,7 @@
 use prometheus::core::{AtomicI64, GenericGaugeVec};
 
 use super::super::registrar::{OptionalGauge, Registrar};
-use crate::kubernetes::cnpg::Backup;
+use crate::kubernetes::cnpg::Sight;
 use crate::migration::Status;
 
 /// Copied from the published status.
@@ -30,7 +30,7 @@ impl ClusterMetrics {
             )?,
             has_backup: registrar.optional_gauge(
                 "pgsluice_cluster_has_backup",
-                "1 once the cluster has had a backup that succeeded; else 0.",
+                "1 once the cluster has had a backup that succeeded; else 0. Absent with target.cnpg.backup = ignored.",
             )?,
             timeline: registrar.optional_gauge(
                 "pgsluice_cluster_timeline",
@@ -57,7 +57,7 @@ impl ClusterMetrics {
             }
         }
         self.changes_primary.set(state.map(|state| i64::from(state.changes_primary().is_some())));
-        self.has_backup.set(state.map(|state| i64::from(state.backup == Backup::Succeeded)));
+        self.has_backup.set(sight.and_then(Sight::has_backup).map(i64::from));
         self.timeline.set(state.and_then(|state| state.timeline).map(i64::from));
         self.seen.set(sight.and_then(|sight| sight.seen_at).map(jiff::Timestamp::as_second));
     }

@@ -169,6 +169,12 @@ pub(super) async fn server_accepts(cluster: &LocalCluster, sql: &str, place: &st
     let slot = "SELECT pg_create_logical_replication_slot('pgsluice', 'pgoutput')
                  WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'pgsluice')";
     session.batch_execute(slot).await.expect("a slot");
+    if sql.starts_with("ALTER SYSTEM ") {
+        // Not possible in a transaction; taken back by hand.
+        session.batch_execute(sql).await.unwrap_or_else(|error| panic!("{place}: {sql}: {error:?}"));
+        session.batch_execute("ALTER SYSTEM RESET ALL").await.expect("taken back");
+        return;
+    }
     session.batch_execute("BEGIN").await.expect("a transaction");
     for role in ["migrator", "mover"].map(|role| format!("CREATE ROLE {role}")) {
         if !sql.contains(&role) {

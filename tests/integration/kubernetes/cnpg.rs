@@ -108,7 +108,7 @@ async fn the_target_is_found_in_the_clusters_secrets_and_a_new_password_needs_no
     let status = status_with(&mut replicator, "the cluster", |_, cluster| cluster.seen_at.is_some()).await;
     let cluster = status.cluster.expect("the cluster");
     assert_eq!((cluster.name.as_str(), cluster.current_primary.as_deref()), ("shop/shop", Some("shop-1")));
-    assert_eq!((cluster.changing, cluster.problem, cluster.has_backup), (None, None, false));
+    assert_eq!((cluster.changing, cluster.problem, cluster.has_backup), (None, None, Some(false)));
     let told = events(&api);
     assert!(
         told.iter().any(|(reason, message)| reason == "PhaseEntered" && message.contains("streaming")),
@@ -135,7 +135,7 @@ async fn the_target_is_found_in_the_clusters_secrets_and_a_new_password_needs_no
 }
 
 /// A certificate for `localhost` that is its own authority.
-fn server_tls() -> ServerTls {
+pub(crate) fn server_tls() -> ServerTls {
     let key = rcgen::KeyPair::generate().expect("key");
     let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
         .and_then(|parameters| parameters.self_signed(&key))
@@ -286,7 +286,7 @@ async fn a_cutover_waits_for_the_first_backup_and_a_rehearsal_does_not() {
     let backup = |phase: &str| json!({ "metadata": { "name": "first" }, "spec": { "cluster": { "name": "shop" } }, "status": { "phase": phase } });
     api.put("backups", backup("failed"));
     api.put("backups", backup("completed"));
-    status_with(&mut replicator, "the backup", |_, cluster| cluster.has_backup).await;
+    status_with(&mut replicator, "the backup", |_, cluster| cluster.has_backup == Some(true)).await;
     // Once there was one there is one, whatever becomes of the API server.
     api.be_out_of_order(true);
     let blind = status_with(&mut replicator, "no sight", |_, cluster| cluster.problem.is_some()).await;
