@@ -18,8 +18,9 @@ pub use error::ConfigError;
 pub use load::{load, load_api};
 pub use reference::configuration_reference;
 pub use traffic::valid::{
-    Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesServiceConfig,
-    PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
+    Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesSecretConfig,
+    KubernetesServiceConfig, PgbouncerConfig, PgbouncerRewrite, SecretKey, ServiceShape, SessionPools,
+    TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
     ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,

@@ -20,7 +20,7 @@ pub use error::KubernetesError;
 pub use resource::{Resource, ResourceName};
 
 /// Who the API server is told changes fields.
-const FIELD_MANAGER: &str = "pgsluice";
+pub const FIELD_MANAGER: &str = "pgsluice";
 
 /// Whether a patch is to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

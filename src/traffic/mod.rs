@@ -194,6 +194,7 @@ fn adapter(
         TrafficConfig::Pgbouncer(config) => Box::new(pgbouncer::Pgbouncer::new(config.clone())),
         TrafficConfig::KubernetesService(config) => Box::new(kubernetes::Service::new(config.clone())),
         TrafficConfig::KubernetesScale(config) => Box::new(kubernetes::Scale::new(config.clone())),
+        TrafficConfig::KubernetesSecret(config) => Box::new(kubernetes::Secret::new(config.clone())),
         TrafficConfig::CnpgPooler(config) => Box::new(kubernetes::Pooler::new(config.clone())?),
     })
 }

@@ -3,11 +3,13 @@
 //! of the answers. Each step is done by an adapter as a fresh process has it, unless a test says otherwise.
 
 mod double;
+mod interference;
 mod metrics;
 mod pooler;
 mod program;
 mod rights;
 mod scale;
+mod secret;
 mod service;
 
 use std::fs;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
+use super::interference::{Field, changed_by, keepers};
 use super::{Change, change, merged, put_back, said};
 use crate::config::{KubernetesServiceConfig, ServiceShape};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
@@ -69,10 +70,12 @@ impl Service {
             Step::Prepare => {
                 let checked = |object: &Value| {
                     check(&shapes, &what, object)?;
-                    self::plan(Step::Retarget, &shapes, &what, object, context.epoch)
+                    let planned = self::plan(Step::Retarget, &shapes, &what, object, context.epoch)?;
+                    let mut notes = vec![format!("{what} leads to {}", describe(shapes.left))];
+                    notes.extend(keepers(&what, object, &shapes.fields()));
+                    Ok(planned.map(|Change { patch, .. }| Change { patch, note: notes.join("; ") }))
                 };
-                change(&self.api, &what, Effect::Trial, checked).await?;
-                Some(format!("{what} leads to {}", describe(shapes.left)))
+                change(&self.api, &what, Effect::Trial, checked).await?
             }
             // One that is gone leads nobody to the target: that is told until it is there, or taken out of the configuration.
             Step::Retarget => change(&self.api, &what, Effect::Change, plan).await?,
@@ -88,6 +91,17 @@ impl<'a> Shapes<'a> {
             Direction::Forward => Self { left: &config.source, reached: &config.target },
             Direction::Back => Self { left: &config.target, reached: &config.source },
         }
+    }
+
+    /// What is changed between the two.
+    fn fields(&self) -> Vec<Field> {
+        let by_name = [self.left, self.reached].map(|shape| matches!(shape, ServiceShape::ExternalName(_)));
+        let names: &[&str] = match by_name {
+            [false, false] => &["selector"],
+            [true, true] => &["externalName"],
+            _ => &["type", "selector", "externalName"],
+        };
+        names.iter().map(|name| Field::of(&["spec", *name])).collect()
     }
 }
 
@@ -115,7 +129,27 @@ fn plan(
             let patch = merged(Before { epoch, was }.patch(), lead_to(shapes.reached, object));
             Some(Change { patch, note: told(&found, shapes.reached) })
         }
-        Step::Resume => before.map(|_| Change { patch: annotation::removal(), note: String::new() }),
+        // Somebody was faster than the end of the step: nobody is served there. Once, and not against one who keeps doing it.
+        Step::Resume
+            if &found == shapes.left && before.as_ref().is_some_and(|before| before.epoch == epoch) =>
+        {
+            let patch = merged(annotation::removal(), lead_to(shapes.reached, object));
+            let who = changed_by(object, &shapes.fields());
+            let mut notes = vec![format!(
+                "{what} was led back to {}, which is closed, by {who}; it leads to {} again",
+                describe(&found),
+                describe(shapes.reached)
+            )];
+            notes.extend(keepers(what, object, &shapes.fields()));
+            Some(Change { patch, note: notes.join("; ") })
+        }
+        Step::Resume => before.map(|before| {
+            let is_another = before.epoch == epoch && &found != shapes.reached;
+            let who = || changed_by(object, &shapes.fields());
+            let told = || format!("{what} leads to {} by now, by {}", describe(&found), who());
+            let note = if is_another { told() } else { String::new() };
+            Change { patch: annotation::removal(), note }
+        }),
         Step::Undo => before.filter(|before| before.epoch == epoch).map(|before| {
             let was = ServiceShape::from(before.was);
             let patch = merged(annotation::removal(), lead_to(&was, object));
