@@ -150,7 +150,7 @@ def references(objects: list) -> list[str]:
             has_port("the PodMonitor", endpoint["port"])
     for policy in by_kind.get("NetworkPolicy", []):
         selects("the NetworkPolicy", policy["spec"]["podSelector"]["matchLabels"])
-        for rule in policy["spec"]["ingress"]:
+        for rule in policy["spec"].get("ingress", []):
             for port in rule["ports"]:
                 has_port("the NetworkPolicy", port["port"])
     for container in pod["spec"]["containers"]:
