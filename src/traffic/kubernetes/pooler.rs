@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError, webhook};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError, webhook};
 use super::annotation::{self, Before};
 use super::interference::{Field, changed_by, keepers};
 use super::metrics::{Pools, pools};
@@ -50,6 +50,10 @@ impl TrafficAdapter for Pooler {
         let work = self.run(step, context, &waiting);
         let outcome = within(self.config.timeout, work, &waiting).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
     }
 }
 

@@ -12,7 +12,7 @@ use kube::core::Selector;
 use serde_json::{Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
 use super::interference::{Field, autoscaled, changed_by, keepers};
 use super::{Change, change, merged, named, put_back, said};
@@ -43,6 +43,10 @@ impl TrafficAdapter for Scale {
         let work = self.run(step, context.epoch, &waiting);
         let outcome = within(self.config.timeout, work, &waiting).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
     }
 }
 

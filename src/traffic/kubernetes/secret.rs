@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::{Change, change, named, put_back, said};
 use crate::config::{KubernetesSecretConfig, Workload};
 use crate::kubernetes::{Effect, Kubernetes, KubernetesError, Resource, ResourceName};
@@ -53,6 +53,10 @@ impl TrafficAdapter for Secret {
         let work = self.run(step, context);
         let outcome = within(self.config.timeout, work, &Waiting::default()).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
 use super::interference::{Field, changed_by, keepers};
 use super::{Change, change, merged, put_back, said};
@@ -52,6 +52,10 @@ impl TrafficAdapter for Service {
         let work = self.run(step, context);
         let outcome = within(self.config.timeout, work, &Waiting::default()).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::metrics::{PodsDouble, address};
 use super::*;
+use crate::harness::wait::until;
 
 const SCALE: &str = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n";
 const SERVICE: &str = "[[traffic]]\nadapter = 'kubernetes-service'\nservice = 'shop-db'\nsource_selector = ['app=old']\n\
@@ -129,6 +130,29 @@ async fn who_brings_a_workload_back_in_the_middle_of_the_pause_is_named_and_has_
     let said = done(&api, SCALE, Step::Resume, &context).await;
     assert!(said.contains("stays at 2: it was scaled since, by kustomize-controller"), "{said}");
     assert_eq!(api.get("deployments", "web")["spec"]["replicas"], 2);
+}
+
+/// Before the commit nobody need live with it: the cutover ends, and says by whom.
+#[tokio::test]
+async fn who_scales_a_workload_up_while_its_pods_are_waited_for_is_named_in_the_error() {
+    let api = scene().await;
+    api.let_pods_linger();
+    let entry = format!("{SCALE}timeout_ms = 1500\n");
+    let context = context(Direction::Forward, 7);
+    let pause = {
+        let traffic = traffic(&api, &entry);
+        let context = context.clone();
+        tokio::spawn(async move { traffic.perform(Step::Pause, &context).await })
+    };
+    until("a look at the pods", || async { api.requests().iter().any(|asked| asked.resource == "pods") })
+        .await;
+    let fields = json!({ "f:spec": { "f:replicas": {} } });
+    change_as(&api, "keda-operator", "deployments", "web", json!({ "spec": { "replicas": 1 } }), fields);
+    let late = pause.await.expect("no panic").expect_err("its pods do not end");
+    assert!(
+        late.problem.contains("deployment shop/web was scaled up again, by keda-operator at 2026"),
+        "{late}"
+    );
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 
 use super::metrics::{PodsDouble, address};
 use super::*;
-use crate::harness::stage::{Pair, Stage, cut_over, roll_back, streaming, way_back_is_open};
+use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of, roll_back, streaming, way_back_is_open};
+use pgsluice::control::dto::CutoverModeRecord;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cutover_and_a_rollback_move_everything_there_and_back_and_say_so_in_the_journal() {
@@ -13,7 +14,9 @@ async fn a_cutover_and_a_rollback_move_everything_there_and_back_and_say_so_in_t
         json!({ "metadata": { "name": "shop-db" }, "spec": {
         "type": "ExternalName", "externalName": "old.example.com", "ports": [{ "port": 5432 }] } }),
     );
-    api.put("deployments", workload("web", 3));
+    let mut web = workload("web", 3);
+    web["metadata"]["labels"] = json!({ "kustomize.toolkit.fluxcd.io/name": "shop", "kustomize.toolkit.fluxcd.io/namespace": "flux-system" });
+    api.put("deployments", web);
     api.put(
         "poolers",
         json!({ "metadata": { "name": "shop-pooler" }, "spec": {
@@ -43,6 +46,8 @@ async fn a_cutover_and_a_rollback_move_everything_there_and_back_and_say_so_in_t
         .await
         .expect("SQL");
     let mut replicator = stage.streaming_with(&entries).await;
+    // What a cutover would refuse does not end a rehearsal.
+    api.change("services", "shop-db", &json!({ "spec": { "externalName": "elsewhere.example.com" } }));
     let look = || {
         let service = api.get("services", "shop-db")["spec"].clone();
         let paused = api.get("poolers", "shop-pooler")["spec"]["pgbouncer"]["paused"].clone();
@@ -50,6 +55,24 @@ async fn a_cutover_and_a_rollback_move_everything_there_and_back_and_say_so_in_t
         let replicas = api.get("deployments", "web")["spec"]["replicas"].clone();
         (service["externalName"].clone(), replicas, paused, password)
     };
+
+    let before = look();
+    let accepted = ask(&replicator, CutoverModeRecord::Rehearsal, 20_000).await;
+    let rehearsed = end_of(&mut replicator, &accepted).await;
+    assert_eq!(rehearsed.outcome, "completed", "{rehearsed:#?}");
+    assert_eq!(look(), before);
+    let armed = rehearsed.steps.iter().find(|step| step.name == "arm").and_then(|step| step.detail.clone());
+    let armed = armed.unwrap_or_default();
+    assert!(armed.contains("secret shop/shop-db has the values of the source"), "{armed}");
+    assert!(
+        armed.contains("deployment shop/web is kept by Flux's Kustomization flux-system/shop"),
+        "{armed}"
+    );
+    assert!(
+        armed.contains("a cutover would end here: the traffic adapter kubernetes-service shop-db"),
+        "{armed}"
+    );
+    api.change("services", "shop-db", &json!({ "spec": { "externalName": "old.example.com" } }));
 
     let moved = cut_over(&mut replicator).await;
     assert_eq!(look(), (Value::Null, json!(3), json!(false), json!(NEW)));
