@@ -38,6 +38,8 @@ pub(in super::super) struct Secret {
 /// One step of one operation.
 struct Operation {
     epoch: i64,
+    /// As no other one is called.
+    name: String,
     left: Side,
     reached: Side,
     what: ResourceName,
@@ -73,7 +75,8 @@ impl Secret {
             Direction::Back => (Side::Target, Side::Source),
         };
         let what = self.api.named(Resource::Secret, &self.config.secret).await?;
-        let operation = Operation { epoch: context.epoch, left, reached, what };
+        let name = format!("{}-{}", context.epoch, context.nonce);
+        let operation = Operation { epoch: context.epoch, name, left, reached, what };
         match step {
             Step::Prepare => self.prepare(&operation).await,
             Step::Pause => Ok(Notes::new()),
@@ -106,7 +109,7 @@ impl Secret {
             let what = named(&self.api, workload).await?;
             let tried = |object: &Value| {
                 restart::check(&what, object)?;
-                Ok(restart::plan(Step::Retarget, &what, object, *epoch, &at))
+                Ok(restart::plan(Step::Retarget, &what, object, &operation.name, &at))
             };
             change(&self.api, &what, Effect::Trial, tried).await?;
             Ok(())
@@ -122,8 +125,9 @@ impl Secret {
             |object: &Value| values::retarget(what, object, *epoch, *left, (operation.reached, &reached));
         // One that is gone leads nobody to the target: that is told until it is there, or taken out of the configuration.
         let note = change(&self.api, what, Effect::Change, plan).await?;
-        let restarted =
-            self.restart(&|what, object, at| restart::plan(Step::Retarget, what, object, *epoch, at)).await?;
+        let restarted = self
+            .restart(&|what, object, at| restart::plan(Step::Retarget, what, object, &operation.name, at))
+            .await?;
         Ok(said(std::iter::once(note).chain(restarted)))
     }
 
@@ -154,8 +158,8 @@ impl Secret {
         let was_changed = was_changed.load(Ordering::Relaxed);
         // Also when an undo before this one was broken off between the Secret and the workloads.
         let plan = |what: &ResourceName, object: &Value, at: &str| {
-            let is_due = was_changed || restart::was_for(object, Step::Retarget, *epoch);
-            is_due.then(|| restart::plan(Step::Undo, what, object, *epoch, at)).flatten()
+            let is_due = was_changed || restart::was_for(object, Step::Retarget, &operation.name);
+            is_due.then(|| restart::plan(Step::Undo, what, object, &operation.name, at)).flatten()
         };
         let restarted = self.restart(&plan).await?;
         Ok(said(std::iter::once(note).chain(restarted)))

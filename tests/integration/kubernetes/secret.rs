@@ -74,7 +74,7 @@ async fn applications_get_the_targets_values_by_a_cutover_and_the_sources_by_a_r
         "secret shop/shop-db leads to the target (keys DATABASE_URL, PGPASSWORD); deployment shop/web restarted; \
          statefulset shop/worker restarted"
     );
-    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-retarget")));
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-abc-retarget")));
     let before = api.get("secrets", "shop-db")["metadata"]["annotations"]["pgsluice.io/before"].clone();
     assert_eq!(before, r#"{"epoch":7,"was":"source"}"#);
     assert_eq!(done(&api, ENTRY, Step::Resume, &forward).await, "", "the rollouts are complete");
@@ -82,7 +82,7 @@ async fn applications_get_the_targets_values_by_a_cutover_and_the_sources_by_a_r
     for step in FORWARD {
         done(&api, ENTRY, step, &context(Direction::Back, 8)).await;
     }
-    assert_eq!((data(&api), restarted_for(&api)), (of(OLD), both("8-retarget")));
+    assert_eq!((data(&api), restarted_for(&api)), (of(OLD), both("8-abc-retarget")));
     assert!(annotations_are_gone(&api));
 }
 
@@ -113,11 +113,11 @@ async fn a_retarget_that_was_broken_off_restarts_the_others_and_none_twice() {
     let context = context(Direction::Forward, 7);
     api.forbid("patch", "statefulsets");
     step(&api, ENTRY, Step::Retarget, &context).await.expect_err("forbidden");
-    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), ("7-retarget".into(), Value::Null)));
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), ("7-abc-retarget".into(), Value::Null)));
     let version = api.get("deployments", "web")["metadata"]["resourceVersion"].clone();
     api.allow_everything();
     assert_eq!(done(&api, ENTRY, Step::Retarget, &context).await, "statefulset shop/worker restarted");
-    assert_eq!(restarted_for(&api), both("7-retarget"));
+    assert_eq!(restarted_for(&api), both("7-abc-retarget"));
     assert_eq!(api.get("deployments", "web")["metadata"]["resourceVersion"], version);
 }
 
@@ -132,7 +132,7 @@ async fn undo_puts_back_what_this_operation_changed_and_restarts_once_more() {
         let was_led = steps > 2;
         for _ in 0..2 {
             done(&api, ENTRY, Step::Undo, &context).await;
-            let restarts = if was_led { both("7-undo") } else { (Value::Null, Value::Null) };
+            let restarts = if was_led { both("7-abc-undo") } else { (Value::Null, Value::Null) };
             assert_eq!((data(&api), restarted_for(&api)), (of(OLD), restarts), "after {steps} steps");
             assert!(annotations_are_gone(&api));
         }
@@ -146,10 +146,10 @@ async fn an_undo_that_was_broken_off_restarts_the_others() {
     done(&api, ENTRY, Step::Retarget, &context).await;
     api.forbid("patch", "statefulsets");
     step(&api, ENTRY, Step::Undo, &context).await.expect_err("forbidden");
-    assert_eq!((data(&api), restarted_for(&api)), (of(OLD), ("7-undo".into(), "7-retarget".into())));
+    assert_eq!((data(&api), restarted_for(&api)), (of(OLD), ("7-abc-undo".into(), "7-abc-retarget".into())));
     api.allow_everything();
     assert_eq!(done(&api, ENTRY, Step::Undo, &context).await, "statefulset shop/worker restarted");
-    assert_eq!(restarted_for(&api), both("7-undo"));
+    assert_eq!(restarted_for(&api), both("7-abc-undo"));
 }
 
 #[tokio::test]
@@ -157,7 +157,19 @@ async fn an_undo_leaves_alone_what_another_operation_changed() {
     let api = scene().await;
     done(&api, ENTRY, Step::Retarget, &context(Direction::Forward, 7)).await;
     assert_eq!(done(&api, ENTRY, Step::Undo, &context(Direction::Forward, 8)).await, "");
-    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-retarget")));
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-abc-retarget")));
+}
+
+/// Epochs begin again with another migration, and the marks are still there.
+#[tokio::test]
+async fn the_mark_of_another_migration_is_not_taken_for_this_ones() {
+    let api = scene().await;
+    let first = context(Direction::Forward, 7);
+    done(&api, ENTRY, Step::Retarget, &first).await;
+    api.change("secrets", "shop-db", &json!({ "data": { "DATABASE_URL": OLD, "PGPASSWORD": OLD } }));
+    let other = TrafficContext { nonce: "def".into(), ..first };
+    done(&api, ENTRY, Step::Retarget, &other).await;
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-def-retarget")));
 }
 
 #[tokio::test]

@@ -25,23 +25,30 @@ pub(super) enum Rollout {
     Failed(String),
 }
 
-/// Restarts it, unless that was done for this step already.
-pub(super) fn plan(step: Step, what: &ResourceName, object: &Value, epoch: i64, at: &str) -> Option<Change> {
-    if was_for(object, step, epoch) {
+/// Restarts it, unless that was done for this step already. Marks stay, and epochs begin again with another migration: so
+/// `operation` must be a name that no other operation ever has.
+pub(super) fn plan(
+    step: Step,
+    what: &ResourceName,
+    object: &Value,
+    operation: &str,
+    at: &str,
+) -> Option<Change> {
+    if was_for(object, step, operation) {
         return None;
     }
-    let annotations = json!({ RESTARTED_AT: at, RESTARTED_FOR: mark(step, epoch) });
+    let annotations = json!({ RESTARTED_AT: at, RESTARTED_FOR: mark(step, operation) });
     let patch = json!({ "spec": { "template": { "metadata": { "annotations": annotations } } } });
     Some(Change { patch, note: format!("{what} restarted") })
 }
 
 /// Whether it was restarted for this step last.
-pub(super) fn was_for(object: &Value, step: Step, epoch: i64) -> bool {
-    object["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR] == mark(step, epoch)
+pub(super) fn was_for(object: &Value, step: Step, operation: &str) -> bool {
+    object["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR] == mark(step, operation)
 }
 
-fn mark(step: Step, epoch: i64) -> String {
-    format!("{epoch}-{}", step.as_str())
+fn mark(step: Step, operation: &str) -> String {
+    format!("{operation}-{}", step.as_str())
 }
 
 /// Whether another template means other pods.

@@ -136,21 +136,24 @@ fn nothing_that_can_be_printed_has_a_value_in_it() {
 fn a_workload_is_restarted_once_for_a_step_of_an_operation() {
     let web = workload(Resource::Deployment);
     let object = json!({ "metadata": {}, "spec": { "template": { "metadata": { "annotations": { "kept": "yes" } } } } });
-    let first = after(&object, restart::plan(Step::Retarget, &web, &object, 7, AT));
+    let first = after(&object, restart::plan(Step::Retarget, &web, &object, "7-abc", AT));
     let annotations = &first["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(
         *annotations,
-        json!({ "kept": "yes", "kubectl.kubernetes.io/restartedAt": AT, "pgsluice.io/restarted-for": "7-retarget" })
+        json!({ "kept": "yes", "kubectl.kubernetes.io/restartedAt": AT, "pgsluice.io/restarted-for": "7-abc-retarget" })
     );
-    assert_eq!(restart::plan(Step::Retarget, &web, &first, 7, "later"), None);
-    for (step, epoch) in [(Step::Undo, 7), (Step::Retarget, 8)] {
-        let again = after(&first, restart::plan(step, &web, &first, epoch, "later"));
+    assert_eq!(restart::plan(Step::Retarget, &web, &first, "7-abc", "later"), None);
+    for (step, operation) in [(Step::Undo, "7-abc"), (Step::Retarget, "8-abc"), (Step::Retarget, "7-def")] {
+        let again = after(&first, restart::plan(step, &web, &first, operation, "later"));
         assert_eq!(
             again["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"],
             "later"
         );
     }
-    assert!(restart::was_for(&first, Step::Retarget, 7) && !restart::was_for(&first, Step::Retarget, 8));
+    assert!(
+        restart::was_for(&first, Step::Retarget, "7-abc")
+            && !restart::was_for(&first, Step::Retarget, "7-def")
+    );
 }
 
 #[test]
