@@ -1,6 +1,7 @@
 //! Composition root: wires configuration, migration, API and telemetry together, and turns the way they end into an
 //! exit code. No decisions of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::cli::{CleanupArguments, Exit, OutputFormat, cleanup_json, cleanup_text, findings_table};
-use crate::config::Config;
+use crate::config::{self, Config, ConfigError};
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
 use crate::cutover::{self, CleanupError, CleanupOptions, CutoverError};
+use crate::kubernetes::cnpg::{CnpgError, TargetCluster};
 use crate::migration::monitor::Monitor;
 use crate::migration::{self, Legs, MigrationError, StatusBoard};
 use crate::preflight::{Finding, Severity};
@@ -28,6 +30,12 @@ const DRAIN_GRACE: Duration = Duration::from_millis(4_500);
 /// Why the program ended before anybody asked it to.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// What was configured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// How the target is reached could not be found out.
+    #[error(transparent)]
+    Cluster(#[from] CnpgError),
     /// The API cannot listen.
     #[error("cannot listen on {listen}: {error}")]
     Listen {
@@ -59,7 +67,7 @@ impl AppError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::Start(_) => Exit::Usage,
+            Self::Listen { .. } | Self::Start(_) | Self::Config(_) | Self::Cluster(_) => Exit::Usage,
             Self::Control(_) | Self::TaskGone(_) => Exit::Failed,
             Self::Migration(error) => error.exit(),
             Self::Cleanup(error) => match error.as_ref() {
@@ -74,6 +82,9 @@ impl AppError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
+            // It names its remedy itself.
+            Self::Config(_) => String::new(),
+            Self::Cluster(error) => error.remedy(),
             Self::Migration(error) => error.remedy(),
             Self::Cleanup(error) => error.remedy(),
             Self::Control(_) | Self::Start(_) | Self::TaskGone(_) => {
@@ -84,11 +95,42 @@ impl AppError {
     }
 }
 
+/// What a command begins with.
+#[derive(Debug)]
+pub struct Start {
+    config: Config,
+    cluster: Option<TargetCluster>,
+}
+
+impl Start {
+    /// Reads the configuration and, if the target is a cluster that is to be watched, looks at it once. It answers, or is said not to:
+    /// only what is to be taken from its Secrets is needed.
+    ///
+    /// # Errors
+    /// The configuration is wrong ([`ConfigError`]), or the cluster's Secrets do not say how it is reached.
+    pub async fn from(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, AppError> {
+        let written = config::read(path, environment)?;
+        let Some(named) = written.cluster() else {
+            return Ok(Self { config: written.complete(None)?, cluster: None });
+        };
+        let mut cluster = TargetCluster::new(named);
+        cluster.look().await;
+        let found = if written.asks_cluster() { Some(cluster.find().await?) } else { None };
+        let mut config = written.complete(found)?;
+        config.target.connection = config.target.connection.with_turnover(cluster.turnover());
+        Ok(Self { config, cluster: Some(cluster) })
+    }
+}
+
 /// `pgsluice run`: the long-running process. Ends on SIGTERM or SIGINT, within five seconds.
 ///
 /// # Errors
 /// [`AppError`]; nothing is lost, and the next start resumes.
-pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
+pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
+    let Start { config, cluster } = start;
     let config = Arc::new(config);
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
@@ -109,7 +151,12 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
         async move { Ok(control::serve(listener, api, shutdown).await?) }
     });
     let (legs, leg) = Legs::new(config, board.clone(), Arc::clone(&metrics), shutdown.clone());
-    let monitor = Monitor { leg, board: board.clone(), metrics };
+    let watch = cluster.as_ref().map(TargetCluster::watch);
+    let legs = legs.into_cluster(watch.clone());
+    if let Some(cluster) = cluster {
+        watch_cluster(&mut tasks, cluster, &board, &shutdown);
+    }
+    let monitor = Monitor { leg, board: board.clone(), metrics, cluster: watch.clone() };
     tasks.spawn("monitor", {
         let shutdown = shutdown.clone();
         async move {
@@ -129,6 +176,27 @@ pub async fn run(config: Config, console: Console) -> Result<Exit, AppError> {
         });
     }
     end(tasks, shutdown).await
+}
+
+/// Looks at the cluster that is moved into, and tells it what happens.
+fn watch_cluster(
+    tasks: &mut Supervisor<AppError>,
+    cluster: TargetCluster,
+    board: &StatusBoard,
+    shutdown: &Shutdown,
+) {
+    if let Some(recorder) = cluster.recorder() {
+        let (board, watch, shutdown) = (board.clone(), cluster.watch(), shutdown.clone());
+        tasks.spawn("events", async move {
+            telemetry::tell_cluster(board, watch, recorder, shutdown).await;
+            Ok(())
+        });
+    }
+    let shutdown = shutdown.clone();
+    tasks.spawn("cluster", async move {
+        cluster.follow(shutdown).await;
+        Ok(())
+    });
 }
 
 /// Waits for the first task to end: on request, in good order; otherwise that is why the program ends.
@@ -170,14 +238,14 @@ async fn await_signal(shutdown: Shutdown) -> Result<(), AppError> {
 /// # Errors
 /// [`AppError`]
 pub async fn cleanup(
-    config: Config,
+    start: Start,
     arguments: CleanupArguments,
     output: OutputFormat,
 ) -> Result<Exit, AppError> {
     let CleanupArguments { dry_run, unfence_source, without_source, unfence_target, without_target } =
         arguments;
     let options = CleanupOptions { dry_run, unfence_source, without_source, unfence_target, without_target };
-    let actions = cutover::cleanup(&config, options).await.map_err(Box::new)?;
+    let actions = cutover::cleanup(&start.config, options).await.map_err(Box::new)?;
     match output {
         OutputFormat::Table => print!("{}", cleanup_text(&actions)),
         OutputFormat::Json => println!("{:#}", cleanup_json(&actions)),
@@ -193,8 +261,9 @@ fn records(findings: &[Finding]) -> Vec<FindingRecord> {
 ///
 /// # Errors
 /// [`AppError`] when a side cannot be asked; a blocker is an exit code.
-pub async fn check(config: Config, output: OutputFormat) -> Result<Exit, AppError> {
-    let findings = migration::check(&config).await.map_err(Box::new)?;
+pub async fn check(start: Start, output: OutputFormat) -> Result<Exit, AppError> {
+    let sight = start.cluster.as_ref().map(|cluster| cluster.watch().sight());
+    let findings = migration::check(&start.config, sight.as_ref()).await.map_err(Box::new)?;
     match output {
         OutputFormat::Table => print!("{}", findings_table(&records(&findings))),
         OutputFormat::Json => println!("{:#}", serde_json::json!({ "findings": records(&findings) })),

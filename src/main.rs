@@ -4,12 +4,12 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pgsluice::app::{self, AppError};
+use pgsluice::app::{self, AppError, Start};
 use pgsluice::cli::{
     ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, api_url,
     completions,
 };
-use pgsluice::config::{Config, ConfigError, configuration_reference, load, load_api, process_environment};
+use pgsluice::config::{configuration_reference, load_api, process_environment};
 use pgsluice::connection::Secret;
 use pgsluice::telemetry::{Console, start_logging};
 
@@ -74,30 +74,24 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
                 Err(error) => complain(Exit::Failed, &error, ""),
             };
         }
-        CliCommand::Check => with_config(&global, |config| app::check(config, global.output)).await,
+        CliCommand::Check => started(&global, |start| app::check(start, global.output)).await,
         CliCommand::Cleanup(cleanup) => {
-            with_config(&global, |config| app::cleanup(config, cleanup, global.output)).await
+            started(&global, |start| app::cleanup(start, cleanup, global.output)).await
         }
-        _ => with_config(&global, |config| app::run(config, console)).await,
+        _ => started(&global, |start| app::run(start, console)).await,
     };
     match ended {
         Ok(exit) => exit.into(),
-        Err(Ended::Config(error)) => complain(Exit::Usage, &error, ""),
-        Err(Ended::App(error)) => complain(error.exit(), &error, &error.remedy()),
+        Err(error) => complain(error.exit(), &error, &error.remedy()),
     }
 }
 
-enum Ended {
-    Config(ConfigError),
-    App(AppError),
-}
-
-async fn with_config<F>(global: &GlobalArguments, act: impl FnOnce(Config) -> F) -> Result<Exit, Ended>
+async fn started<F>(global: &GlobalArguments, act: impl FnOnce(Start) -> F) -> Result<Exit, AppError>
 where
     F: Future<Output = Result<Exit, AppError>>,
 {
-    let config = load(global.config.as_deref(), process_environment()).map_err(Ended::Config)?;
-    Box::pin(act(config)).await.map_err(Ended::App)
+    let start = Start::from(global.config.as_deref(), process_environment()).await?;
+    Box::pin(act(start)).await
 }
 
 /// A command for a running instance.

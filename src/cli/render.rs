@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use indicatif::{BinaryBytes, HumanCount};
 
 use crate::control::dto::{
-    CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord, TablesRecord,
+    ClusterRecord, CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord,
+    TablesRecord,
 };
 use crate::model::Direction;
 
@@ -124,6 +125,9 @@ pub fn status_text(status: &StatusRecord) -> String {
     if let Some(bytes) = status.slot_retained_wal_bytes {
         let _ = writeln!(text, "slot keeps  {} of WAL on the source", BinaryBytes(bytes));
     }
+    if let Some(cluster) = &status.cluster {
+        push_cluster(&mut text, cluster);
+    }
     push_tables(&mut text, &status.tables);
     push_outside(&mut text, &status.tables_outside);
     for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
@@ -141,6 +145,30 @@ pub fn status_text(status: &StatusRecord) -> String {
         let _ = writeln!(text, "remedy      {}", problem.remedy);
     }
     text
+}
+
+fn push_cluster(text: &mut String, cluster: &ClusterRecord) {
+    if cluster.seen_at.is_some() {
+        let known = |value: &Option<u32>| value.map_or_else(|| "?".to_owned(), |value| value.to_string());
+        let _ = writeln!(
+            text,
+            "cluster     {}: {}; primary {}, timeline {}, {} of {} instances ready, {}",
+            cluster.name,
+            cluster.phase.as_deref().unwrap_or("no phase"),
+            cluster.current_primary.as_deref().unwrap_or("not known"),
+            known(&cluster.timeline),
+            known(&cluster.ready_instances),
+            known(&cluster.instances),
+            if cluster.has_backup { "has a backup" } else { "no backup yet" },
+        );
+    }
+    if let Some(how) = &cluster.changing {
+        let _ = writeln!(text, "            {how}");
+    }
+    if let Some(problem) = &cluster.problem {
+        let _ = writeln!(text, "cluster     cannot be looked at: {problem}");
+        let _ = writeln!(text, "remedy      {}", cluster.remedy.as_deref().unwrap_or_default());
+    }
 }
 
 fn push_tables(text: &mut String, tables: &[TableRecord]) {

@@ -5,12 +5,14 @@ use std::path::Path;
 
 use toml::Table;
 
+use super::cnpg::cnpg;
 use super::environment;
 use super::error::{ConfigError, Origins};
 use super::keys::KeyTree;
 use super::raw::RawConfig;
 use super::resolve::{resolve, resolve_api};
-use super::valid::{ApiConfig, Config};
+use super::valid::{ApiConfig, CnpgConfig, Config};
+use crate::connection::ConnectionSettings;
 
 /// Reads the configuration: the file, if there is one, and over it the variables
 /// (see [`process_environment`](super::process_environment)).
@@ -22,8 +24,50 @@ pub fn load(
     path: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let (raw, origins) = read(path, environment)?;
-    resolve(raw, &origins)
+    read(path, environment)?.complete(None)
+}
+
+/// A configuration as it was written: complete, unless the target is to be found in its cluster.
+#[derive(Debug)]
+pub struct Written {
+    raw: RawConfig,
+    origins: Origins,
+    cluster: Option<CnpgConfig>,
+}
+
+impl Written {
+    /// The cluster that the target is, if one is named.
+    #[must_use]
+    pub const fn cluster(&self) -> Option<&CnpgConfig> {
+        self.cluster.as_ref()
+    }
+
+    /// Whether where the target is has to be asked of its cluster.
+    #[must_use]
+    pub const fn asks_cluster(&self) -> bool {
+        self.cluster.is_some() && self.raw.target.url.is_none()
+    }
+
+    /// The configuration, with the target as its cluster says it is reached, if that was asked for.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn complete(self, found: Option<ConnectionSettings>) -> Result<Config, ConfigError> {
+        resolve(self.raw, &self.origins, self.cluster, found)
+    }
+}
+
+/// As [`load`], for a target whose address and credentials may have to be asked of its cluster first.
+///
+/// # Errors
+/// As [`load`]; what is left is found by [`Written::complete`].
+pub fn read(
+    path: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Written, ConfigError> {
+    let (raw, origins) = read_raw(path, environment)?;
+    let cluster = cnpg(&raw.target)?;
+    Ok(Written { raw, origins, cluster })
 }
 
 /// Only `[api]`, for commands that talk to a running instance: they need no database.
@@ -34,11 +78,11 @@ pub fn load_api(
     path: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<ApiConfig, ConfigError> {
-    let (raw, _) = read(path, environment)?;
+    let (raw, _) = read_raw(path, environment)?;
     resolve_api(raw.api)
 }
 
-fn read(
+fn read_raw(
     path: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<(RawConfig, Origins), ConfigError> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Address, BinaryMode, Durability, KubernetesAccess, ServiceShape, SessionPools, SpoolConfig,
-    StreamInProgress, TrafficConfig, Workload, WorkloadKind,
+    Address, BackupGate, BinaryMode, Durability, EventsMode, KubernetesAccess, ServiceShape, SessionPools,
+    SpoolConfig, StreamInProgress, TrafficConfig, Workload, WorkloadKind,
 };
 
 const MINIMAL: &str =
@@ -364,4 +364,45 @@ fn an_object_of_kubernetes_is_changed_by_one_adapter_only() {
         let elsewhere = format!("{second}namespace = 'elsewhere'\n");
         load_text(&all(&[first, between, &elsewhere]), &[]).unwrap();
     }
+}
+
+#[test]
+fn the_cluster_that_the_target_is_may_say_how_it_is_reached() {
+    let written = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        read(Some(file.path()), std::iter::empty())
+    };
+    let source = "[source]\nurl = \"host=old dbname=shop user=app\"\n";
+    let found = written(&format!("{source}[target.cnpg]\ncluster = \"shop\"\nnamespace = \"db\"\n")).unwrap();
+    assert!(found.asks_cluster());
+    let cnpg = found.cluster().unwrap();
+    assert_eq!(
+        (cnpg.cluster.as_str(), cnpg.secret.as_str(), cnpg.database.as_deref()),
+        ("shop", "shop-app", None)
+    );
+    assert_eq!((cnpg.backup, cnpg.events), (BackupGate::Required, EventsMode::Told));
+    let reached = ConnectionSettings::parse("postgres://app@shop-rw.db.svc/shop").unwrap();
+    let config = found.complete(Some(reached)).unwrap();
+    assert_eq!(config.target.connection.describe(), "shop-rw.db.svc:5432/shop as app");
+    assert!(config.target.cnpg.is_some());
+    let known =
+        written(&format!("{MINIMAL}[target.cnpg]\ncluster = \"shop\"\nbackup = \"ignored\"\n")).unwrap();
+    assert!(!known.asks_cluster());
+    assert!(written(MINIMAL).unwrap().cluster().is_none());
+
+    for (text, said) in [
+        ("[target.cnpg]\nnamespace = \"db\"\n", "target.cnpg.cluster"),
+        ("[target.cnpg]\ncluster = \"Shop!\"\n", "target.cnpg.cluster"),
+        ("[target.cnpg]\ncluster = \"shop\"\nsecret = \"shop/app\"\n", "target.cnpg.secret"),
+        ("[target.cnpg]\ncluster = \"shop\"\nnamespace = \"a/b\"\n", "target.cnpg.namespace"),
+        ("[target]\npassword_file = \"/x\"\n[target.cnpg]\ncluster = \"shop\"\n", "target.password_file"),
+    ] {
+        let error = written(&format!("{source}{text}")).expect_err(text).to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    let both = format!("{MINIMAL}[target.cnpg]\ncluster = \"shop\"\nsecret = \"x\"\n");
+    assert!(written(&both).expect_err("two places").to_string().contains("target.cnpg.secret"));
+    // Where nobody asks the cluster.
+    assert!(refused(&format!("{source}[target.cnpg]\ncluster = \"shop\"\n"), &[]).contains("target.url"));
 }

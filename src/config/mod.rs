@@ -3,6 +3,7 @@
 //! nothing outside calls a `validate`.
 
 mod byte_size;
+mod cnpg;
 mod environment;
 mod error;
 mod keys;
@@ -15,7 +16,7 @@ mod valid;
 
 pub use environment::process_environment;
 pub use error::ConfigError;
-pub use load::{load, load_api};
+pub use load::{Written, load, load_api, read};
 pub use reference::configuration_reference;
 pub use traffic::valid::{
     Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesSecretConfig,
@@ -23,7 +24,7 @@ pub use traffic::valid::{
     TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BackupGate, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig,
+    Durability, EventsMode, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig,
+    SourceConfig, SpoolConfig, StreamInProgress, TableFilter, TargetConfig,
 };

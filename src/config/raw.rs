@@ -113,9 +113,9 @@ pub(super) struct RawTables {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawTarget {
-    /// Required. A libpq connection URI or key=value string, as `source.url`. The user needs CREATE on the database
-    /// and on its schemas, and the right to set `session_replication_role` (superuser, or from PostgreSQL 15 on
-    /// `GRANT SET ON PARAMETER session_replication_role`).
+    /// Required unless `target.cnpg.cluster` is set. A libpq connection URI or key=value string, as `source.url`. The user needs
+    /// CREATE on the database and on its schemas, and the right to set `session_replication_role` (superuser, or from
+    /// PostgreSQL 15 on `GRANT SET ON PARAMETER session_replication_role`).
     pub(super) url: Option<String>,
     /// File with the password; a newline at its end is ignored. Keeps the password out of `url`. Read anew for every connection,
     /// so a password that was replaced needs no restart.
@@ -126,6 +126,43 @@ pub(super) struct RawTarget {
     /// there are is safe where the furthest is promoted, as CloudNativePG and Patroni do; as many as there are is safe
     /// always. Should a change be lost all the same, that is noticed, and nothing goes on.
     pub(super) standbys: Option<u32>,
+    /// The CloudNativePG cluster that the target is, for what only its operator knows: that it changes its primary, that it
+    /// has a backup. Needs the API of Kubernetes.
+    pub(super) cnpg: RawCnpg,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawCnpg {
+    /// Name of the Cluster object; without it none is looked at. While its operator changes the primary, pgsluice makes no
+    /// new connections to it and confirms nothing to the source. Without `target.url`, where it is and who connects is taken from its
+    /// Secrets: the server is `CLUSTER-rw.NAMESPACE.svc` unless the Secret says otherwise, and its certificate is checked
+    /// (`sslmode=verify-full`) against the authority that the operator keeps.
+    pub(super) cluster: Option<String>,
+    /// Namespace of the cluster. Without it: the pod's own, or the one of the kubeconfig file's context.
+    pub(super) namespace: Option<String>,
+    /// Without `target.url`: the Secret with `username` and `password`, such as `CLUSTER-superuser` or that of a managed role. Looked
+    /// at again every ten seconds, so a password that was replaced needs no restart. Without it: `CLUSTER-app`.
+    pub(super) secret: Option<String>,
+    /// Without `target.url`: the database. Without it: the Secret's `dbname`.
+    pub(super) database: Option<String>,
+    /// Whether a cutover waits for the cluster's first backup.
+    pub(super) backup: RawBackup,
+    /// Whether phases, problems and outcomes are told as Events of the Cluster object, to be seen with `kubectl describe` and
+    /// `kubectl events`.
+    pub(super) events: bool,
+    /// A kubeconfig file. Without it: the pod's service account.
+    pub(super) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawBackup {
+    /// A cutover is refused until the cluster has had a backup that succeeded: until then, a mistake or a lost volume costs
+    /// everything that is written there. A rehearsal is not.
+    Required,
+    /// A cutover is made in any case.
+    Ignored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -272,7 +309,27 @@ impl Default for RawSource {
 
 impl Default for RawTarget {
     fn default() -> Self {
-        Self { url: None, password_file: None, durability: RawDurability::Local, standbys: None }
+        Self {
+            url: None,
+            password_file: None,
+            durability: RawDurability::Local,
+            standbys: None,
+            cnpg: RawCnpg::default(),
+        }
+    }
+}
+
+impl Default for RawCnpg {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            namespace: None,
+            secret: None,
+            database: None,
+            backup: RawBackup::Required,
+            events: true,
+            kubeconfig: None,
+        }
     }
 }
 

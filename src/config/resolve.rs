@@ -16,9 +16,9 @@ use super::raw::{
 };
 use super::traffic::resolve_traffic;
 use super::valid::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Coalescing, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress,
-    TableFilter, TargetConfig,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig, Durability,
+    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
+    StreamInProgress, TableFilter, TargetConfig,
 };
 use crate::connection::{ConnectionSettings, Secret};
 use crate::model::Direction;
@@ -36,9 +36,15 @@ const SPOOL_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BATCH_DELAY_MS_MAX: u64 = 60_000;
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 
-pub(super) fn resolve(raw: RawConfig, origins: &Origins) -> Result<Config, ConfigError> {
+/// `found`: how the target is reached, if its cluster was asked.
+pub(super) fn resolve(
+    raw: RawConfig,
+    origins: &Origins,
+    cnpg: Option<CnpgConfig>,
+    found: Option<ConnectionSettings>,
+) -> Result<Config, ConfigError> {
     let source = source(raw.source, origins)?;
-    let target = target(raw.target, origins)?;
+    let target = target(&raw.target, origins, cnpg, found)?;
     if source.connection.same_database(&target.connection) {
         return Err(invalid(
             "target.url",
@@ -133,13 +139,17 @@ fn stream_in_progress(raw: &RawSource) -> Result<StreamInProgress, ConfigError> 
     Ok(StreamInProgress::On(SpoolConfig { directory, max_bytes: raw.max_spool_bytes.0 }))
 }
 
-fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError> {
-    let connection = connection(
-        ["target.url", "target.password_file"],
-        raw.url.as_deref(),
-        raw.password_file.as_deref(),
-        origins,
-    )?;
+fn target(
+    raw: &RawTarget,
+    origins: &Origins,
+    cnpg: Option<CnpgConfig>,
+    found: Option<ConnectionSettings>,
+) -> Result<TargetConfig, ConfigError> {
+    let keys = ["target.url", "target.password_file"];
+    let connection = match found {
+        Some(found) => found,
+        None => connection(keys, raw.url.as_deref(), raw.password_file.as_deref(), origins)?,
+    };
     let durability = match (raw.durability, raw.standbys) {
         (RawDurability::Local, None) => Durability::Local,
         (RawDurability::Local, Some(_)) => {
@@ -161,7 +171,7 @@ fn target(raw: RawTarget, origins: &Origins) -> Result<TargetConfig, ConfigError
             });
         }
     };
-    Ok(TargetConfig { connection, durability })
+    Ok(TargetConfig { connection, durability, cnpg })
 }
 
 fn connection(

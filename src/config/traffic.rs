@@ -8,7 +8,7 @@ use super::resolve::invalid;
 use raw::{RawAdapter, RawTraffic};
 use valid::TrafficConfig;
 
-mod kubernetes;
+pub(super) mod kubernetes;
 mod pgbouncer;
 pub(super) mod raw;
 mod secret;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::traffic::valid::TrafficConfig;
+use super::traffic::valid::{KubernetesAccess, TrafficConfig};
 use crate::connection::{ConnectionSettings, Secret};
 use crate::model::{Direction, TableName};
 
@@ -173,6 +173,43 @@ pub struct TargetConfig {
     pub connection: ConnectionSettings,
     /// When a change counts as durable, and may be confirmed to the source.
     pub durability: Durability,
+    /// The CloudNativePG cluster that it is, if that is told.
+    pub cnpg: Option<CnpgConfig>,
+}
+
+/// `[target.cnpg]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CnpgConfig {
+    /// How the API is reached, and the namespace.
+    pub access: KubernetesAccess,
+    /// Name of the Cluster object.
+    pub cluster: String,
+    /// Name of the Secret with user and password.
+    pub secret: String,
+    /// Which database; `None`: the one that the Secret names.
+    pub database: Option<String>,
+    /// Whether a cutover waits for the first backup.
+    pub backup: BackupGate,
+    /// Whether what happens is told as Events of the cluster.
+    pub events: EventsMode,
+}
+
+/// Whether a cutover waits for the target's first backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackupGate {
+    /// It is refused until there is one.
+    Required,
+    /// It is not looked for.
+    Ignored,
+}
+
+/// Whether what happens is told as Events of Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventsMode {
+    /// It is.
+    Told,
+    /// It is not.
+    Off,
 }
 
 /// When a commit on the target counts as durable.

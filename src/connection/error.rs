@@ -49,6 +49,12 @@ pub struct ConnectError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectFailure {
+    /// The server is being replaced by another one, and is not connected to meanwhile.
+    #[error("{how}")]
+    Turnover {
+        /// As its operator says.
+        how: std::sync::Arc<str>,
+    },
     /// The name leads to no address.
     #[error("the name `{host}` cannot be resolved ({source})")]
     Dns {
@@ -169,6 +175,12 @@ impl ConnectError {
         self.failure.server_message().map(|message| message.sqlstate.as_str())
     }
 
+    /// Whether the server is being replaced just now: that passes, also when nothing was reached before.
+    #[must_use]
+    pub fn is_turnover(&self) -> bool {
+        matches!(*self.failure, ConnectFailure::Turnover { .. })
+    }
+
     /// What to do now.
     #[must_use]
     pub fn remedy(&self) -> String {
@@ -181,7 +193,8 @@ impl ConnectError {
     pub fn disposition(&self) -> Disposition {
         use ConnectFailure as F;
         match self.failure() {
-            F::Dns { .. }
+            F::Turnover { .. }
+            | F::Dns { .. }
             | F::Refused { .. }
             | F::Unreachable { .. }
             | F::Timeout { .. }
@@ -245,6 +258,9 @@ impl ConnectFailure {
     /// `{side}` stands for the side's name.
     fn remedy(&self) -> String {
         match self {
+            Self::Turnover { .. } => {
+                "Wait until the cluster has its new primary; pgsluice goes on by itself and loses nothing. If it lasts, look at the cluster with `kubectl cnpg status`."
+            }
             Self::Dns { .. } => {
                 "Check the host in `{side}.url`, and that this machine or pod can resolve it (in Kubernetes: service.namespace.svc)."
             }

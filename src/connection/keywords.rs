@@ -13,6 +13,7 @@ use super::settings::{
     MinTlsVersion, Place, RootCertificates, ServerNameIndication, ServerRole, SettingsError, SslMode,
     SslNegotiation, TcpSettings, TlsSettings,
 };
+use super::turnover::Turnover;
 use crate::model::nearest;
 
 /// Keywords that have an effect here, for "did you mean".
@@ -232,6 +233,7 @@ impl Draft {
             connect_timeout: self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
             tcp: self.tcp,
             role: self.role.unwrap_or(ServerRole::Any),
+            turnover: Turnover::default(),
         })
     }
 

@@ -18,6 +18,8 @@ pub struct Secret(Arc<Kept>);
 
 enum Kept {
     Given(Arc<str>),
+    /// Replaced by its keeper.
+    Kept(RwLock<Arc<str>>),
     /// Read when it was configured, and whenever it is used.
     File {
         path: PathBuf,
@@ -25,7 +27,29 @@ enum Kept {
     },
 }
 
+/// Replaces a secret that is kept elsewhere, for everybody who has it.
+#[derive(Clone, Debug)]
+pub struct SecretKeeper(Secret);
+
+impl SecretKeeper {
+    /// From now on it is another one. Says so in the log, without it, if it differs; `origin` says where it is kept.
+    pub fn replace(&self, value: &str, origin: &str) {
+        let Kept::Kept(last) = &*self.0.0 else { return };
+        if *value != *self.0.current() {
+            tracing::info!(%origin, "a secret was replaced");
+            *last.write().unwrap_or_else(PoisonError::into_inner) = value.into();
+        }
+    }
+}
+
 impl Secret {
+    /// One that is kept elsewhere, and may be replaced by its keeper.
+    #[must_use]
+    pub fn kept(value: impl Into<Arc<str>>) -> (Self, SecretKeeper) {
+        let secret = Self(Arc::new(Kept::Kept(RwLock::new(value.into()))));
+        (secret.clone(), SecretKeeper(secret))
+    }
+
     /// One that is known.
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
@@ -52,6 +76,7 @@ impl Secret {
     pub fn current(&self) -> Arc<str> {
         let (path, last) = match &*self.0 {
             Kept::Given(value) => return Arc::clone(value),
+            Kept::Kept(last) => return Arc::clone(&last.read().unwrap_or_else(PoisonError::into_inner)),
             Kept::File { path, last } => (path, last),
         };
         let known = Arc::clone(&last.read().unwrap_or_else(PoisonError::into_inner));
@@ -137,6 +162,15 @@ mod tests {
         std::fs::write(&path, "third").expect("written");
         assert_eq!(&*secret.current(), "third");
         assert_eq!(format!("{secret:?}"), "Secret(***)");
+    }
+
+    #[test]
+    fn a_keeper_replaces_it_for_everybody() {
+        let (secret, keeper) = Secret::kept("first");
+        let clone = secret.clone();
+        keeper.replace("second", "a test");
+        assert_eq!((&*secret.current(), &*clone.current()), ("second", "second"));
+        assert!(!format!("{keeper:?}").contains("second"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::connection_string;
 use super::secret::Secret;
+use super::turnover::Turnover;
 
 /// PostgreSQL's own port.
 pub(super) const DEFAULT_PORT: u16 = 5432;
@@ -37,6 +38,8 @@ pub struct ConnectionSettings {
     pub(super) connect_timeout: Duration,
     pub(super) tcp: TcpSettings,
     pub(super) role: ServerRole,
+    /// Whether the server is being replaced now.
+    pub(super) turnover: Turnover,
 }
 
 /// One address a server may be at.
@@ -263,6 +266,27 @@ impl ConnectionSettings {
     #[must_use]
     pub fn with_password(mut self, password: impl Into<Secret>) -> Self {
         self.password = Some(password.into());
+        self
+    }
+
+    /// The same settings, and nothing is connected to while the server is being replaced.
+    #[must_use]
+    pub fn with_turnover(mut self, turnover: Turnover) -> Self {
+        self.turnover = turnover;
+        self
+    }
+
+    /// Whether the server is being replaced now, and how.
+    #[must_use]
+    pub const fn turnover(&self) -> &Turnover {
+        &self.turnover
+    }
+
+    /// The same settings, and the server's certificate is made out to its name by an authority in this file.
+    #[must_use]
+    pub fn verified_by(mut self, authorities: impl Into<PathBuf>) -> Self {
+        self.tls.mode = SslMode::VerifyFull;
+        self.tls.roots = RootCertificates::File(authorities.into());
         self
     }
 

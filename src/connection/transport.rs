@@ -70,6 +70,9 @@ pub(super) async fn establish<T, F>(
 where
     F: Future<Output = Result<T, ConnectFailure>>,
 {
+    if let Some(how) = settings.turnover.under_way() {
+        return Err(ConnectError::new(side, settings, ConnectFailure::Turnover { how }));
+    }
     let connector = Connector::new(settings).map_err(|error| ConnectError::new(side, settings, error))?;
     let mut last = None;
     for host in &settings.hosts {

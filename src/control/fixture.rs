@@ -95,7 +95,7 @@ pub(crate) fn config() -> Config {
             bulk: BulkMode::Auto,
             stream_in_progress: StreamInProgress::Off,
         },
-        target: TargetConfig { connection: settings("new"), durability: Durability::Local },
+        target: TargetConfig { connection: settings("new"), durability: Durability::Local, cnpg: None },
         preflight: PreflightConfig::default(),
         schema: SchemaConfig { mode: SchemaMode::Existing, postgres_bin_dir: None },
         snapshot: SnapshotConfig { jobs: 1, chunk_bytes: 1 << 30, max_wal_retained_bytes: None },

@@ -41,12 +41,13 @@ macro_rules! asset {
     };
 }
 
-pub(super) const FILES: [File; 12] = [
+pub(super) const FILES: [File; 13] = [
     File { path: "/", kind: HTML, content: include_str!("page/index.html") },
     asset!("page.css", STYLE),
     asset!("icon.svg", IMAGE),
     asset!("main.js", SCRIPT),
     asset!("feed.js", SCRIPT),
+    asset!("cluster.js", SCRIPT),
     asset!("commands.js", SCRIPT),
     asset!("dialog.js", SCRIPT),
     asset!("dom.js", SCRIPT),

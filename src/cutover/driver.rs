@@ -17,7 +17,8 @@ use super::state::{Action, Cutover, State};
 use super::unfenced::no_subscription;
 use super::{CutoverError, Nonce, Probe, SqlFailure};
 use crate::config::{Config, OnWriters, TrafficConfig};
-use crate::connection::{SqlSession, connect_sql};
+use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
+use crate::kubernetes::cnpg::ClusterWatch;
 use crate::migration::{Blocking, CutoverMode, CutoverRequest, Phase, Refusal, StatusBoard};
 use crate::model::{Direction, Side};
 use crate::runtime::Shutdown;
@@ -41,6 +42,8 @@ pub struct CutoverContext {
     pub stream: StreamHandle,
     /// Where it is told how the operation goes.
     pub board: StatusBoard,
+    /// The cluster that is moved into, as its operator sees it, if that is told.
+    pub cluster: Option<ClusterWatch>,
     /// Ends an operation in order: rolled back before the point of no return, left to the next start after it.
     pub shutdown: Shutdown,
 }
@@ -158,6 +161,7 @@ pub async fn start(
     }
     let max_pause = request.max_pause.unwrap_or(ctx.config.cutover.max_pause);
     streaming_closely(&ctx)?;
+    cluster_is_ready(&ctx, request.mode)?;
     let control = connect(&ctx, Side::Source, "cutover control").await?;
     nobody_in_the_way(&ctx, &control, &target, max_pause).await?;
     definitions_followed(&control, &target, &ctx.config).await?;
@@ -289,6 +293,30 @@ fn streaming_closely(ctx: &CutoverContext) -> Result<(), Refusal> {
     }
     lag_is_small(lag, ctx.config.cutover.max_lag_bytes)
         .map_err(|(message, remedy)| Refusal::NotReady { message, remedy })
+}
+
+/// No side is being replaced, and what is cut over to has a backup.
+fn cluster_is_ready(ctx: &CutoverContext, mode: CutoverMode) -> Result<(), Refusal> {
+    steady(&ctx.config).map_err(|(message, remedy)| Refusal::NotReady { message, remedy })?;
+    let is_for_good = mode == CutoverMode::Cutover && ctx.config.direction == Direction::Forward;
+    match ctx.cluster.as_ref().filter(|_| is_for_good).and_then(ClusterWatch::lacks_backup) {
+        Some((message, remedy)) => Err(Refusal::NotReady { message, remedy }),
+        None => Ok(()),
+    }
+}
+
+/// Neither side is being replaced by another server just now.
+pub(super) fn steady(config: &Config) -> Result<(), (String, String)> {
+    let sides = [(Side::Source, &config.source.connection), (Side::Target, &config.target.connection)];
+    let moving = |(side, settings): (Side, &ConnectionSettings)| {
+        settings.turnover().under_way().map(|how| format!("The {side} is being replaced: {how}."))
+    };
+    match sides.into_iter().find_map(moving) {
+        Some(problem) => {
+            Err((problem, "Wait until the cluster has its new primary, then start again.".to_owned()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What the stream waits for, if a person has to end that: no marker would come through, however long the pause.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::{try_join, try_join3};
 
 use super::actions::fence_lost;
+use super::driver::steady;
 use super::operation::Operation;
 use super::proof::{CaughtUp, SequencesAligned, SourceFenced, TargetDurable};
 use super::state::Event;
@@ -69,6 +70,8 @@ impl Operation {
         };
         // As late as can be: what is made after it meets the fence, or comes within the moment of the COMMIT.
         let complete = async {
+            steady(&self.ctx.config)
+                .map_err(|(problem, remedy)| CutoverError::Refuted { problem, remedy })?;
             armed.fence.still_complete(control, &self.terms).await?;
             try_join(no_large_objects(control, &self.ctx.config), no_subscription(control)).await
         };

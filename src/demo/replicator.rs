@@ -76,7 +76,7 @@ pub struct ReplicatorCommand {
     pub directory: PathBuf,
     /// Connection string of the source.
     pub source_url: String,
-    /// Connection string of the target.
+    /// Connection string of the target; none if it is empty.
     pub target_url: String,
     /// Folder of `pg_dump` and `psql`.
     pub postgres_bin_dir: PathBuf,
@@ -111,10 +111,14 @@ impl ReplicatorCommand {
         if !token_path.exists() {
             write(&token_path, &new_token())?;
         }
+        let target = match self.target_url.as_str() {
+            "" => String::new(),
+            url => format!("target.url = {url:?}\n"),
+        };
         let toml = format!(
-            "source.url = {:?}\ntarget.url = {:?}\nschema.postgres_bin_dir = {:?}\n\
+            "source.url = {:?}\n{target}schema.postgres_bin_dir = {:?}\n\
              api.listen = \"127.0.0.1:{port}\"\napi.token_file = {:?}\n{}\n",
-            self.source_url, self.target_url, self.postgres_bin_dir, token_path, self.more_configuration
+            self.source_url, self.postgres_bin_dir, token_path, self.more_configuration
         );
         write(&self.configuration_path(), &toml)
     }

@@ -2,7 +2,9 @@
 //! that is refused when somebody else was faster. Owns how the API is reached (the pod's service account or a kubeconfig
 //! file), the namespace that is meant, and what its refusals mean. Knows nothing of cutovers, and never deletes.
 
+pub mod cnpg;
 mod error;
+mod events;
 mod resource;
 
 use kube::Client;
@@ -17,6 +19,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::config::KubernetesAccess;
 
 pub use error::KubernetesError;
+pub use events::{About as EventAbout, Kind as EventKind, Recorder as EventRecorder};
 pub use resource::{Resource, ResourceName};
 
 /// Who the API server is told changes fields.

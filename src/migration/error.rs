@@ -111,6 +111,12 @@ impl MigrationError {
         Self::OtherMigration { difference: told.join(", ") }
     }
 
+    /// Whether a server is being replaced just now, so that nothing was connected to.
+    #[must_use]
+    pub fn is_turnover(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.is_turnover())
+    }
+
     /// Whether it passes by itself: a connection was lost, a server restarts or fails over.
     #[must_use]
     pub fn passes(&self) -> bool {

@@ -14,6 +14,7 @@ use super::status::{Blocking, LagView, Phase, Positions, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
 use crate::config::Config;
 use crate::cutover::Probe;
+use crate::kubernetes::cnpg::ClusterWatch;
 use crate::model::{Direction, Side};
 use crate::runtime::{Backoff, Shutdown};
 use crate::stream::{StreamHandle, StreamPublisher};
@@ -38,6 +39,7 @@ pub struct Legs {
     forward: Arc<Config>,
     back: Arc<Config>,
     probe: Option<Arc<dyn Probe>>,
+    cluster: Option<ClusterWatch>,
     board: StatusBoard,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -57,7 +59,17 @@ impl Legs {
         let (publisher, stream) = StreamPublisher::new();
         let (current, seen) = watch::channel(Leg { config: Arc::clone(&forward), stream });
         let back = Arc::new(forward.way_back());
-        (Self { forward, back, probe: None, board, metrics, shutdown, current, first: Some(publisher) }, seen)
+        let first = Some(publisher);
+        let legs =
+            Self { forward, back, probe: None, cluster: None, board, metrics, shutdown, current, first };
+        (legs, seen)
+    }
+
+    /// The same, into a cluster that is watched.
+    #[must_use]
+    pub fn into_cluster(mut self, cluster: Option<ClusterWatch>) -> Self {
+        self.cluster = cluster;
+        self
     }
 
     /// The same, with somebody who is told of every action of its cutovers and rollbacks.
@@ -130,6 +142,7 @@ impl Legs {
             other,
             probe: self.probe.clone(),
             board: self.board.clone(),
+            cluster: self.cluster.clone(),
             metrics: Arc::clone(&self.metrics),
             publisher,
             stream,

@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
+use crate::kubernetes::cnpg::ClusterWatch;
 use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::stream::StreamHandle;
@@ -31,6 +32,8 @@ pub struct Monitor {
     pub board: StatusBoard,
     /// Gauges follow the board.
     pub metrics: Arc<Metrics>,
+    /// The cluster that is moved into, as its operator sees it, if that is told.
+    pub cluster: Option<ClusterWatch>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +92,7 @@ impl Monitor {
             };
             status.lag = lag_view;
             status.throughput = throughput;
+            status.cluster = self.cluster.as_ref().map(ClusterWatch::sight);
             status.slot_retained_wal_bytes = view.and_then(|view| view.retained_bytes);
         });
         self.board.with(|status| self.metrics.publish(status));

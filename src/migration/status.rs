@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::cutover::CutoverReport;
 use crate::join::TableStanding;
+use crate::kubernetes::cnpg::Sight;
 use crate::model::{Direction, Lsn, TableName};
 use crate::preflight::Finding;
 
@@ -209,6 +210,8 @@ pub struct Status {
     pub throughput: Throughput,
     /// WAL the slot keeps on the source, in bytes.
     pub slot_retained_wal_bytes: Option<u64>,
+    /// What was seen of the cluster that the configured target is, if that is told.
+    pub cluster: Option<Sight>,
     /// What preflight found.
     pub findings: Vec<Finding>,
     /// The last problem; `None` once it is over.
@@ -231,6 +234,7 @@ impl Status {
             lag: LagView::default(),
             throughput: Throughput::default(),
             slot_retained_wal_bytes: None,
+            cluster: None,
             findings: Vec::new(),
             problem: None,
             cutover: None,

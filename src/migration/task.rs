@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql, system_identity};
 use crate::cutover::{self, CutoverContext, CutoverError, Probe, RunningCutover};
+use crate::kubernetes::cnpg::{ClusterWatch, Sight};
 use crate::model::{Direction, Side};
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::{Backoff, Shutdown};
@@ -58,6 +59,8 @@ pub(super) struct Migration {
     pub(super) publisher: StreamPublisher,
     /// The stream's reading end.
     pub(super) stream: StreamHandle,
+    /// The cluster that is moved into, as its operator sees it, if that is told.
+    pub(super) cluster: Option<ClusterWatch>,
     /// The signal to stop.
     pub(super) shutdown: Shutdown,
 }
@@ -108,6 +111,7 @@ impl Migration {
         let (mut copies, mut is_told) = (1, false);
         loop {
             let error = match self.prepare().await {
+                Err(error) if error.is_turnover() => error,
                 Err(error) if error.passes() && copies < COPY_TRIES_MAX && self.is_copying() => error,
                 ended => {
                     if ended.is_ok() && is_told {
@@ -121,11 +125,14 @@ impl Migration {
             if !matches!(error, MigrationError::Connect(_)) {
                 copies += 1;
             }
-            tracing::warn!(%error, "the copy is begun again as soon as both sides answer");
+            let message = if self.is_copying() {
+                format!("The copy was interrupted, and is begun again as soon as both sides answer: {error}.")
+            } else {
+                format!("The migration goes on as soon as the cluster has its primary: {error}.")
+            };
+            tracing::warn!("{message}");
             let problem = Problem {
-                message: format!(
-                    "The copy was interrupted, and is begun again as soon as both sides answer: {error}."
-                ),
+                message,
                 remedy: error.remedy(),
                 at: Timestamp::now(),
                 blocking: Blocking::Retrying,
@@ -194,7 +201,9 @@ impl Migration {
         identity: &MigrationIdentity,
     ) -> Result<MigrationRecord, MigrationError> {
         self.board.enter(Phase::Preflight);
-        let findings = preflight::run(&self.config, source, target, Stage::Fresh).await?;
+        let sight = self.cluster.as_ref().map(ClusterWatch::sight);
+        let sides = preflight::Asked { source, target, cluster: sight.as_ref() };
+        let findings = preflight::run(&self.config, sides, Stage::Fresh).await?;
         self.board.update(|status| status.findings.clone_from(&findings));
         if findings.iter().any(|finding| finding.severity == Severity::Blocker) {
             return Err(MigrationError::Blocked(findings));
@@ -259,6 +268,7 @@ impl Migration {
             probe: self.probe.clone(),
             stream: self.stream.clone(),
             board: self.board.clone(),
+            cluster: self.cluster.clone(),
             shutdown: self.shutdown.clone(),
         }
     }
@@ -337,11 +347,12 @@ impl Migration {
 ///
 /// # Errors
 /// [`MigrationError`] when a side cannot be reached or read.
-pub async fn check(config: &Config) -> Result<Vec<Finding>, MigrationError> {
+pub async fn check(config: &Config, cluster: Option<&Sight>) -> Result<Vec<Finding>, MigrationError> {
     let source = connect_sql(&config.source.connection, Side::Source, "check").await?;
     let target = connect_sql(&config.target.connection, Side::Target, "check").await?;
     let stage = if records::read(&target).await?.is_some() { Stage::Resuming } else { Stage::Fresh };
-    Ok(preflight::run(config, &source, &target, stage).await?)
+    let sides = preflight::Asked { source: &source, target: &target, cluster };
+    Ok(preflight::run(config, sides, stage).await?)
 }
 
 enum Prepared {

@@ -6,6 +6,7 @@ use tokio_postgres::types::ToSql;
 use super::PreflightError;
 use crate::config::{Config, SchemaMode};
 use crate::connection::SqlSession;
+use crate::kubernetes::cnpg::Sight;
 use crate::model::Side;
 use crate::source::SourceTable;
 
@@ -16,6 +17,8 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) source: &'a SqlSession,
     pub(super) target: &'a SqlSession,
+    /// What was seen of the cluster that the target is, if that is told.
+    pub(super) cluster: Option<&'a Sight>,
     /// The selected tables.
     pub(super) tables: Vec<SourceTable>,
 }

@@ -1,6 +1,7 @@
 //! What could stop a migration, found before anything is changed: one file per check, each finding with its
 //! remedy. Facts are read first and judged by pure functions. Checks only read: no change is left on either side.
 
+mod cluster;
 mod connections;
 mod context;
 mod domain_constraints;
@@ -52,6 +53,7 @@ pub use waiver::WAIVABLE;
 use self::context::Context;
 use crate::config::Config;
 use crate::connection::SqlSession;
+use crate::kubernetes::cnpg::Sight;
 use crate::source::catalog;
 
 /// What is about to happen.
@@ -63,17 +65,24 @@ pub enum Stage {
     Resuming,
 }
 
+/// Who is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The database that is left.
+    pub source: &'a SqlSession,
+    /// The database that is reached.
+    pub target: &'a SqlSession,
+    /// What was seen of the cluster that the target is, if that is told.
+    pub cluster: Option<&'a Sight>,
+}
+
 /// Runs every check that applies at this stage; the worst findings come first. Blockers the operator has waived come
 /// back as warnings.
 ///
 /// # Errors
 /// [`PreflightError`] when a side cannot be asked; a problem that was found is not an error.
-pub async fn run(
-    config: &Config,
-    source: &SqlSession,
-    target: &SqlSession,
-    stage: Stage,
-) -> Result<Vec<Finding>, PreflightError> {
+pub async fn run(config: &Config, sides: Asked<'_>, stage: Stage) -> Result<Vec<Finding>, PreflightError> {
+    let Asked { source, target, cluster } = sides;
     let mut findings = versions::judge(source.server_version(), target.server_version());
     findings.extend(recovery::judge(source.in_recovery(), target.in_recovery()));
     // On a server of another age or role the checks below would fail rather than find something.
@@ -81,7 +90,7 @@ pub async fn run(
         return Ok(findings);
     }
     let tables = catalog::read_tables(source, &config.source.tables).await?;
-    let context = Context { config, source, target, tables };
+    let context = Context { config, source, target, cluster, tables };
     findings.extend(always(&context).await?);
     if stage == Stage::Fresh {
         findings.extend(before_the_beginning(&context).await?);
@@ -113,6 +122,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(protections::check(context).await?);
     findings.extend(way_back::check(context).await?);
     findings.extend(lockout::check(context).await?);
+    findings.extend(cluster::check(context).await?);
     Ok(findings)
 }
 

@@ -278,7 +278,11 @@ async fn attempt(
         holding,
         shutdown: tasks.shutdown().clone(),
     };
-    let watch = DurabilityWatch::new(watch_session, config.target.durability);
+    let watch = DurabilityWatch::new(
+        watch_session,
+        config.target.durability,
+        config.target.connection.turnover().clone(),
+    );
     let (publisher, stopping) = (context.publisher.clone(), tasks.shutdown().clone());
     let mut standby_wait = StandbyWait::new(context.board.clone());
     tasks.spawn("reader", feed.run(source.place, source.source_end, tasks.shutdown().clone()));

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::standbys::{self, StandbyShortage, Standbys};
 use crate::config::Durability;
-use crate::connection::SqlSession;
+use crate::connection::{SqlSession, Turnover};
 use crate::model::Lsn;
 use crate::runtime::Shutdown;
 
@@ -131,6 +131,8 @@ pub enum DurabilityNews {
 pub struct DurabilityWatch {
     session: SqlSession,
     durability: Durability,
+    /// What a server has flushed that is being replaced says nothing of the one that replaces it.
+    turnover: Turnover,
     outstanding: Outstanding,
     /// Since when something waits and nothing became durable.
     waits_since: Instant,
@@ -146,8 +148,9 @@ impl DurabilityWatch {
     /// A watch that asks over `session`, which must be on the server that gives the receipts
     /// ([`same_server`](super::same_server::same_server)): a position in the WAL of another one means nothing.
     #[must_use]
-    pub fn new(session: SqlSession, durability: Durability) -> Self {
-        Self { session, durability, outstanding: Outstanding::default(), waits_since: Instant::now() }
+    pub fn new(session: SqlSession, durability: Durability, turnover: Turnover) -> Self {
+        let (outstanding, waits_since) = (Outstanding::default(), Instant::now());
+        Self { session, durability, turnover, outstanding, waits_since }
     }
 
     /// Takes receipts as they come and hands what becomes of them to `tell`, until the sender is gone or shutdown is
@@ -173,7 +176,9 @@ impl DurabilityWatch {
                 self.outstanding.add(receipt);
             }
             let sight = self.look().await?;
-            if let Some(durable) = sight.flushed().and_then(|lsn| self.outstanding.confirm(lsn)) {
+            let is_steady = self.turnover.under_way().is_none();
+            let flushed = sight.flushed().filter(|_| is_steady);
+            if let Some(durable) = flushed.and_then(|lsn| self.outstanding.confirm(lsn)) {
                 self.waits_since = Instant::now();
                 tell(DurabilityNews::Durable(durable));
             }
@@ -181,7 +186,10 @@ impl DurabilityWatch {
                 continue;
             }
             let stalled = self.waits_since.elapsed() >= STALL_TOLD_AFTER;
-            if stalled && let Some(shortage) = sight.shortage() {
+            if stalled
+                && is_steady
+                && let Some(shortage) = sight.shortage()
+            {
                 tell(DurabilityNews::Waits(shortage));
             }
             tokio::select! {

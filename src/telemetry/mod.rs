@@ -4,6 +4,7 @@
 mod lag;
 mod logging;
 mod metrics;
+mod news;
 mod process;
 mod progress;
 mod registrar;
@@ -11,5 +12,6 @@ mod registrar;
 pub use lag::{Lag, LagTracker};
 pub use logging::{Console, LogFormat, LoggingError, start_logging};
 pub use metrics::{BulkEnd, Metrics, ReadingWay, RowOperation};
+pub use news::tell_cluster;
 pub use progress::show;
 pub use registrar::{MetricDescription, MetricKind};

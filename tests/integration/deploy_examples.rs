@@ -10,7 +10,7 @@ use pgsluice::config::{Config, load};
 use pgsluice::connection::connect_sql;
 use pgsluice::demo::cluster::LocalCluster;
 use pgsluice::model::Side;
-use pgsluice::preflight::{Severity, Stage, run};
+use pgsluice::preflight::{Asked, Severity, Stage, run};
 
 use crate::harness::clusters::{connect, installation, start};
 
@@ -187,7 +187,9 @@ impl Servers {
         let config = self.config(way_back);
         let source = connect_sql(&config.source.connection, Side::Source, "test").await.expect("a session");
         let target = connect_sql(&config.target.connection, Side::Target, "test").await.expect("a session");
-        let findings = run(&config, &source, &target, Stage::Fresh).await.expect("preflight");
+        let findings = run(&config, Asked { source: &source, target: &target, cluster: None }, Stage::Fresh)
+            .await
+            .expect("preflight");
         let is_right = |id: &&str| RIGHTS.contains(id);
         for finding in findings.iter().filter(|finding| !is_right(&finding.id)) {
             assert_ne!(finding.severity, Severity::Blocker, "{finding:?}");

@@ -2,8 +2,9 @@
 //! pooler's pods ([`metrics`]). No API server can run here, so what is shown is what the adapters ask for and what they make
 //! of the answers. Each step is done by an adapter as a fresh process has it, unless a test says otherwise.
 
+pub(crate) mod cnpg;
 mod documented;
-mod double;
+pub(crate) mod double;
 mod interference;
 mod metrics;
 mod pooler;

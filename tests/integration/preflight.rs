@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use pgsluice::connection::SqlSession;
 use pgsluice::model::Side;
-use pgsluice::preflight::{Finding, Severity, Stage, run};
+use pgsluice::preflight::{Asked, Finding, Severity, Stage, run};
 
 use crate::harness::clusters::options;
 use crate::harness::sides::Sides;
 
 async fn check(sides: &Sides) -> Vec<Finding> {
     let (source, target) = (sides.session(Side::Source).await, sides.session(Side::Target).await);
-    run(&sides.config(), &source, &target, Stage::Fresh).await.expect("preflight")
+    run(&sides.config(), Asked { source: &source, target: &target, cluster: None }, Stage::Fresh)
+        .await
+        .expect("preflight")
 }
 
 fn blockers(findings: &[Finding]) -> BTreeSet<&'static str> {
@@ -191,7 +193,13 @@ async fn names_that_are_taken_and_a_target_that_is_not_empty_block_the_beginning
     let expected = ["source.existing_publication", "source.existing_slot", "target.empty"];
     assert_eq!(blockers(&findings), BTreeSet::from(expected), "{findings:#?}");
     let (own_source, own_target) = (sides.session(Side::Source).await, sides.session(Side::Target).await);
-    let findings = run(&sides.config(), &own_source, &own_target, Stage::Resuming).await.expect("preflight");
+    let findings = run(
+        &sides.config(),
+        Asked { source: &own_source, target: &own_target, cluster: None },
+        Stage::Resuming,
+    )
+    .await
+    .expect("preflight");
     assert_eq!(blockers(&findings), BTreeSet::new(), "{findings:#?}");
 }
 

@@ -13,6 +13,8 @@ use crate::harness::proxy::{Network, Proxy};
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, streaming, way_back_is_open};
 use crate::harness::threshold::Threshold;
 use crate::harness::wait::until;
+use crate::kubernetes::cnpg;
+use crate::kubernetes::double::ApiDouble;
 use crate::whole_migration::{SMALL, load};
 
 const PAIR: Pair = Pair::of(14, 17);
@@ -270,5 +272,29 @@ async fn what_needs_a_person_is_shown_with_its_remedy_and_a_lost_connection_is_s
     replicator.signal(nix::sys::signal::Signal::SIGTERM);
     replicator.wait_for_end(COPY_WAIT).await.expect("an end");
     browser.until_text("#connection-state", |state| state == "Connection lost").await;
+    browser.assert_no_complaint().await;
+}
+
+/// What the operator of the target's cluster says, by a double of the API server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_targets_cluster_is_shown_and_that_its_primary_changes() {
+    let (api, stage) = (ApiDouble::start().await, Stage::new(PAIR).await);
+    cnpg::put_cluster(&api, &cnpg::system_identifier(&stage).await);
+    stage.source_client().await.batch_execute("CREATE TABLE notes (id int PRIMARY KEY)").await.expect("SQL");
+    let replicator = stage.streaming_with(&cnpg::section(&api, "")).await;
+    let browser = Browser::open(replicator.api().base()).await;
+    browser.look_as(WIDTH, 1000, false).await;
+    browser.until_text("#cluster-title", |title| title == "Cluster shop/shop").await;
+    browser.until_text("#cluster-figures", |said| said.contains("shop-1") && said.contains("none yet")).await;
+    assert!(!browser.is_visible("#cluster-trouble").await);
+    api.change(
+        "clusters",
+        "shop",
+        &serde_json::json!({ "status": {
+        "phase": "Switchover in progress", "targetPrimary": "shop-2", "lastSuccessfulBackup": "2026-11-30T02:00:00Z" } }),
+    );
+    browser.until_text("#cluster-trouble", |said| said.contains("from shop-1 to shop-2")).await;
+    browser.until_text("#cluster-figures", |said| said.contains("there is one")).await;
+    browser.screenshot("cluster").await;
     browser.assert_no_complaint().await;
 }

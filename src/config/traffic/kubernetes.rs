@@ -2,6 +2,7 @@
 //! workloads by kind and name. What the objects look like is not known here; the adapters' `prepare` looks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::error::ConfigError;
@@ -52,7 +53,7 @@ pub(super) fn service(
         }
         _ => {}
     }
-    Ok(KubernetesServiceConfig { access: access(key, raw)?, service, source, target, timeout })
+    Ok(KubernetesServiceConfig { access: access_of(key, raw)?, service, source, target, timeout })
 }
 
 pub(super) fn scale(
@@ -71,7 +72,7 @@ pub(super) fn scale(
         });
     }
     let workloads = workloads(&key_of_list, &texts)?;
-    Ok(KubernetesScaleConfig { access: access(key, raw)?, workloads, timeout })
+    Ok(KubernetesScaleConfig { access: access_of(key, raw)?, workloads, timeout })
 }
 
 /// Workloads by kind and name, none twice.
@@ -97,7 +98,7 @@ pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<Cn
         invalid(&format!("{key}.metrics_port"), "it is no port", "Use 1 to 65535, usually 9127.")
     })?;
     let session_pools = raw.session_pools.into();
-    Ok(CnpgPoolerConfig { access: access(key, raw)?, pooler, session_pools, metrics_port, timeout })
+    Ok(CnpgPoolerConfig { access: access_of(key, raw)?, pooler, session_pools, metrics_port, timeout })
 }
 
 /// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it. Likewise a
@@ -144,13 +145,23 @@ fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, Vec<(&'static st
     }
 }
 
-pub(super) fn access(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
-    let namespace = match raw.namespace {
-        None => None,
-        Some(name) if is_name(&name) => Some(name),
-        Some(_) => return Err(no_name(key, "namespace")),
-    };
-    Ok(KubernetesAccess { kubeconfig: raw.kubeconfig, namespace })
+pub(super) fn access_of(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
+    access(key, raw.namespace.as_deref(), raw.kubeconfig)
+}
+
+/// How the API is reached, by the keys `namespace` and `kubeconfig` below `key`.
+pub(in super::super) fn access(
+    key: &str,
+    namespace: Option<&str>,
+    kubeconfig: Option<PathBuf>,
+) -> Result<KubernetesAccess, ConfigError> {
+    let namespace = namespace.map(|given| name(&format!("{key}.namespace"), given)).transpose()?;
+    Ok(KubernetesAccess { kubeconfig, namespace })
+}
+
+/// A name of an object, given by `key`.
+pub(in super::super) fn name(key: &str, given: &str) -> Result<String, ConfigError> {
+    if is_name(given) { Ok(given.to_owned()) } else { Err(no_name(key)) }
 }
 
 pub(super) fn required_name(
@@ -160,8 +171,7 @@ pub(super) fn required_name(
     example: &str,
 ) -> Result<String, ConfigError> {
     match given {
-        Some(given) if is_name(given) => Ok(given.clone()),
-        Some(_) => Err(no_name(key, name)),
+        Some(given) => self::name(&format!("{key}.{name}"), given),
         None => Err(ConfigError::Missing {
             key: format!("{key}.{name}"),
             remedy: format!("give the object's name, e.g. {name} = \"{example}\"."),
@@ -169,9 +179,9 @@ pub(super) fn required_name(
     }
 }
 
-fn no_name(key: &str, name: &str) -> ConfigError {
+fn no_name(key: &str) -> ConfigError {
     let remedy = "Use the name as `kubectl get` shows it: lower-case letters, digits, `-` and `.`.";
-    invalid(&format!("{key}.{name}"), "it cannot be the name of an object in Kubernetes", remedy)
+    invalid(key, "it cannot be the name of an object in Kubernetes", remedy)
 }
 
 /// Names become parts of paths, so nothing else is let through.

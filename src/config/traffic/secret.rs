@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::error::ConfigError;
 use super::super::resolve::invalid;
-use super::kubernetes::{access, required_name, workloads};
+use super::kubernetes::{access_of, required_name, workloads};
 use super::raw::RawTraffic;
 use super::valid::{KubernetesSecretConfig, SecretKey};
 
@@ -33,7 +33,7 @@ pub(super) fn resolve(
     let keys = keys(&format!("{key}.keys"), raw.keys.as_deref().unwrap_or_default())?;
     let restart = workloads(&format!("{key}.restart"), raw.restart.as_deref().unwrap_or_default())?;
     Ok(KubernetesSecretConfig {
-        access: access(key, raw)?,
+        access: access_of(key, raw)?,
         secret,
         source_from,
         target_from,

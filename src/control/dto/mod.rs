@@ -1,11 +1,13 @@
 //! The records of the HTTP API, separate from the domain's types. Field names are a contract: add freely, never
 //! rename. Also read by the client commands, so every record is written and read by the same type.
 
+mod cluster;
 mod cutover;
 mod overview;
 mod status;
 mod tables;
 
+pub use cluster::ClusterRecord;
 pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
 pub use overview::{ConfiguredRecord, CopyRecord, DatabaseRecord, StatusQuery, TablesListed};
 pub use status::{

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, TablesListed, TablesRecord};
+use super::{
+    ClusterRecord, ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, TablesListed,
+    TablesRecord,
+};
 use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
 use crate::model::{Direction, TableName};
 use crate::preflight::Finding;
@@ -47,6 +50,9 @@ pub struct StatusRecord {
     pub throughput: ThroughputRecord,
     /// WAL the slot keeps on the source, in bytes; null until known.
     pub slot_retained_wal_bytes: Option<u64>,
+    /// The CloudNativePG cluster that is moved into, with `target.cnpg.cluster`; null without.
+    #[serde(default)]
+    pub cluster: Option<ClusterRecord>,
     /// What preflight found.
     pub findings: Vec<FindingRecord>,
     /// The last problem; null when there is none.
@@ -162,6 +168,7 @@ impl StatusRecord {
             lag: status.lag.into(),
             throughput: status.throughput.into(),
             slot_retained_wal_bytes: status.slot_retained_wal_bytes,
+            cluster: status.cluster.as_ref().map(ClusterRecord::from),
             findings: status.findings.iter().map(FindingRecord::from).collect(),
             problem: status
                 .problem

@@ -2,6 +2,7 @@
 // aloud what somebody who does not see the page has to know.
 
 import { byId, duration, fill, make, moment, plural, say, show } from "./dom.js";
+import { showCluster } from "./cluster.js";
 import { forgetToken, holdsToken } from "./commands.js";
 import { ask } from "./dialog.js";
 import { follow } from "./feed.js";
@@ -53,6 +54,7 @@ function render() {
   showNotices(status);
   showOperation(status.cutover);
   showStream(status);
+  showCluster(status.cluster);
   showCopy(status);
   say(byId("version"), `pgsluice ${status.version}, running since ${moment(status.started_at)}`);
   show(byId("forget"), holdsToken());

@@ -112,7 +112,8 @@ impl Rig {
             status.lag.bytes = Some(0);
         });
         let (config, shutdown) = (Arc::new(config), Shutdown::new());
-        let ctx = CutoverContext { config, way_back: None, probe: None, stream, board, shutdown };
+        let ctx =
+            CutoverContext { config, way_back: None, probe: None, stream, board, cluster: None, shutdown };
         let mut rig = Self { source, target, ctx, publisher, stand_in: JoinSet::new() };
         let slot = "SELECT pg_create_logical_replication_slot('pgsluice', 'pgoutput')";
         run(&rig.old_url(), slot).await;

@@ -81,7 +81,7 @@ impl Program {
         let (commands, taken) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
         tasks.spawn(legs.run(taken));
-        let monitor = Monitor { leg, board: board.clone(), metrics };
+        let monitor = Monitor { leg, board: board.clone(), metrics, cluster: None };
         tasks.spawn(async move {
             monitor.run(shutdown).await;
             Ok(())

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use pgsluice::demo::cluster::PASSWORD;
 
+use crate::kubernetes::double::TOKEN as API_TOKEN;
+
 /// Of the role that owns everything and is no superuser.
 pub(crate) const OWNER_PASSWORD: &str = "let-me-own-it";
 /// Where the program finds the token of its API.
@@ -25,7 +27,7 @@ impl Folder {
     /// Panics if a secret is in `text`, which `place` has said.
     pub(crate) fn has_no_secret(&self, place: &str, text: &str) {
         let token = std::fs::read_to_string(self.path().join(TOKEN_FILE)).unwrap_or_default();
-        let secrets = [PASSWORD, OWNER_PASSWORD, token.trim()];
+        let secrets = [PASSWORD, OWNER_PASSWORD, API_TOKEN, token.trim()];
         for (number, line) in text.lines().enumerate() {
             let found = secrets.iter().find(|secret| !secret.is_empty() && line.contains(**secret));
             assert_eq!(found, None, "a secret is in line {} of {place}: {line}", number + 1);
@@ -54,7 +56,7 @@ fn a_secret_in_a_log_is_found() {
     let folder = Folder::new();
     std::fs::write(folder.path().join(TOKEN_FILE), "0123456789abcdef\n").expect("written");
     folder.has_no_secret("a log", "connecting to postgres@127.0.0.1\n");
-    for secret in [PASSWORD, OWNER_PASSWORD, "0123456789abcdef"] {
+    for secret in [PASSWORD, OWNER_PASSWORD, API_TOKEN, "0123456789abcdef"] {
         let line = format!("a line\nand `{secret}` in another\n");
         let scan = std::panic::AssertUnwindSafe(|| folder.has_no_secret("a log", &line));
         assert!(std::panic::catch_unwind(scan).is_err(), "{secret} is not found");

@@ -24,6 +24,11 @@ pub(crate) fn call(asked: &Recorded) -> Call {
     (asked.verb.to_owned(), asked.group.clone(), asked.resource.clone(), name)
 }
 
+/// Requests as rules of RBAC see them.
+pub(crate) fn calls_of(requests: &[Recorded]) -> BTreeSet<Call> {
+    requests.iter().map(call).collect()
+}
+
 /// The calls of a section's table.
 pub(crate) fn documented(section: &str) -> BTreeSet<Call> {
     documented_steps(section).into_keys().collect()

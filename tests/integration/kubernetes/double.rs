@@ -13,7 +13,8 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-const TOKEN: &str = "t0ken";
+/// What it is to be asked with.
+pub(crate) const TOKEN: &str = "t0ken";
 
 /// One request, as rules of RBAC see it, and as it came.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ struct State {
     objects: BTreeMap<(String, String), Value>,
     version: u64,
     requests: Vec<Recorded>,
+    all_requests: Vec<Recorded>,
     forbidden: BTreeSet<(&'static str, &'static str)>,
     /// Verb, resource, and the words with which it is refused.
     refused: Option<(&'static str, &'static str, &'static str)>,
@@ -119,6 +121,11 @@ impl ApiDouble {
         self.with(|state| std::mem::take(&mut state.requests))
     }
 
+    /// Everything that was ever asked for.
+    pub(crate) fn all_requests(&self) -> Vec<Recorded> {
+        self.with(|state| state.all_requests.clone())
+    }
+
     /// From now on every request with this verb for this resource is answered by 403.
     pub(crate) fn forbid(&self, verb: &'static str, resource: &'static str) {
         self.with(|state| state.forbidden.insert((verb, resource)));
@@ -149,7 +156,6 @@ impl ApiDouble {
     }
 
     /// Whether every request is answered by 503 from now on.
-    #[allow(dead_code, reason = "its first test is on its way")]
     pub(crate) fn be_out_of_order(&self, is_out_of_order: bool) {
         self.with(|state| state.is_out_of_order = is_out_of_order);
     }
@@ -340,14 +346,16 @@ async fn answer(
     let patch: Value = serde_json::from_str(&body).unwrap_or_default();
     let is_held = {
         let mut state = inside.state.lock().expect("lock");
-        state.requests.push(Recorded {
+        let recorded = Recorded {
             verb: asked.verb,
             group: asked.group.clone(),
             resource: asked.resource.clone(),
             name: asked.name.clone(),
             query: query.clone(),
             body: patch.clone(),
-        });
+        };
+        state.requests.push(recorded.clone());
+        state.all_requests.push(recorded);
         if state.is_out_of_order {
             return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "out of order");
         }

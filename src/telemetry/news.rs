@@ -1,0 +1,260 @@
+//! What is worth telling somebody who watches the cluster and not us: phases, problems, and how a cutover, rehearsal or rollback went. Pure
+//! is what is made of two statuses, one after the other; the task beside it tells it as Events of the target's cluster.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::cutover::{CutoverReport, Outcome};
+use crate::kubernetes::cnpg::ClusterWatch;
+use crate::kubernetes::{EventAbout, EventKind, EventRecorder};
+use crate::migration::{Blocking, CutoverMode, Phase, Status, StatusBoard};
+use crate::model::Direction;
+use crate::runtime::Shutdown;
+
+/// The same thing is not told again within this time.
+const REPEATED_AFTER: Duration = Duration::from_secs(600);
+/// What was told lately is remembered, as much as this (INV-11).
+const REMEMBERED_MAX: usize = 64;
+
+/// One thing to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct News {
+    kind: EventKind,
+    /// One word in camel case.
+    reason: String,
+    message: String,
+}
+
+/// What was told of a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    phase: Phase,
+    problem: Option<String>,
+    /// Epoch and outcome.
+    operation: Option<(i64, &'static str)>,
+}
+
+impl Seen {
+    fn of(status: &Status) -> Self {
+        Self {
+            phase: status.phase,
+            problem: status.problem.as_ref().map(|problem| problem.message.clone()),
+            operation: status.cutover.as_ref().map(|report| (report.epoch, report.outcome.as_str())),
+        }
+    }
+}
+
+/// What is new in `status`.
+fn news(before: &Seen, status: &Status) -> Vec<News> {
+    let mut news = Vec::new();
+    if status.phase != before.phase {
+        let kind = if status.phase == Phase::Halted { EventKind::Warning } else { EventKind::Normal };
+        let message = format!("The migration is in phase {}.", status.phase.as_str().replace('_', " "));
+        news.push(News { kind, reason: "PhaseEntered".into(), message });
+    }
+    let seen = Seen::of(status);
+    if let Some(problem) = status.problem.as_ref().filter(|_| seen.problem != before.problem) {
+        let reason = match problem.blocking {
+            Blocking::Retrying => "Retrying",
+            Blocking::WaitingForOperator => "WaitsForOperator",
+            Blocking::Halted => "Halted",
+        };
+        let message = format!("{} {}", sentence(&problem.message), problem.remedy);
+        news.push(News { kind: EventKind::Warning, reason: reason.into(), message });
+    }
+    if status.problem.is_none() && before.problem.is_some() {
+        let message = "The migration goes on.".to_owned();
+        news.push(News { kind: EventKind::Normal, reason: "ProblemOver".into(), message });
+    }
+    if let Some(report) = status.cutover.as_ref().filter(|_| seen.operation != before.operation) {
+        news.push(of_operation(report));
+    }
+    news
+}
+
+fn of_operation(report: &CutoverReport) -> News {
+    let (word, what) = match (report.mode, report.direction) {
+        (CutoverMode::Rehearsal, _) => ("Rehearsal", "rehearsal"),
+        (CutoverMode::Cutover, Direction::Forward) => ("Cutover", "cutover"),
+        (CutoverMode::Cutover, Direction::Back) => ("Rollback", "rollback"),
+    };
+    let pause = report
+        .pause
+        .map_or_else(String::new, |pause| format!(" Writers waited {:.1} ms.", pause.as_secs_f64() * 1000.0));
+    let (kind, ending, message) = match &report.outcome {
+        Outcome::Running => (EventKind::Normal, "Started", format!("A {what} has begun.")),
+        Outcome::Completed => (EventKind::Normal, "Completed", format!("The {what} is completed.{pause}")),
+        Outcome::Aborted { reason, remedy } => {
+            let message =
+                format!("The {what} was aborted, everything is as before: {} {remedy}", sentence(reason));
+            (EventKind::Warning, "Aborted", message)
+        }
+        Outcome::InDoubt { reason, remedy } => {
+            let message =
+                format!("The {what} is in doubt, neither side is opened: {} {remedy}", sentence(reason));
+            (EventKind::Warning, "InDoubt", message)
+        }
+    };
+    News { kind, reason: format!("{word}{ending}"), message }
+}
+
+fn sentence(text: &str) -> String {
+    if text.ends_with(['.', '!', '?']) { text.to_owned() } else { format!("{text}.") }
+}
+
+/// What was told lately.
+#[derive(Debug, Default)]
+struct Told(VecDeque<(News, Instant)>);
+
+impl Told {
+    /// Whether it was not, which it is from now on. Progress is told each time; only problems come back again and again.
+    fn is_news(&mut self, news: &News, now: Instant) -> bool {
+        while self.0.front().is_some_and(|(_, at)| now.duration_since(*at) >= REPEATED_AFTER) {
+            self.0.pop_front();
+        }
+        let repeats = matches!(news.reason.as_str(), "Retrying" | "WaitsForOperator" | "ProblemOver");
+        if repeats && self.0.iter().any(|(told, _)| told == news) {
+            return false;
+        }
+        if self.0.len() >= REMEMBERED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((news.clone(), now));
+        true
+    }
+}
+
+/// Tells what happens as Events of the cluster, until shutdown.
+pub async fn tell_cluster(
+    board: StatusBoard,
+    cluster: ClusterWatch,
+    recorder: EventRecorder,
+    shutdown: Shutdown,
+) {
+    let mut changes = board.subscribe();
+    let (mut seen, mut told) = (board.with(Seen::of), Told::default());
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let (now, fresh) = {
+            let status = changes.borrow_and_update();
+            let now = Seen::of(&status);
+            if now == seen {
+                continue;
+            }
+            (now, news(&seen, &status))
+        };
+        seen = now;
+        for item in fresh.iter().filter(|item| told.is_news(item, Instant::now())) {
+            let Some(about) = about(&cluster) else { continue };
+            tokio::select! {
+                () = shutdown.requested() => return,
+                () = recorder.tell(&about, item.kind, &item.reason, &item.message) => {}
+            }
+        }
+    }
+}
+
+/// The Cluster object, once it was seen.
+fn about(cluster: &ClusterWatch) -> Option<EventAbout> {
+    let state = cluster.sight().state?;
+    Some(EventAbout {
+        api_version: "postgresql.cnpg.io/v1",
+        kind: "Cluster",
+        namespace: state.namespace,
+        name: state.name,
+        uid: state.uid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::migration::Problem;
+
+    fn status(change: impl FnOnce(&mut Status)) -> Status {
+        let board = StatusBoard::new(Timestamp::now());
+        board.update(change);
+        board.read()
+    }
+
+    fn problem(message: &str) -> Problem {
+        Problem {
+            message: message.into(),
+            remedy: "Wait.".into(),
+            at: Timestamp::now(),
+            blocking: Blocking::Retrying,
+        }
+    }
+
+    #[test]
+    fn a_phase_is_told_once_when_it_is_entered() {
+        let (before, after) = (status(|_| {}), status(|status| status.phase = Phase::RollbackWindow));
+        let told = news(&Seen::of(&before), &after);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].message, "The migration is in phase rollback window.");
+        assert_eq!(news(&Seen::of(&after), &after), []);
+    }
+
+    #[test]
+    fn a_problem_is_told_with_its_remedy_and_so_is_its_end() {
+        let (well, ill) = (status(|_| {}), status(|status| status.problem = Some(problem("it broke"))));
+        let told = news(&Seen::of(&well), &ill);
+        assert_eq!((told[0].kind, told[0].reason.as_str()), (EventKind::Warning, "Retrying"));
+        assert_eq!(told[0].message, "it broke. Wait.");
+        assert_eq!(news(&Seen::of(&ill), &well)[0].reason, "ProblemOver");
+    }
+
+    #[test]
+    fn an_operation_is_told_when_it_begins_and_how_it_ended() {
+        let report = |outcome| CutoverReport {
+            epoch: 7,
+            mode: CutoverMode::Cutover,
+            direction: Direction::Forward,
+            idempotency_key: None,
+            state: "x",
+            outcome,
+            started_at: Timestamp::now(),
+            ended_at: None,
+            steps: Vec::new(),
+            pause: Some(Duration::from_micros(41_250)),
+            certificate: None,
+        };
+        let before = Seen::of(&status(|_| {}));
+        let told = |outcome| {
+            let status = status(|status| status.cutover = Some(report(outcome)));
+            let told = news(&before, &status);
+            assert_eq!(told.len(), 1);
+            (told[0].reason.clone(), told[0].message.clone())
+        };
+        assert_eq!(told(Outcome::Running).0, "CutoverStarted");
+        let completed = told(Outcome::Completed);
+        assert_eq!(
+            completed,
+            ("CutoverCompleted".into(), "The cutover is completed. Writers waited 41.3 ms.".into())
+        );
+        let aborted = told(Outcome::Aborted { reason: "too slow".into(), remedy: "Try again.".into() });
+        assert_eq!(aborted.0, "CutoverAborted");
+        assert!(aborted.1.ends_with("as before: too slow. Try again."), "{}", aborted.1);
+    }
+
+    #[test]
+    fn what_flaps_is_told_once_in_a_while_and_progress_each_time() {
+        let (mut told, begin) = (Told::default(), Instant::now());
+        let retrying =
+            News { kind: EventKind::Warning, reason: "Retrying".into(), message: "it broke".into() };
+        let phase = News { kind: EventKind::Normal, reason: "PhaseEntered".into(), message: "copy".into() };
+        assert!(told.is_news(&retrying, begin) && told.is_news(&phase, begin));
+        assert!(!told.is_news(&retrying, begin + Duration::from_secs(60)));
+        assert!(told.is_news(&phase, begin + Duration::from_secs(60)));
+        assert!(told.is_news(&retrying, begin + REPEATED_AFTER));
+        for _ in 0..1_000 {
+            told.is_news(&phase, begin + REPEATED_AFTER);
+        }
+        assert!(told.0.len() <= REMEMBERED_MAX);
+    }
+}
