@@ -34,6 +34,21 @@ struct Shapes<'a> {
     reached: &'a ServiceShape,
 }
 
+/// Which operation wrote down what was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The one that is at work now.
+    Ours,
+    /// An earlier one.
+    Another,
+}
+
+impl Whose {
+    const fn of(written: i64, epoch: i64) -> Self {
+        if written == epoch { Self::Ours } else { Self::Another }
+    }
+}
+
 /// A shape as the annotation keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,33 +148,34 @@ fn plan(
             let patch = merged(Before { epoch, was }.patch(), lead_to(shapes.reached, object));
             Some(Change { patch, note: told(&found, shapes.reached) })
         }
-        // Somebody was faster than the end of the step: nobody is served there. Once, and not against one who keeps doing it.
-        Step::Resume
-            if &found == shapes.left && before.as_ref().is_some_and(|before| before.epoch == epoch) =>
-        {
-            let patch = merged(annotation::removal(), lead_to(shapes.reached, object));
-            let who = changed_by(object, &shapes.fields());
-            let mut notes = vec![format!(
-                "{what} was led back to {}, which is closed, by {who}; it leads to {} again",
-                describe(&found),
-                describe(shapes.reached)
-            )];
-            notes.extend(keepers(what, object, &shapes.fields()));
-            Some(Change { patch, note: notes.join("; ") })
-        }
-        Step::Resume => before.map(|before| {
-            let is_another = before.epoch == epoch && &found != shapes.reached;
-            let who = || changed_by(object, &shapes.fields());
-            let told = || format!("{what} leads to {} by now, by {}", describe(&found), who());
-            let note = if is_another { told() } else { String::new() };
-            Change { patch: annotation::removal(), note }
-        }),
+        Step::Resume => before.map(|before| settled(shapes, what, object, Whose::of(before.epoch, epoch))),
         Step::Undo => before.filter(|before| before.epoch == epoch).map(|before| {
             let was = ServiceShape::from(before.was);
             let patch = merged(annotation::removal(), lead_to(&was, object));
             Change { patch, note: told(&found, &was) }
         }),
     })
+}
+
+/// Forgets what was before. A Service that somebody has led back to the side that is left is led to the other one again, since nobody is
+/// served there; once, and not against one who keeps doing it.
+fn settled(shapes: &Shapes<'_>, what: &ResourceName, object: &Value, whose: Whose) -> Change {
+    let (found, fields) = (shape(object), shapes.fields());
+    if whose == Whose::Another || &found == shapes.reached {
+        return Change { patch: annotation::removal(), note: String::new() };
+    }
+    let who = changed_by(object, &fields);
+    if &found != shapes.left {
+        let note = format!("{what} leads to {} by now, changed by {who}", describe(&found));
+        return Change { patch: annotation::removal(), note };
+    }
+    let (left, reached) = (describe(shapes.left), describe(shapes.reached));
+    let mut notes = vec![format!(
+        "{what} was led back to {left}, which is closed, by {who}; it leads to {reached} again"
+    )];
+    notes.extend(keepers(what, object, &fields));
+    let patch = merged(annotation::removal(), lead_to(shapes.reached, object));
+    Change { patch, note: notes.join("; ") }
 }
 
 /// Whether the Service is one that can be led there and back.

@@ -185,7 +185,7 @@ async fn who_changes_a_secret_back_is_named_with_the_keys() {
     change_as(&api, "external-secrets", "secrets", "shop-db", json!({ "data": { "uri": "b2xk" } }), fields);
     let said = done(&api, SECRET, Step::Resume, &context).await;
     assert!(
-        said.contains("no longer the values of the target (keys uri), by external-secrets at 2026"),
+        said.contains("no longer has the values of the target in uri, changed by external-secrets at 2026"),
         "{said}"
     );
     assert!(!said.contains("b2xk"), "{said}");

@@ -71,7 +71,7 @@ async fn applications_get_the_targets_values_by_a_cutover_and_the_sources_by_a_r
     let said = done(&api, ENTRY, Step::Retarget, &forward).await;
     assert_eq!(
         said,
-        "secret shop/shop-db leads to the target (keys DATABASE_URL, PGPASSWORD); deployment shop/web restarted; \
+        "secret shop/shop-db leads to the target by DATABASE_URL, PGPASSWORD; deployment shop/web restarted; \
          statefulset shop/worker restarted"
     );
     assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-abc-retarget")));
@@ -203,8 +203,18 @@ async fn a_change_by_somebody_else_in_the_same_moment_is_seen_and_kept() {
 #[tokio::test]
 async fn what_could_not_work_later_is_refused_before_anybody_waits_and_names_no_value() {
     let cases: [(&str, &str, Value, &str); 8] = [
-        ("secrets", "shop-db", json!({ "data": { "PGPASSWORD": "aHVudGVyMg==" } }), "by the keys PGPASSWORD"),
-        ("secrets", "shop-db", json!({ "data": { "PGPASSWORD": null } }), "by the keys PGPASSWORD"),
+        (
+            "secrets",
+            "shop-db",
+            json!({ "data": { "PGPASSWORD": "aHVudGVyMg==" } }),
+            "those of the source in PGPASSWORD",
+        ),
+        (
+            "secrets",
+            "shop-db",
+            json!({ "data": { "PGPASSWORD": null } }),
+            "those of the source in PGPASSWORD",
+        ),
         (
             "secrets",
             "shop-db",

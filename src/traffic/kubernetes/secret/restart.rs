@@ -95,7 +95,7 @@ pub(super) fn rollout(object: &Value) -> Rollout {
         return Rollout::Incomplete(format!("{updated} of {wanted} pods are new"));
     }
     if old > 0 {
-        return Rollout::Incomplete(format!("{old} old pods have not ended"));
+        return Rollout::Incomplete(format!("old pods that have not ended: {old}"));
     }
     if available < wanted {
         return Rollout::Incomplete(format!("{available} of {wanted} new pods are available"));

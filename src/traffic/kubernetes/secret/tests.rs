@@ -85,11 +85,11 @@ fn a_secret_that_is_not_as_the_side_that_is_left_is_refused_by_the_names_of_its_
     let mut other = secret(OLD);
     other["data"]["PGPASSWORD"] = "c2VjcmV0".into();
     let differs = check(&other).expect_err("another password");
-    assert!(differs.problem.ends_with("by the keys PGPASSWORD"), "{differs:?}");
+    assert!(differs.problem.ends_with("those of the source in PGPASSWORD"), "{differs:?}");
     let mut lacking = secret(OLD);
     lacking["data"].as_object_mut().expect("data").remove("DATABASE_URL");
     let lacks = check(&lacking).expect_err("a key is missing");
-    assert!(lacks.problem.ends_with("by the keys DATABASE_URL"), "{lacks:?}");
+    assert!(lacks.problem.ends_with("those of the source in DATABASE_URL"), "{lacks:?}");
     let mut immutable = secret(OLD);
     immutable["immutable"] = true.into();
     assert!(check(&immutable).expect_err("immutable").problem.contains("immutable"));
@@ -112,7 +112,7 @@ fn values_that_were_changed_back_are_told_with_who_did_it() {
     back["metadata"]["managedFields"] = json!([{ "manager": "argocd-controller", "time": AT,
         "fieldsV1": { "f:data": { "f:DATABASE_URL": {} } } }]);
     let (_, note) = resumed(&back, 7);
-    assert!(note.contains("(keys DATABASE_URL), by argocd-controller at 2026"), "{note}");
+    assert!(note.contains("of the target in DATABASE_URL, changed by argocd-controller at 2026"), "{note}");
     assert!(note.contains("the field manager argocd-controller sets data.DATABASE_URL"), "{note}");
     assert_eq!(resumed(&back, 8).1, "", "an earlier operation's is nobody's business now");
 }
@@ -181,7 +181,7 @@ fn a_rollout_is_complete_when_every_pod_is_new_and_available() {
     };
     assert_eq!(status(3, 3, 3), Rollout::Complete);
     assert_eq!(status(1, 4, 3), Rollout::Incomplete("1 of 3 pods are new".into()));
-    assert_eq!(status(3, 4, 3), Rollout::Incomplete("1 old pods have not ended".into()));
+    assert_eq!(status(3, 4, 3), Rollout::Incomplete("old pods that have not ended: 1".into()));
     assert_eq!(status(3, 3, 2), Rollout::Incomplete("2 of 3 new pods are available".into()));
     let unseen = json!({ "metadata": { "generation": 4 }, "spec": { "replicas": 0 }, "status": { "observedGeneration": 3 } });
     assert!(matches!(restart::rollout(&unseen), Rollout::Incomplete(_)));

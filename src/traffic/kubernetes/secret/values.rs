@@ -53,7 +53,7 @@ impl Values {
             return Ok(Self(values));
         }
         let missing = keys.iter().map(|key| key.from.as_str()).filter(|key| value(object, key).is_none());
-        let missing = missing.collect::<Vec<_>>().join(", ");
+        let missing = missing.collect::<Vec<_>>().join(" and no key ");
         Err(Trouble::new(
             format!("{what} has no key {missing}"),
             format!(
@@ -115,7 +115,7 @@ pub(super) fn check(
     let differing = of_left.differing(object);
     if !differing.is_empty() {
         return Err(Trouble::new(
-            format!("{what} has other values than those of the {left}, by the keys {}", differing.join(", ")),
+            format!("{what} has other values than those of the {left} in {}", differing.join(", ")),
             format!(
                 "Make `{left}_from` and it agree: what it has now would be lost, and a way back would lead to something else."
             ),
@@ -138,7 +138,7 @@ pub(super) fn retarget(
     if differing.is_empty() {
         return Ok(None);
     }
-    let note = format!("{what} leads to the {reached} (keys {})", differing.join(", "));
+    let note = format!("{what} leads to the {reached} by {}", differing.join(", "));
     Ok(Some(Change { patch: merged(Before { epoch, was: left }.patch(), values.patch()), note }))
 }
 
@@ -155,7 +155,7 @@ pub(super) fn resume(
     if before.epoch == epoch && !differing.is_empty() {
         let fields: Vec<Field> = differing.iter().map(|key| Field::of(&["data", *key])).collect();
         notes.push(format!(
-            "{what} has no longer the values of the {reached} (keys {}), by {}: pods that start from now on may find the side that is closed",
+            "{what} no longer has the values of the {reached} in {}, changed by {}: pods that start from now on may find the side that is closed",
             differing.join(", "),
             changed_by(object, &fields)
         ));
