@@ -8,6 +8,7 @@ pub(crate) mod pooled;
 pub(crate) mod proxy;
 pub(crate) mod secrets;
 pub(crate) mod seed;
+pub(crate) mod session_log;
 pub(crate) mod sessions;
 pub(crate) mod sides;
 pub(crate) mod stage;

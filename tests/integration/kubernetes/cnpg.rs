@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::ByteString;
 use pgsluice::control::dto::{ClusterRecord, CutoverModeRecord, CutoverRequestRecord, StatusRecord};
+use pgsluice::demo::cluster::ServerTls;
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
 
 use super::*;
+use crate::harness::clusters::options;
 use crate::harness::fleet::Fleet;
 use crate::harness::secrets::OWNER_PASSWORD;
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, cut_over, end_of, streaming, text};
@@ -130,6 +132,57 @@ async fn the_target_is_found_in_the_clusters_secrets_and_a_new_password_needs_no
     assert_eq!(there, "1", "{log}");
     assert!(!log.contains(rotated), "{log}");
     assert!(log.contains("a secret was replaced"), "{log}");
+}
+
+/// A certificate for `localhost` that is its own authority.
+fn server_tls() -> ServerTls {
+    let key = rcgen::KeyPair::generate().expect("key");
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .and_then(|parameters| parameters.self_signed(&key))
+        .expect("certificate");
+    ServerTls { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
+}
+
+/// By every session and by `pg_dump` and `psql`; and by the new authority once the operator has replaced the old one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_certificate_is_checked_against_the_operators_authority_also_after_it_was_replaced() {
+    let (api, first) = (ApiDouble::start().await, server_tls());
+    let stage = Stage::with_options(PAIR, options(), options().tls(first.clone())).await;
+    put_cluster(&api, &system_identifier(&stage).await);
+    let uri = format!("postgresql://mover:{OWNER_PASSWORD}@localhost:{}/app", stage.target.port());
+    let pairs = [("username", "mover"), ("password", OWNER_PASSWORD), ("dbname", "app"), ("uri", &uri)];
+    api.put("secrets", secret("shop-app", &pairs));
+    let authority = |pem: &str| api.put("secrets", secret("shop-ca", &[("ca.crt", pem)]));
+    authority(&server_tls().certificate_pem);
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let command = without_url(&stage, &section(&api, ""));
+    let mut refused = command.start().expect("the program");
+    refused.wait_for_end(COPY_WAIT).await.expect("an end");
+    assert!(refused.log().contains("certificate"), "{}", refused.log());
+
+    authority(&first.certificate_pem);
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    let superuser = connect_superuser(&stage).await;
+    let plain = "SELECT count(*)::text FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                  WHERE usename = 'mover' AND application_name LIKE 'pgsluice%' AND NOT ssl";
+    assert_eq!(text(&superuser, plain).await, "0");
+
+    let second = server_tls();
+    for (name, pem) in [("server.crt", &second.certificate_pem), ("server.key", &second.key_pem)] {
+        // Written over: the owner and the permissions stay.
+        fs::write(stage.target.data_dir().join(name), pem).expect("written");
+    }
+    authority(&second.certificate_pem);
+    let restart =
+        "SELECT pg_reload_conf(), pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'mover'";
+    superuser.batch_execute(restart).await.expect("SQL");
+    source.batch_execute("INSERT INTO other VALUES (9003, 'renewed')").await.expect("SQL");
+    stage.caught_up().await;
+    stage.assert_same_rows().await;
+    let log = replicator.log();
+    assert!(log.contains("the authority of the target's certificates was replaced"), "{log}");
 }
 
 /// What the old primary commits meanwhile is not confirmed to the source, so that it comes again when the new one lacks it; with
