@@ -148,6 +148,13 @@ def references(objects: list) -> list[str]:
         selects("the PodMonitor", monitor["spec"]["selector"]["matchLabels"])
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             has_port("the PodMonitor", endpoint["port"])
+    # Whoever asks must ask as the program answers.
+    is_tls = any("PGSLUICE_API__TLS_CERT_FILE" == each["name"] for container in pod["spec"]["containers"] for each in container["env"])
+    probes = [container[probe]["httpGet"] for container in pod["spec"]["containers"] for probe in ("livenessProbe", "readinessProbe")]
+    endpoints = [each for monitor in by_kind.get("PodMonitor", []) for each in monitor["spec"]["podMetricsEndpoints"]]
+    schemes = {each.get("scheme", "http").lower() for each in probes + endpoints}
+    if schemes != {"https" if is_tls else "http"}:
+        problems.append(f"probes and PodMonitor ask by {sorted(schemes)}, and the API is {'' if is_tls else 'not '}secured")
     for policy in by_kind.get("NetworkPolicy", []):
         selects("the NetworkPolicy", policy["spec"]["podSelector"]["matchLabels"])
         for rule in policy["spec"].get("ingress", []):

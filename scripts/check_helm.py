@@ -36,6 +36,7 @@ WRONG_VALUES = {
     "a list of Secrets that does not exist": {"kubernetesSecret": {"secret": ["shop-db"]}},
     "a name that no object can have": {"kubernetesTraffic": {"services": ["shop_db"]}},
     "a Secret without its key": {"secrets": {"apiToken": {"name": "pgsluice", "key": None}}},
+    "a Secret for TLS that no object can be": {"api": {"tls": {"secretName": "Api_TLS"}}},
     "a quantity with another unit": {"resources": {"limits": {"memory": "512MB"}}},
 }
 
@@ -47,8 +48,10 @@ EVERYTHING = {
     "secrets": {"apiToken": {"name": "token-of-mine", "key": "token"}},
     "sourceCa": {"name": "old-ca", "key": "root.pem"},
     "targetCa": {"name": "new-ca", "key": "root.pem"},
+    "api": {"tls": {"secretName": "public-tls", "caKey": "", "serverName": "move.example.com"}},
     "kubernetesTraffic": {"services": ["shop-db", "billing-db"]},
     "kubernetesSecret": {"secrets": ["shop-db"], "valuesFrom": ["shop-db-source", "shop-app"], "statefulSets": ["worker"]},
+    "lease": {"name": "shop-move"},
     "monitoring": {"enabled": True},
     "networkPolicy": {"monitoringNamespace": "observability", "extraEgress": [{"ports": [{"port": 8443, "protocol": "TCP"}]}]},
     "resources": {"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
@@ -157,6 +160,9 @@ def normalized(each: dict) -> dict:
             template["metadata"].pop("annotations", None)
         # Their order has no meaning, and a patch of kustomize changes it.
         template["spec"]["volumes"].sort(key=lambda volume: volume["name"])
+        for container in template["spec"]["containers"]:
+            for named in ("env", "volumeMounts"):
+                container[named].sort(key=lambda one: one["name"])
         for volume in template["spec"]["volumes"]:
             if "configMap" in volume:
                 volume["configMap"]["name"] = KUSTOMIZES_HASH.sub(r"\1", volume["configMap"]["name"])

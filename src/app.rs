@@ -8,16 +8,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::{CleanupArguments, Exit, OutputFormat, cleanup_json, cleanup_text, findings_table};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, KubernetesConfig};
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
 use crate::cutover::{self, CleanupError, CleanupOptions, CutoverError};
 use crate::kubernetes::cnpg::{CnpgError, TargetCluster};
+use crate::kubernetes::lease::Lease;
 use crate::migration::monitor::Monitor;
-use crate::migration::{self, Legs, MigrationError, StatusBoard};
+use crate::migration::{self, LeaseKeeper, LeaseLost, Legs, MigrationError, StatusBoard};
 use crate::preflight::{Finding, Severity};
 use crate::runtime::{Shutdown, Supervisor};
 use crate::telemetry::{self, Console, Metrics};
@@ -48,6 +49,9 @@ pub enum AppError {
     /// The API stopped.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Another process has the Lease.
+    #[error(transparent)]
+    Lease(#[from] LeaseLost),
     /// The migration stopped.
     #[error(transparent)]
     Migration(#[from] Box<MigrationError>),
@@ -68,7 +72,7 @@ impl AppError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Listen { .. } | Self::Start(_) | Self::Config(_) | Self::Cluster(_) => Exit::Usage,
-            Self::Control(_) | Self::TaskGone(_) => Exit::Failed,
+            Self::Control(_) | Self::Lease(_) | Self::TaskGone(_) => Exit::Failed,
             Self::Migration(error) => error.exit(),
             Self::Cleanup(error) => match error.as_ref() {
                 CleanupError::Cutover(CutoverError::Connect(_)) => Exit::Usage,
@@ -82,6 +86,7 @@ impl AppError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
+            Self::Lease(lost) => lost.remedy(),
             // It names its remedy itself.
             Self::Config(_) => String::new(),
             Self::Cluster(error) => error.remedy(),
@@ -150,21 +155,40 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
         let shutdown = shutdown.clone();
         async move { Ok(control::serve(listener, api, shutdown).await?) }
     });
+    // Closed when the migration has ended.
+    let (migration_end, migration_ended) = oneshot::channel();
+    let turn = match lease(&config.kubernetes) {
+        None => watch::channel(true).1,
+        Some(lease) => {
+            let (keeper, turn) = LeaseKeeper::new(lease, board.clone(), shutdown.clone());
+            tasks.spawn("lease", async move { Ok(keeper.run(migration_ended).await?) });
+            turn
+        }
+    };
     let (legs, leg) = Legs::new(config, board.clone(), Arc::clone(&metrics), shutdown.clone());
     let watch = cluster.as_ref().map(TargetCluster::watch);
     let legs = legs.into_cluster(watch.clone());
     if let Some(cluster) = cluster {
-        watch_cluster(&mut tasks, cluster, &board, &shutdown);
+        watch_cluster(&mut tasks, cluster, &board, turn.clone(), &shutdown);
     }
     let monitor = Monitor { leg, board: board.clone(), metrics, cluster: watch.clone() };
     tasks.spawn("monitor", {
-        let shutdown = shutdown.clone();
+        let (shutdown, mut turn) = (shutdown.clone(), turn.clone());
         async move {
-            monitor.run(shutdown).await;
+            if turn.wait_for(|is_ours| *is_ours).await.is_ok() {
+                monitor.run(shutdown).await;
+            }
             Ok(())
         }
     });
-    tasks.spawn("migration", async move { Ok(legs.run(commands_taken).await.map_err(Box::new)?) });
+    tasks.spawn("migration", async move {
+        let _end: oneshot::Sender<()> = migration_end;
+        let mut commands = commands_taken;
+        if migration::await_turn(turn, &mut commands).await {
+            legs.run(commands).await.map_err(Box::new)?;
+        }
+        Ok(())
+    });
     tasks.spawn("signals", await_signal(shutdown.clone()));
     if console.is_terminal() {
         tasks.spawn("progress", {
@@ -178,17 +202,31 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
     end(tasks, shutdown).await
 }
 
+/// The Lease, if there is to be one. This process is called like its pod, with an end that no other process has, another of the
+/// same pod neither.
+fn lease(config: &KubernetesConfig) -> Option<Lease> {
+    let name = config.lease.clone()?;
+    let pod = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|variable| std::env::var(variable).ok());
+    let pod = pod.filter(|pod| !pod.is_empty()).unwrap_or_else(|| "pgsluice".to_owned());
+    let identity = format!("{pod}_{:08x}", rand::random::<u32>());
+    Some(Lease::new(config.access.clone(), name, identity))
+}
+
 /// Looks at the cluster that is moved into, and tells it what happens.
 fn watch_cluster(
     tasks: &mut Supervisor<AppError>,
     cluster: TargetCluster,
     board: &StatusBoard,
+    mut turn: watch::Receiver<bool>,
     shutdown: &Shutdown,
 ) {
     if let Some(recorder) = cluster.recorder() {
         let (board, watch, shutdown) = (board.clone(), cluster.watch(), shutdown.clone());
         tasks.spawn("events", async move {
-            telemetry::tell_cluster(board, watch, recorder, shutdown).await;
+            // Whoever waits for the Lease has nothing to tell.
+            if turn.wait_for(|is_ours| *is_ours).await.is_ok() {
+                telemetry::tell_cluster(board, watch, recorder, shutdown).await;
+            }
             Ok(())
         });
     }

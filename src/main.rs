@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pgsluice::app::{self, AppError, Start};
 use pgsluice::cli::{
-    ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, api_url,
-    completions,
+    ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, completions,
 };
 use pgsluice::config::{configuration_reference, load_api, process_environment};
 use pgsluice::connection::Secret;
@@ -101,7 +100,7 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
         Err(error) => return complain(Exit::Usage, &error, ""),
     };
     let token = match &api.token_file {
-        None => configured.token,
+        None => configured.token.clone(),
         Some(file) => match Secret::in_file(file) {
             Ok(token) => Some(token),
             Err(problem) => {
@@ -110,8 +109,8 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
             }
         },
     };
-    let address = api.api.clone().unwrap_or_else(|| api_url(configured.listen));
-    let outcome = match ApiClient::new(&address, token, global.output) {
+    let address = api.address(&configured);
+    let outcome = match ApiClient::trusting(api.ca_file.as_deref(), &address, token, global.output) {
         Ok(client) => client.run(command, &mut io::stdout()).await,
         Err(error) => Err(error),
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::{ClientCommand, OutputFormat, Schedule, StatusView, Wait};
+use crate::config::ApiConfig;
 use crate::migration::CutoverMode;
 use crate::telemetry::LogFormat;
 
@@ -179,6 +180,23 @@ pub struct ApiArguments {
     /// File with the API's bearer token; without it, `api.token_file` of the configuration
     #[arg(long, env = "PGSLUICE_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with the certificate authority (PEM) that an https API is trusted by, or with the API's own certificate where none
+    /// has signed it; without it, the system's authorities
+    #[arg(long, env = "PGSLUICE_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl ApiArguments {
+    /// Where the instance is: as given, else where one with this configuration listens. Without a scheme it is the one that
+    /// the configuration speaks.
+    #[must_use]
+    pub fn address(&self, configured: &ApiConfig) -> String {
+        match &self.api {
+            Some(given) if configured.tls.is_some() && !given.contains("://") => format!("https://{given}"),
+            Some(given) => given.clone(),
+            None => api_url(configured),
+        }
+    }
 }
 
 /// What is asked about tables.
@@ -322,15 +340,21 @@ impl PauseArguments {
     }
 }
 
-/// The URL at which an instance that listens here is reached from the same machine.
-#[must_use]
-pub fn api_url(listen: SocketAddr) -> String {
+/// The URL at which an instance that listens here is reached from the same machine. With TLS by the name `localhost`, for which
+/// certificates are made out rather than for addresses.
+fn api_url(configured: &ApiConfig) -> String {
+    let listen = configured.listen;
     let ip = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, listen.port()))
+    match (&configured.tls, [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&ip))
+    {
+        (Some(_), true) => format!("https://localhost:{}", listen.port()),
+        (Some(_), false) => format!("https://{}", SocketAddr::new(ip, listen.port())),
+        (None, _) => format!("http://{}", SocketAddr::new(ip, listen.port())),
+    }
 }
 
 #[cfg(test)]
@@ -338,6 +362,7 @@ mod tests {
     use clap::ValueEnum as _;
 
     use super::*;
+    use crate::config::TlsFiles;
 
     fn parse(words: &[&str]) -> Arguments {
         Arguments::try_parse_from(std::iter::once(&"pgsluice").chain(words)).unwrap()
@@ -401,10 +426,31 @@ mod tests {
         assert!(!help.contains("config-reference"));
     }
 
+    fn configured(listen: &str, tls: Option<TlsFiles>) -> ApiConfig {
+        ApiConfig { listen: listen.parse().unwrap(), token: None, tls }
+    }
+
+    #[test]
+    fn an_instance_with_a_certificate_is_reached_by_https_unless_the_address_says_otherwise() {
+        let tls = TlsFiles { certificate: "tls.crt".into(), key: "tls.key".into() };
+        let secured = |listen: &str| configured(listen, Some(tls.clone()));
+        assert_eq!(api_url(&secured("0.0.0.0:8080")), "https://localhost:8080");
+        assert_eq!(api_url(&secured("[::1]:80")), "https://localhost:80");
+        assert_eq!(api_url(&secured("10.1.2.3:80")), "https://10.1.2.3:80");
+        let given = |api: &str| {
+            let arguments = parse(&["status", "--api", api, "--ca-file", "ca.crt"]);
+            let (_, api) = arguments.command.for_running_instance().unwrap();
+            api.address(&secured("127.0.0.1:1"))
+        };
+        assert_eq!(given("db-7:8080"), "https://db-7:8080");
+        assert_eq!(given("http://db-7:8080"), "http://db-7:8080");
+    }
+
     #[test]
     fn an_instance_that_listens_everywhere_is_reached_on_loopback() {
-        assert_eq!(api_url("0.0.0.0:8080".parse().unwrap()), "http://127.0.0.1:8080");
-        assert_eq!(api_url("[::]:80".parse().unwrap()), "http://[::1]:80");
-        assert_eq!(api_url("10.1.2.3:80".parse().unwrap()), "http://10.1.2.3:80");
+        let url = |listen: &str| api_url(&configured(listen, None));
+        assert_eq!(url("0.0.0.0:8080"), "http://127.0.0.1:8080");
+        assert_eq!(url("[::]:80"), "http://[::1]:80");
+        assert_eq!(url("10.1.2.3:80"), "http://10.1.2.3:80");
     }
 }

@@ -2,6 +2,7 @@
 //! outcome. They hold no state: a command that is interrupted changes nothing about the operation.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use super::forecast::Forecast;
 use super::render::{ending, progress_line, step_line};
 use super::watch::{CLEAR, Size, Watched};
 use super::{Exit, OutputFormat, status_text, tables_text};
-use crate::connection::Secret;
+use crate::connection::{Secret, TlsError, https_client_config};
 use crate::control::ProblemRecord;
 use crate::control::dto::{
     AddTablesRecord, CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord,
@@ -119,6 +120,21 @@ pub enum ClientError {
     /// TLS cannot be set up on this machine.
     #[error("TLS cannot be set up here: {0}")]
     Tls(String),
+    /// `--ca-file` cannot be used.
+    #[error("{0}. Check --ca-file (PGSLUICE_CA_FILE): it names a file with certificates in PEM format")]
+    Authority(#[from] TlsError),
+    /// The instance's certificate does not prove that it is the one that is meant.
+    #[error(
+        "the certificate of {address} is not trusted: {reason}. Nothing was sent. Pass --ca-file (or PGSLUICE_CA_FILE) with the \
+         certificate authority that signed it (in Kubernetes `ca.crt` of its Secret), or with the certificate itself if it \
+         is self-signed; and let --api name the host by a name that the certificate is made out to"
+    )]
+    Untrusted {
+        /// Where.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Nothing answers.
     #[error(
         "no pgsluice answers at {address}: {reason}. Nothing was changed. Check that `pgsluice run` is running and \
@@ -191,6 +207,8 @@ impl ClientError {
             Self::Refused(_)
             | Self::Address { .. }
             | Self::Tls(_)
+            | Self::Authority(_)
+            | Self::Untrusted { .. }
             | Self::Unreachable { .. }
             | Self::Unexpected { .. } => Exit::Usage,
         }
@@ -212,9 +230,22 @@ impl ApiClient {
     /// # Errors
     /// When the address is not one, or TLS cannot be set up.
     pub fn new(address: &str, token: Option<Secret>, output: OutputFormat) -> Result<Self, ClientError> {
+        Self::trusting(None, address, token, output)
+    }
+
+    /// The same; at an https address, only what is in the file `authority` is trusted, if one is named.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; the file cannot be used.
+    pub fn trusting(
+        authority: Option<&Path>,
+        address: &str,
+        token: Option<Secret>,
+        output: OutputFormat,
+    ) -> Result<Self, ClientError> {
         let base = parse_address(address)?;
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(&base)?)
+            .tls_backend_preconfigured(tls(&base, authority)?)
             .no_proxy()
             .connect_timeout(CONNECT_TIME_MAX)
             .timeout(REQUEST_TIME_MAX)
@@ -509,6 +540,9 @@ impl ApiClient {
     /// What was never sent has changed nothing; what was sent may have.
     fn silent(&self, method: &Method, error: &reqwest::Error) -> ClientError {
         let (address, reason) = (self.base.to_string(), innermost(error));
+        if let Some(reason) = refused_certificate(error) {
+            return ClientError::Untrusted { address, reason };
+        }
         if error.is_connect() || method == Method::GET {
             ClientError::Unreachable { address, reason }
         } else {
@@ -553,7 +587,10 @@ fn parse_address(given: &str) -> Result<Url, ClientError> {
 }
 
 /// Root certificates are read only where they are needed: most instances are on the same machine.
-fn tls(base: &Url) -> Result<ClientConfig, ClientError> {
+fn tls(base: &Url, authority: Option<&Path>) -> Result<ClientConfig, ClientError> {
+    if let Some(authority) = authority.filter(|_| base.scheme() == "https") {
+        return Ok(https_client_config(authority)?);
+    }
     let mut roots = RootCertStore::empty();
     if base.scheme() == "https" {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -564,6 +601,23 @@ fn tls(base: &Url) -> Result<ClientConfig, ClientError> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(config)
+}
+
+/// What is wrong with the server's certificate, if that is why nothing was sent.
+fn refused_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(problem)) = error.downcast_ref() {
+            return Some(problem.to_string());
+        }
+        // An IO error passes over what it wraps when it is asked for its cause.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// The innermost cause says what happened (`Connection refused`); the outer ones that sending failed.

@@ -12,7 +12,7 @@ mod watch;
 
 pub use args::{
     AddTablesArguments, ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments,
-    PauseArguments, TablesArguments, TablesCommand, api_url, completions,
+    PauseArguments, TablesArguments, TablesCommand, completions,
 };
 pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};

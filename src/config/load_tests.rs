@@ -367,6 +367,58 @@ fn an_object_of_kubernetes_is_changed_by_one_adapter_only() {
 }
 
 #[test]
+fn a_certificate_and_its_key_are_given_together_and_belong_together() {
+    let authority = crate::control::tls_fixture::Authority::new();
+    authority.issue();
+    let files = authority.files();
+    let (certificate, key) = (files.certificate.display().to_string(), files.key.display().to_string());
+    let tls = |certificate: &str, key: &str| {
+        format!("{MINIMAL}[api]\ntls_cert_file = {certificate:?}\ntls_key_file = {key:?}\n")
+    };
+    let config = load_text(&tls(&certificate, &key), &[]).unwrap();
+    assert_eq!(config.api.tls, Some(files.clone()));
+
+    let only = refused(MINIMAL, &[("PGSLUICE_API__TLS_CERT_FILE", &certificate)]);
+    assert!(only.starts_with("`api.tls_key_file` is not set: `api.tls_cert_file` is"), "{only}");
+    let only = refused(MINIMAL, &[("PGSLUICE_API__TLS_KEY_FILE", &key)]);
+    assert!(only.starts_with("`api.tls_cert_file` is not set"), "{only}");
+    let away = refused(&tls("/nowhere/tls.crt", &key), &[]);
+    assert!(away.contains("/nowhere/tls.crt") && away.contains("`api.tls_cert_file`"), "{away}");
+    // A common slip: the two exchanged.
+    let exchanged = refused(&tls(&key, &certificate), &[]);
+    assert!(exchanged.contains("there is no certificate in it"), "{exchanged}");
+
+    let old_key = std::fs::read(&files.key).unwrap();
+    authority.issue();
+    std::fs::write(&files.key, old_key).unwrap();
+    let mismatch = refused(&tls(&certificate, &key), &[]);
+    assert!(
+        mismatch.contains("is not that of the certificate") && mismatch.contains(&certificate),
+        "{mismatch}"
+    );
+    assert!(!mismatch.contains("PRIVATE"), "{mismatch}");
+    // Who only talks to a running instance does not read them.
+    let variables = [("PGSLUICE_API__TLS_CERT_FILE", "/nowhere"), ("PGSLUICE_API__TLS_KEY_FILE", "/nowhere")];
+    let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert!(load_api(None, variables).unwrap().tls.is_some());
+}
+
+#[test]
+fn the_lease_has_a_name_that_an_object_can_have_or_there_is_none() {
+    assert_eq!(load_text(MINIMAL, &[]).unwrap().kubernetes.lease, None);
+    let text = format!("{MINIMAL}[kubernetes]\nlease = \"pgsluice\"\nnamespace = \"shop\"\n");
+    let kubernetes = load_text(&text, &[]).unwrap().kubernetes;
+    assert_eq!(kubernetes.lease.as_deref(), Some("pgsluice"));
+    assert_eq!(kubernetes.access, KubernetesAccess { kubeconfig: None, namespace: Some("shop".into()) });
+    // An empty variable is none.
+    assert_eq!(load_text(&text, &[("PGSLUICE_KUBERNETES__LEASE", "")]).unwrap().kubernetes.lease, None);
+    for (key, value) in [("LEASE", "pg_sluice"), ("LEASE", "../secrets/x"), ("NAMESPACE", "Shop")] {
+        let error = refused(&text, &[(&format!("PGSLUICE_KUBERNETES__{key}"), value)]);
+        assert!(error.contains("cannot be the name of an object") && !error.contains(value), "{error}");
+    }
+}
+
+#[test]
 fn the_cluster_that_the_target_is_may_say_how_it_is_reached() {
     let written = |text: &str| {
         let mut file = tempfile::NamedTempFile::new().unwrap();

@@ -25,6 +25,6 @@ pub use traffic::valid::{
 };
 pub use valid::{
     ApiConfig, ApplyConfig, BackupGate, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig,
-    Durability, EventsMode, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig,
-    SourceConfig, SpoolConfig, StreamInProgress, TableFilter, TargetConfig,
+    Durability, EventsMode, KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode,
+    SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };

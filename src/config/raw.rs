@@ -29,6 +29,8 @@ pub(super) struct RawConfig {
     pub(super) api: RawApi,
     /// The switchover.
     pub(super) cutover: RawCutover,
+    /// The cluster that pgsluice itself runs in. The adapters of `[[traffic]]` have keys of their own for theirs.
+    pub(super) kubernetes: RawKubernetes,
     /// How clients are moved: a list of adapters, each step carried out by all of them in this order. Write one
     /// `[[traffic]]` table for each.
     pub(super) traffic: Vec<RawTraffic>,
@@ -252,6 +254,12 @@ pub(super) struct RawApi {
     /// File with the bearer token that changing requests (cutover, abort, confirm, adding tables) must present; read anew for every
     /// request. Without it they are only accepted on a loopback address.
     pub(super) token_file: Option<PathBuf>,
+    /// File with the certificate by which the API speaks HTTPS, and only HTTPS: PEM, the certificates between it and its
+    /// authority after it (in Kubernetes: `tls.crt` of a Secret). Needs `tls_key_file`. Both files are looked at every few
+    /// seconds, so a certificate that was renewed needs no restart; a pair that cannot be used leaves the former one in use.
+    pub(super) tls_cert_file: Option<PathBuf>,
+    /// File with the private key of `tls_cert_file`, PEM without a password (in Kubernetes: `tls.key` of a Secret).
+    pub(super) tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -285,6 +293,19 @@ pub(super) enum RawOnWriters {
     Wait,
     /// Their sessions are terminated; their clients see an error and reconnect.
     Terminate,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawKubernetes {
+    /// Name of a Lease (`coordination.k8s.io/v1`) that only one pgsluice has at a time: a second one serves its API, says who has it,
+    /// and touches neither database until it is free. Needs the rights in `deploy/kustomize/components/lease`. Without it a second one
+    /// is stopped by the locks on the target alone.
+    pub(super) lease: Option<String>,
+    /// Namespace of the Lease. Without it: that of the pod, or of the kubeconfig file's current context.
+    pub(super) namespace: Option<String>,
+    /// Kubeconfig file, where pgsluice runs outside of the cluster. Without it: the pod's service account.
+    pub(super) kubeconfig: Option<PathBuf>,
 }
 
 /// The publication's and the slot's name unless configured.
@@ -358,7 +379,12 @@ impl Default for RawApply {
 
 impl Default for RawApi {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".to_owned(), token_file: None }
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            token_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+        }
     }
 }
 

@@ -8,8 +8,18 @@ use serde_json::Value as Json;
 use super::keys::{Key, KeyTree};
 
 /// Sections in the order in which a migration uses them.
-const SECTIONS: &[&str] =
-    &["source", "target", "preflight", "schema", "snapshot", "apply", "api", "cutover", "traffic"];
+const SECTIONS: &[&str] = &[
+    "source",
+    "target",
+    "preflight",
+    "schema",
+    "snapshot",
+    "apply",
+    "api",
+    "cutover",
+    "kubernetes",
+    "traffic",
+];
 
 const INTRODUCTION: &str = r#"# Configuration
 

@@ -11,16 +11,17 @@ use pgsluice_proto::command::SlotName;
 use super::byte_size::ByteSize;
 use super::error::{ConfigError, Origins};
 use super::raw::{
-    RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawOnWriters,
-    RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
+    RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawKubernetes,
+    RawOnWriters, RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
 };
+use super::traffic::kubernetes::{access, name};
 use super::traffic::resolve_traffic;
 use super::valid::{
     ApiConfig, ApplyConfig, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig, Durability,
-    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, SpoolConfig,
-    StreamInProgress, TableFilter, TargetConfig,
+    KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
+    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
 };
-use crate::connection::{ConnectionSettings, Secret};
+use crate::connection::{ConnectionSettings, IdentityError, Secret, ServerIdentity, warn_if_readable_by_all};
 use crate::model::Direction;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
@@ -60,8 +61,9 @@ pub(super) fn resolve(
         schema: schema(raw.schema)?,
         snapshot: snapshot(&raw.snapshot)?,
         apply: apply(&raw.apply)?,
-        api: resolve_api(raw.api)?,
+        api: usable_tls(resolve_api(raw.api)?)?,
         cutover: cutover(raw.cutover)?,
+        kubernetes: kubernetes(raw.kubernetes)?,
         traffic: resolve_traffic(raw.traffic)?,
     })
 }
@@ -284,7 +286,50 @@ pub(super) fn resolve_api(raw: RawApi) -> Result<ApiConfig, ConfigError> {
         let remedy = "Use one line of visible ASCII characters, e.g. the output of `openssl rand -hex 32`.";
         return Err(invalid("api.token_file", "the token has characters that a header cannot carry", remedy));
     }
-    Ok(ApiConfig { listen, token })
+    let tls = match (raw.tls_cert_file, raw.tls_key_file) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (Some(_), None) => return Err(one_without_the_other("api.tls_key_file", "api.tls_cert_file", "key")),
+        (None, Some(_)) => {
+            return Err(one_without_the_other("api.tls_cert_file", "api.tls_key_file", "certificate"));
+        }
+    };
+    Ok(ApiConfig { listen, token, tls })
+}
+
+fn one_without_the_other(missing: &str, given: &str, content: &str) -> ConfigError {
+    ConfigError::Missing {
+        key: missing.to_owned(),
+        remedy: format!(
+            "`{given}` is, and HTTPS needs both. Name the file with the {content} (in Kubernetes both are in one Secret), or \
+             remove `{given}` for HTTP."
+        ),
+    }
+}
+
+/// Whoever runs needs a pair that can be used now; whoever only talks to a running instance need not even have it.
+fn usable_tls(api: ApiConfig) -> Result<ApiConfig, ConfigError> {
+    let Some(files) = &api.tls else { return Ok(api) };
+    let unusable = |key: &str, path: std::path::PathBuf, problem| ConfigError::SecretFile {
+        key: key.to_owned(),
+        path,
+        problem,
+    };
+    match ServerIdentity::read(&files.certificate, &files.key) {
+        Ok(_) => {
+            warn_if_readable_by_all(&files.key);
+            Ok(api)
+        }
+        Err(IdentityError::Certificate { path, problem }) => {
+            Err(unusable("api.tls_cert_file", path, problem))
+        }
+        Err(IdentityError::Key { path, problem }) => Err(unusable("api.tls_key_file", path, problem)),
+        Err(mismatch @ IdentityError::Mismatch { .. }) => Err(invalid(
+            "api.tls_key_file",
+            &mismatch.to_string(),
+            "Name two files that were made together; the server's certificate is to be the first in its file.",
+        )),
+    }
 }
 
 /// A file with one secret: a password, a token.
@@ -320,4 +365,11 @@ fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {
         moved_to: raw.moved_to.filter(|text| !text.is_empty()),
         lock_out: raw.lock_out,
     })
+}
+
+fn kubernetes(raw: RawKubernetes) -> Result<KubernetesConfig, ConfigError> {
+    let lease = raw.lease.filter(|given| !given.is_empty());
+    let lease = lease.map(|given| name("kubernetes.lease", &given)).transpose()?;
+    let access = access("kubernetes", raw.namespace.as_deref(), raw.kubeconfig)?;
+    Ok(KubernetesConfig { access, lease })
 }

@@ -30,6 +30,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// The switchover.
     pub cutover: CutoverConfig,
+    /// The cluster that this program runs in.
+    pub kubernetes: KubernetesConfig,
     /// How clients are moved, in this order.
     pub traffic: Vec<TrafficConfig>,
 }
@@ -288,6 +290,17 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// What mutating requests must present; `None` only on a loopback listener.
     pub token: Option<Secret>,
+    /// By what the API speaks HTTPS; `None`: HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+/// Where the API's certificate and key are. Read by whoever shows them, not by commands that only talk to the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM, a chain.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
 }
 
 /// `[cutover]`
@@ -314,6 +327,15 @@ pub enum OnWriters {
     Wait,
     /// Terminate their sessions.
     Terminate,
+}
+
+/// `[kubernetes]`
+#[derive(Clone, Debug, Default)]
+pub struct KubernetesConfig {
+    /// How its API is reached, and which namespace is meant.
+    pub access: KubernetesAccess,
+    /// The Lease that one process has at a time; `None`: there is none.
+    pub lease: Option<String>,
 }
 
 #[cfg(test)]

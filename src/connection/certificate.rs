@@ -1,6 +1,9 @@
 //! What is read out of a server's X.509 certificate: the channel binding hash, its validity, and its common name for
 //! certificates made before alternative names were usual. Pure; chains and signatures are webpki's business.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use der::Decode as _;
 use der::oid::ObjectIdentifier;
 use rustls::CertificateError;
@@ -44,6 +47,31 @@ enum Hash {
     Sha512,
 }
 
+/// What is remembered of the certificate that a server showed last. Clones share it; it is no part of what was configured, so all
+/// are equal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ShownCertificate(Arc<AtomicI64>);
+
+impl ShownCertificate {
+    /// Its validity ends then, in seconds since 1970.
+    pub(super) fn expires_at(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+
+    /// `None` until one was shown: certificates of 1970 are not told from none.
+    pub(super) fn expiry(&self) -> Option<i64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|seconds| *seconds != 0)
+    }
+}
+
+impl PartialEq for ShownCertificate {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ShownCertificate {}
+
 /// The `tls-server-end-point` channel binding of a server's certificate; `None` where none is defined (Ed25519).
 pub(super) fn tls_server_end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let parsed = Certificate::from_der(certificate.as_ref()).ok()?;
@@ -82,6 +110,12 @@ fn pss_hash(content: &[u8]) -> Option<Hash> {
         Some(identifier) => lookup(PSS_HASHES, identifier.oid),
         None => Some(Hash::Sha256),
     }
+}
+
+/// The last second in which a certificate is valid, in seconds since 1970; `None` if it is not understood.
+pub(super) fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let parsed = Certificate::from_der(certificate.as_ref()).ok()?;
+    i64::try_from(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs()).ok()
 }
 
 /// Whether the certificate is valid now.

@@ -19,7 +19,7 @@ pub struct Secret(Arc<Kept>);
 enum Kept {
     Given(Arc<str>),
     /// Replaced by its keeper.
-    Kept(RwLock<Arc<str>>),
+    Replaceable(RwLock<Arc<str>>),
     /// Read when it was configured, and whenever it is used.
     File {
         path: PathBuf,
@@ -34,7 +34,7 @@ pub struct SecretKeeper(Secret);
 impl SecretKeeper {
     /// From now on it is another one. Says so in the log, without it, if it differs; `origin` says where it is kept.
     pub fn replace(&self, value: &str, origin: &str) {
-        let Kept::Kept(last) = &*self.0.0 else { return };
+        let Kept::Replaceable(last) = &*self.0.0 else { return };
         if *value != *self.0.current() {
             tracing::info!(%origin, "a secret was replaced");
             *last.write().unwrap_or_else(PoisonError::into_inner) = value.into();
@@ -46,7 +46,7 @@ impl Secret {
     /// One that is kept elsewhere, and may be replaced by its keeper.
     #[must_use]
     pub fn kept(value: impl Into<Arc<str>>) -> (Self, SecretKeeper) {
-        let secret = Self(Arc::new(Kept::Kept(RwLock::new(value.into()))));
+        let secret = Self(Arc::new(Kept::Replaceable(RwLock::new(value.into()))));
         (secret.clone(), SecretKeeper(secret))
     }
 
@@ -62,11 +62,7 @@ impl Secret {
     /// # Errors
     /// What is wrong with the file, in words.
     pub fn in_file(path: &Path) -> Result<Self, String> {
-        let is_readable_by_all = std::fs::metadata(path)
-            .is_ok_and(|metadata| !metadata.is_dir() && metadata.permissions().mode() & WORLD_READABLE != 0);
-        if is_readable_by_all {
-            tracing::warn!(path = %path.display(), "file with a secret is readable by everybody; use chmod 600 (in kubernetes: defaultMode: 0400)");
-        }
+        warn_if_readable_by_all(path);
         let last = RwLock::new(read(path)?.into());
         Ok(Self(Arc::new(Kept::File { path: path.to_owned(), last })))
     }
@@ -76,7 +72,9 @@ impl Secret {
     pub fn current(&self) -> Arc<str> {
         let (path, last) = match &*self.0 {
             Kept::Given(value) => return Arc::clone(value),
-            Kept::Kept(last) => return Arc::clone(&last.read().unwrap_or_else(PoisonError::into_inner)),
+            Kept::Replaceable(last) => {
+                return Arc::clone(&last.read().unwrap_or_else(PoisonError::into_inner));
+            }
             Kept::File { path, last } => (path, last),
         };
         let known = Arc::clone(&last.read().unwrap_or_else(PoisonError::into_inner));
@@ -93,6 +91,15 @@ impl Secret {
                 known
             }
         }
+    }
+}
+
+/// Of a file with a secret.
+pub(crate) fn warn_if_readable_by_all(path: &Path) {
+    let is_readable_by_all = std::fs::metadata(path)
+        .is_ok_and(|metadata| !metadata.is_dir() && metadata.permissions().mode() & WORLD_READABLE != 0);
+    if is_readable_by_all {
+        tracing::warn!(path = %path.display(), "file with a secret is readable by everybody; use chmod 600 (in kubernetes: defaultMode: 0400)");
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::certificate::ShownCertificate;
 use super::connection_string;
 use super::secret::Secret;
 use super::turnover::Turnover;
@@ -118,6 +119,7 @@ pub(super) struct TlsSettings {
     pub(super) negotiation: SslNegotiation,
     pub(super) server_name: ServerNameIndication,
     pub(super) min_version: MinTlsVersion,
+    pub(super) shown: ShownCertificate,
 }
 
 /// libpq's `channel_binding`: whether SCRAM must prove that nobody sits between us and the server.
@@ -167,6 +169,7 @@ impl Default for TlsSettings {
             negotiation: SslNegotiation::Postgres,
             server_name: ServerNameIndication::Sent,
             min_version: MinTlsVersion::Tls12,
+            shown: ShownCertificate::default(),
         }
     }
 }
@@ -301,6 +304,13 @@ impl ConnectionSettings {
     #[must_use]
     pub const fn has_password(&self) -> bool {
         self.password.is_some()
+    }
+
+    /// The last second in which the certificate is valid that the server showed last, in seconds since 1970; `None` until
+    /// then, and without TLS.
+    #[must_use]
+    pub fn certificate_expires_at(&self) -> Option<i64> {
+        self.tls.shown.expiry()
     }
 
     /// The first host: a name, an address, or a socket's directory.

@@ -142,6 +142,19 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, TlsE
     Ok(config)
 }
 
+/// For a client of the HTTP API: everything is checked, and only what is in this file is trusted. That may be the
+/// server's own certificate, where no authority has signed it.
+///
+/// # Errors
+/// The file cannot be used.
+pub fn https_client_config(authority: &std::path::Path) -> Result<ClientConfig, TlsError> {
+    client_config(&TlsSettings {
+        mode: SslMode::VerifyFull,
+        roots: RootCertificates::File(authority.to_owned()),
+        ..TlsSettings::default()
+    })
+}
+
 /// Trusted certificates: as anchors for chains, and as they are, because a self-signed server certificate that is
 /// itself the trusted one is no chain to webpki, while libpq accepts it.
 #[derive(Debug)]

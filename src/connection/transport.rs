@@ -213,10 +213,11 @@ impl<'a> Connector<'a> {
             .await
             .map_err(|error| ConnectFailure::Tls(TlsError::of_handshake(&error)))?;
         let (_, session) = secured.get_ref();
-        let channel_binding = session
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .and_then(certificate::tls_server_end_point);
+        let shown = session.peer_certificates().and_then(|chain| chain.first());
+        if let Some(expires_at) = shown.and_then(certificate::expires_at) {
+            self.settings.tls.shown.expires_at(expires_at);
+        }
+        let channel_binding = shown.and_then(certificate::tls_server_end_point);
         Ok(Transport { stream: Stream::Tls(Box::new(secured)), channel_binding, endpoint: endpoint.clone() })
     }
 }

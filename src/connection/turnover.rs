@@ -12,7 +12,10 @@ const VALID: Duration = Duration::from_secs(30);
 
 /// Whether a server is being replaced now. Clones share what is known; without anybody who watches it never is.
 #[derive(Clone, Default)]
-pub struct Turnover(Arc<RwLock<Option<(Arc<str>, Instant)>>>);
+pub struct Turnover(Arc<RwLock<Option<Said>>>);
+
+/// In words, and when.
+type Said = (Arc<str>, Instant);
 
 impl Turnover {
     /// It is being replaced: how, in words for a person, e.g. `cluster shop/shop changes its primary from shop-1 to shop-2`.
@@ -32,7 +35,7 @@ impl Turnover {
         said.as_ref().filter(|(_, at)| at.elapsed() < VALID).map(|(how, _)| Arc::clone(how))
     }
 
-    fn set(&self, said: Option<(Arc<str>, Instant)>) {
+    fn set(&self, said: Option<Said>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = said;
     }
 }

@@ -69,7 +69,7 @@ impl Access {
                 detail: "Nothing was changed: the request comes from a web page of another site, or addresses this \
                          machine by a name that is not its loopback name."
                     .into(),
-                remedy: "Use http://127.0.0.1 or http://localhost, or configure api.token_file.",
+                remedy: "Address it as 127.0.0.1 or localhost, or configure api.token_file.",
             }),
             Self::Nobody { listen } => Err(ApiError::Forbidden {
                 detail: format!(

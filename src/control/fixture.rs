@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 
 use super::{Access, ApiState};
 use crate::config::{
-    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, OnWriters,
-    PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress, TableFilter,
-    TargetConfig,
+    ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, KubernetesConfig,
+    OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress,
+    TableFilter, TargetConfig,
 };
 use crate::connection::{ConnectionSettings, Secret};
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
@@ -105,7 +105,11 @@ pub(crate) fn config() -> Config {
             connections: 1,
             coalesce: crate::config::Coalescing::Auto,
         },
-        api: ApiConfig { listen: "127.0.0.1:0".parse().expect("address"), token: Some(Secret::new(TOKEN)) },
+        api: ApiConfig {
+            listen: "127.0.0.1:0".parse().expect("address"),
+            token: Some(Secret::new(TOKEN)),
+            tls: None,
+        },
         cutover: CutoverConfig {
             max_pause: Duration::from_secs(1),
             max_lag_bytes: 1000,
@@ -114,6 +118,7 @@ pub(crate) fn config() -> Config {
             moved_to: None,
             lock_out: false,
         },
+        kubernetes: KubernetesConfig::default(),
         traffic: Vec::new(),
     }
 }

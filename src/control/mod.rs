@@ -12,9 +12,15 @@ mod openapi;
 mod operations;
 mod page;
 mod problem;
+mod rotation;
 mod routes;
+mod secured;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tls_fixture;
+#[cfg(test)]
+mod tls_tests;
 
 use std::io;
 use std::sync::Arc;
@@ -25,11 +31,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::connection::IdentityError;
 use crate::migration::{Command, StatusBoard};
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
 
-use listener::{BoundedListener, CONNECTIONS_MAX, SILENCE_MAX};
+use listener::{BoundedListener, CONNECTIONS_MAX, Patience};
+use rotation::RotatingIdentity;
 
 pub use access::Access;
 pub use openapi::document as openapi_document;
@@ -57,6 +65,12 @@ pub enum ControlError {
     /// The listener has no address, or accepting failed for good.
     #[error("the HTTP API cannot be served: {0}. Check api.listen and the process's file limit")]
     Listener(#[from] io::Error),
+    /// The certificate or its key was usable when the configuration was read, and is not any more.
+    #[error("the HTTP API cannot be secured: {0}. Check api.tls_cert_file and api.tls_key_file")]
+    Identity(#[from] IdentityError),
+    /// TLS cannot be set up.
+    #[error("the HTTP API cannot be secured: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// Serves the API until shutdown. Event streams end with the shutdown signal, other requests may finish for
@@ -67,10 +81,14 @@ pub enum ControlError {
 pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Shutdown) -> Result<(), ControlError> {
     let listen = listener.local_addr()?;
     let access = Access::of(state.config.api.token.clone(), listen);
-    tracing::info!(%listen, access = access.describe(), "http api listening");
+    let identity = state.config.api.tls.clone().map(RotatingIdentity::new).transpose()?;
+    let acceptor = identity.as_ref().map(RotatingIdentity::acceptor).transpose()?;
+    let scheme = if acceptor.is_some() { "https" } else { "http" };
+    tracing::info!(%listen, scheme, access = access.describe(), "http api listening");
+    let metrics = Arc::clone(&state.metrics);
     let router = router(state, access, &shutdown);
 
-    let listener = BoundedListener::new(listener, CONNECTIONS_MAX, SILENCE_MAX);
+    let listener = BoundedListener::new(listener, CONNECTIONS_MAX, Patience::default()).secured_by(acceptor);
     let signal = shutdown.clone();
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(async move { signal.requested().await });
@@ -78,8 +96,15 @@ pub async fn serve(listener: TcpListener, state: ApiState, shutdown: Shutdown) -
         shutdown.requested().await;
         tokio::time::sleep(DRAIN_MAX).await;
     };
+    let rotation = async {
+        match identity {
+            Some(identity) => identity.watch(&metrics).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         served = async { serving.await } => Ok(served?),
+        () = rotation => Ok(()),
         () = overdue => {
             tracing::warn!(after_seconds = DRAIN_MAX.as_secs(), "http requests were cut off at shutdown");
             Ok(())

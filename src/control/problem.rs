@@ -175,6 +175,20 @@ impl ApiError {
     }
 }
 
+/// The body of the answer to a plain request on the port of HTTPS.
+pub(super) fn https_only() -> String {
+    let record = ProblemRecord {
+        kind: format!("{KIND_PREFIX}https-only"),
+        title: "This port speaks HTTPS".to_owned(),
+        status: StatusCode::BAD_REQUEST.as_u16(),
+        detail: "Nothing was changed: the API speaks HTTPS only, and the request came in plain HTTP."
+            .to_owned(),
+        remedy: "Use https:// in the address. In Kubernetes: `scheme: HTTPS` in probes and PodMonitors."
+            .to_owned(),
+    };
+    serde_json::to_string(&record).unwrap_or_default()
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let challenge = matches!(self, Self::Unauthorized);

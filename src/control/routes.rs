@@ -15,8 +15,11 @@ use super::dto::{ConfiguredRecord, StatusQuery, StatusRecord, TablesListed};
 use super::events::EventStreams;
 use super::problem::{ApiError, ProblemRecord};
 use super::{Access, ApiState, events, openapi, operations, page};
+use crate::config::Config;
 use crate::migration::{Phase, Status};
+use crate::model::Side;
 use crate::runtime::Shutdown;
+use crate::telemetry::CertificateOf;
 
 /// Every path, for the answer to a wrong one.
 pub(super) const ROUTES: [&str; 13] = [
@@ -149,6 +152,11 @@ pub(super) async fn readyz(State(shared): State<Shared>) -> Result<&'static str,
     responses((status = 200, description = "Prometheus text format 0.0.4.", body = String)))]
 pub(super) async fn metrics(State(shared): State<Shared>) -> Result<Response, ApiError> {
     shared.api.board.with(|status| shared.api.metrics.publish(status));
+    let Config { source, target, .. } = &*shared.api.config;
+    for (side, connection) in [(Side::Source, &source.connection), (Side::Target, &target.connection)] {
+        let expires_at = connection.certificate_expires_at();
+        shared.api.metrics.certificate_expires(CertificateOf::Server(side), expires_at);
+    }
     let text = shared.api.metrics.render().map_err(|error| ApiError::Internal {
         detail: format!("The metrics could not be rendered: {error}."),
     })?;

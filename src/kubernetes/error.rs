@@ -103,6 +103,16 @@ impl KubernetesError {
         }
     }
 
+    /// Whether nobody has answered who could know: it may be otherwise in a moment, and says nothing about what was asked.
+    #[must_use]
+    pub const fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => matches!(*code, 429 | 500..=599),
+            _ => false,
+        }
+    }
+
     /// What to do.
     #[must_use]
     pub fn remedy(&self) -> String {
@@ -140,10 +150,13 @@ impl KubernetesError {
     }
 }
 
-/// As it stands in a Role.
+/// As it stands in a Role. What is to be created has no name by which the API server could allow it.
 fn rule(verb: &str, what: &ResourceName) -> String {
-    let names =
-        if what.name.is_empty() { String::new() } else { format!(", resourceNames: [\"{}\"]", what.name) };
+    let names = if what.name.is_empty() || verb == "create" {
+        String::new()
+    } else {
+        format!(", resourceNames: [\"{}\"]", what.name)
+    };
     format!(
         "{{apiGroups: [\"{}\"], resources: [\"{}\"]{names}, verbs: [\"{verb}\"]}}",
         what.resource.group(),

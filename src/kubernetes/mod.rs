@@ -5,6 +5,7 @@
 pub mod cnpg;
 mod error;
 mod events;
+pub mod lease;
 mod resource;
 
 use kube::Client;

@@ -4,6 +4,7 @@
 mod command;
 mod error;
 mod joining;
+mod lease;
 mod legs;
 pub mod monitor;
 mod operation;
@@ -13,6 +14,7 @@ mod task;
 
 pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
 pub use error::MigrationError;
+pub use lease::{LeaseKeeper, LeaseLost, await_turn};
 pub use legs::{Leg, Legs};
 pub use status::{
     Blocking, JoinNote, LagView, Phase, Positions, Problem, Status, StatusBoard, TableProgress, TableState,

@@ -1,19 +1,29 @@
-//! `source.connections`, `target.connections`: room for the copy's and the stream's sessions.
+//! `source.connections`, `target.connections`: room for the sessions of the copy, the stream and a cutover.
 
 use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::model::Side;
 
-/// Sessions besides those of the copy or of apply: control, watch, fence, marker.
-const BESIDES: usize = 5;
+/// Sessions on the source besides those that copy: control, slot, guard, monitor, definitions.
+const BESIDES_COPY_ON_SOURCE: usize = 5;
+/// On the source during a cutover.
+const CUTOVER_ON_SOURCE: usize = 7;
+/// On the target besides those that copy: control, records.
+const BESIDES_COPY_ON_TARGET: usize = 2;
+/// On the target during a cutover, besides those that apply.
+const BESIDES_APPLY_IN_CUTOVER: usize = 8;
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     let jobs = context.config.snapshot.jobs;
     let apply = context.config.apply.connections;
     let source = free(context, "source.connections", Side::Source).await?;
     let target = free(context, "target.connections", Side::Target).await?;
-    let source = judge("source.connections", Side::Source, source, jobs.saturating_add(BESIDES));
-    let target = judge("target.connections", Side::Target, target, jobs.max(apply).saturating_add(BESIDES));
+    // The table in docs/sizing.md, which a test compares with the servers' logs.
+    let on_source = jobs.saturating_add(BESIDES_COPY_ON_SOURCE).max(CUTOVER_ON_SOURCE);
+    let on_target =
+        apply.saturating_add(BESIDES_APPLY_IN_CUTOVER).max(jobs.saturating_add(BESIDES_COPY_ON_TARGET));
+    let source = judge("source.connections", Side::Source, source, on_source);
+    let target = judge("target.connections", Side::Target, target, on_target);
     Ok(source.into_iter().chain(target).collect())
 }
 

@@ -24,6 +24,7 @@ mod protections;
 mod recovery;
 mod replica_identity;
 mod replica_triggers;
+mod row_security;
 mod same_server;
 mod source_privileges;
 mod subscriptions;
@@ -108,6 +109,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(source_privileges::check(context).await?);
     findings.extend(tables::judge(&context.tables));
     findings.extend(replica_identity::check(context).await?);
+    findings.extend(row_security::check(context).await?);
     findings.extend(unlogged_tables::judge(&context.tables));
     findings.extend(hash_partitions::check(context).await?);
     findings.extend(large_objects::check(context).await?);

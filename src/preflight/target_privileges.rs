@@ -20,6 +20,8 @@ struct Facts {
     closed_schemas: Vec<String>,
     /// Tables of an existing schema that may not be written.
     unwritable: Vec<String>,
+    /// The owner of the target's schema `public`, if the role is none of its members and the schema has a comment to be restored.
+    public_of_another: Option<String>,
 }
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
@@ -38,6 +40,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
         may_be_replica: may_be_replica(context).await?,
         closed_schemas: closed_schemas(context).await?,
         unwritable: unwritable(context).await?,
+        public_of_another: public_of_another(context).await?,
     };
     Ok(judge(&facts))
 }
@@ -71,6 +74,20 @@ async fn closed_schemas(context: &Context<'_>) -> Result<Vec<String>, PreflightE
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// `pg_dump` restores the comment that every schema `public` has, since with quoted identifiers it does not know it for the one that
+/// is there already (`dumpNamespace` in `pg_dump.c`); which takes the schema's owner.
+async fn public_of_another(context: &Context<'_>) -> Result<Option<String>, PreflightError> {
+    if context.mode() == SchemaMode::Existing {
+        return Ok(None);
+    }
+    let sql = "SELECT obj_description(to_regnamespace('public')::oid, 'pg_namespace') IS NOT NULL";
+    let has_comment: bool = context.row(ID, Side::Source, sql, &[]).await?.get(0);
+    let sql = "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace
+                WHERE nspname = 'public' AND NOT pg_has_role(current_user, nspowner, 'USAGE')";
+    let rows = context.rows(ID, Side::Target, sql, &[]).await?;
+    Ok(rows.first().filter(|_| has_comment).map(|row| row.get(0)))
 }
 
 async fn unwritable(context: &Context<'_>) -> Result<Vec<String>, PreflightError> {
@@ -126,6 +143,21 @@ fn judge(facts: &Facts) -> Vec<Finding> {
             format!("GRANT CREATE, USAGE ON SCHEMA {} TO {role};", quote_ident(schema)),
         );
     }
+    if let Some(owner) = &facts.public_of_another {
+        // From PostgreSQL 15 on the schema belongs to whoever owns the database.
+        let remedy = if owner == "pg_database_owner" {
+            format!("ALTER DATABASE {} OWNER TO {role};", quote_ident(&facts.database))
+        } else {
+            format!("GRANT {} TO {role};", quote_ident(owner))
+        };
+        block(
+            format!(
+                "Role {} is no member of {owner}, which owns schema public of the target: its comment cannot be restored.",
+                facts.role
+            ),
+            remedy,
+        );
+    }
     if !facts.unwritable.is_empty() {
         let grants: Vec<String> = facts
             .unwritable
@@ -155,12 +187,14 @@ mod tests {
             may_be_replica: false,
             closed_schemas: vec!["public".into()],
             unwritable: vec![r#""public"."t""#.into()],
+            public_of_another: Some("pg_database_owner".into()),
         };
         let findings = judge(&facts);
         let remedies: Vec<_> = findings.iter().map(|finding| finding.remedy.as_str()).collect();
         assert_eq!(remedies[0], r#"GRANT CREATE ON DATABASE "shop" TO "app";"#);
         assert!(remedies[1].contains(r#"GRANT SET ON PARAMETER session_replication_role TO "app";"#));
         assert_eq!(remedies[2], r#"GRANT CREATE, USAGE ON SCHEMA "public" TO "app";"#);
-        assert!(remedies[3].contains(r#"ON "public"."t" TO "app";"#));
+        assert_eq!(remedies[3], r#"ALTER DATABASE "shop" OWNER TO "app";"#);
+        assert!(remedies[4].contains(r#"ON "public"."t" TO "app";"#));
     }
 }

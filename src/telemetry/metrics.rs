@@ -104,6 +104,26 @@ impl BulkEnd {
     }
 }
 
+/// Whose certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateOf {
+    /// The HTTP API's own.
+    Api,
+    /// What a server showed when it was connected to last: of `source.url` or `target.url`, whichever way changes go.
+    Server(Side),
+}
+
+impl CertificateOf {
+    /// The value of the label `certificate`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Server(side) => side.as_str(),
+        }
+    }
+}
+
 /// Every metric. Shared by reference; all methods are cheap and none waits for IO.
 pub struct Metrics {
     stream: StreamMetrics,
@@ -111,6 +131,7 @@ pub struct Metrics {
     snapshot: SnapshotMetrics,
     reconnects: ReconnectMetrics,
     cutover: CutoverMetrics,
+    certificates: IntGaugeVec,
     registry: Registry,
     described: Vec<MetricDescription>,
 }
@@ -136,6 +157,11 @@ impl Metrics {
             snapshot: SnapshotMetrics::register(&mut registrar)?,
             reconnects: ReconnectMetrics::register(&mut registrar)?,
             cutover: CutoverMetrics::register(&mut registrar)?,
+            certificates: registrar.labelled_gauge(
+                "pgsluice_certificate_expiry_timestamp_seconds",
+                "End of a certificate's validity in seconds since 1970: the API's own, and what source and target showed last.",
+                &["certificate"],
+            )?,
             registry: registrar.registry,
             described: registrar.described,
         }))
@@ -216,6 +242,13 @@ impl Metrics {
     /// Whether the stream is held at one point, by a schema change or a table that is being copied.
     pub fn set_stream_held(&self, held: bool) {
         self.stream.held.set(i64::from(held));
+    }
+
+    /// A certificate is valid until then, in seconds since 1970; `None` where there is no TLS, or nothing was shown yet.
+    pub fn certificate_expires(&self, of: CertificateOf, at: Option<i64>) {
+        if let Some(at) = at {
+            self.certificates.with_label_values(&[of.as_str()]).set(at);
+        }
     }
 
     /// Copies every gauge from the published status. Called at each scrape, and by the monitor.

@@ -221,7 +221,7 @@ mod tests {
             started_at: Timestamp::now(),
             ended_at: None,
             steps: Vec::new(),
-            pause: Some(Duration::from_micros(41_250)),
+            pause: Some(Duration::from_micros(41_270)),
             certificate: None,
         };
         let before = Seen::of(&status(|_| {}));

@@ -28,7 +28,7 @@ use crate::whole_migration::{SMALL, load};
 /// Labels that Prometheus and its operator add.
 const TARGET_LABELS: [&str; 4] = ["job", "instance", "namespace", "pod"];
 /// What may stand in an expression besides metrics and labels.
-const WORDS: [&str; 19] = [
+const WORDS: [&str; 20] = [
     "by",
     "without",
     "sum",
@@ -48,6 +48,7 @@ const WORDS: [&str; 19] = [
     "absent",
     "changes",
     "resets",
+    "time",
 ];
 /// How long scrapes are waited for that a panel's value needs, after everything has happened.
 const SCRAPES_MAX: Duration = Duration::from_secs(60);

@@ -48,7 +48,10 @@ fn every_configuration_of_an_overlay_is_accepted() {
         }
         loaded.insert(overlay.file_name().expect("a name").to_string_lossy().into_owned());
     }
-    assert_eq!(loaded, BTreeSet::from(["base", "rds", "statefulset", "zalando"].map(str::to_owned)));
+    assert_eq!(
+        loaded,
+        BTreeSet::from(["base", "rds", "secured", "statefulset", "zalando"].map(str::to_owned))
+    );
 }
 
 fn certificate() -> String {

@@ -275,7 +275,10 @@ async fn forced_row_security_needs_a_right_on_both_sides() {
     let mut refused = servers.command("").start().expect("the program");
     let status = refused.wait_for_end(crate::harness::stage::COPY_WAIT).await.expect("an end");
     let log = refused.log();
-    assert!(!status.success() && log.contains("row-level security"), "{status}: {log}");
+    assert_eq!(status.code(), Some(3), "{log}");
+    for said in ["source.row_security", "target.row_security", "ALTER ROLE \"migrator\" BYPASSRLS"] {
+        assert!(log.contains(said), "{log}");
+    }
     servers.grant(&["source-row-security", "target-row-security"]).await;
     servers.migrate("").await;
 }
@@ -292,4 +295,16 @@ async fn the_question_for_neon_tells_whether_the_role_will_do() {
     assert_eq!(ask().await, (false, true));
     as_superuser(&servers.source, "ALTER ROLE shop REPLICATION").await;
     assert_eq!(ask().await, (true, true));
+}
+
+/// A role that may create everything and owns neither the database nor the schema: `pg_dump` would fail in the middle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_role_that_does_not_own_the_schema_public_is_told_before_anything_is_made() {
+    let servers = Servers::start(15, 17).await;
+    servers.grant(&["source-owner", "source-way-back", "target", "target-way-back"]).await;
+    as_superuser(&servers.target, "ALTER DATABASE shop OWNER TO postgres; GRANT CREATE ON DATABASE shop TO shop; GRANT CREATE ON SCHEMA public TO shop")
+        .await;
+    assert!(servers.lacks("").await.contains("target.privileges"));
+    as_superuser(&servers.target, r#"ALTER DATABASE "shop" OWNER TO "shop""#).await;
+    assert!(!servers.lacks("").await.contains("target.privileges"));
 }

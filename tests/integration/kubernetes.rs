@@ -6,6 +6,7 @@ pub(crate) mod cnpg;
 mod documented;
 pub(crate) mod double;
 mod interference;
+mod lease;
 mod metrics;
 mod pooler;
 mod program;

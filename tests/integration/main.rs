@@ -6,6 +6,7 @@ mod version_pairs;
 
 mod aborted_cutover;
 mod adversaries;
+mod api_tls;
 mod autovacuum;
 mod bad_input;
 mod bench_figures;

@@ -154,8 +154,7 @@ async fn a_role_without_rights_is_told_which_and_one_with_exactly_those_passes()
         .expect("grants");
     target
         .batch_execute(
-            "GRANT CREATE ON DATABASE postgres TO mover; GRANT CREATE ON SCHEMA public TO mover;
-             GRANT SET ON PARAMETER session_replication_role TO mover",
+            "ALTER DATABASE postgres OWNER TO mover; GRANT SET ON PARAMETER session_replication_role TO mover",
         )
         .await
         .expect("grants");

@@ -195,7 +195,10 @@ async fn a_change_of_the_primary_that_is_announced_is_waited_for_and_loses_nothi
     source.batch_execute(SCHEMA).await.expect("schema");
     let configuration = section(&api, "target.durability = \"local\"\ntarget.cnpg.backup = \"ignored\"\n");
     let mut replicator = fleet.streaming(&configuration).await;
+    let begun = Instant::now();
+    source.batch_execute("INSERT INTO other VALUES (4999, 'x')").await.expect("SQL");
     fleet.stage.caught_up().await;
+    let usual = begun.elapsed();
     let kept = fleet.leave_the_standby_behind().await;
 
     api.change("clusters", "shop", &json!({ "status": { "targetPrimary": "shop-2" } }));
@@ -205,9 +208,14 @@ async fn a_change_of_the_primary_that_is_announced_is_waited_for_and_loses_nothi
         .await
         .expect("SQL");
     fleet.primary_gets_beyond(&kept, 500_000).await;
-    let told = confirmed(&source).await;
-    let is_kept = text(&source, &format!("SELECT (pg_lsn '{kept}' >= pg_lsn '{told}')::text")).await;
-    assert_eq!(is_kept, "true", "{told} is confirmed, and the new primary will have {kept} only");
+    // Longer than it takes otherwise.
+    let applied = Instant::now();
+    while applied.elapsed() < 2 * usual + Duration::from_secs(2) {
+        let told = confirmed(&source).await;
+        let is_kept = text(&source, &format!("SELECT (pg_lsn '{kept}' >= pg_lsn '{told}')::text")).await;
+        assert_eq!(is_kept, "true", "{told} is confirmed, and the new primary will have {kept} only");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms: Some(500) };
     let refused =
         replicator.api().start_cutover(request, "rehearse").await.expect_err("it changes").to_string();

@@ -85,6 +85,11 @@ pub(crate) fn allowed_by(manifest: &str) -> BTreeSet<Call> {
     allowed(rules.split("\n---").next().unwrap_or_default())
 }
 
+/// The calls that a patch adds to a Role, one rule by each `op: add`.
+pub(crate) fn allowed_by_patch(patch: &str) -> BTreeSet<Call> {
+    allowed(&file(patch).replace("  value:\n    apiGroups", "- apiGroups"))
+}
+
 fn list(rule: &str, key: &str) -> Vec<String> {
     let line =
         rule.lines().map(|line| line.trim().trim_start_matches("- ")).find(|line| line.starts_with(key));

@@ -121,6 +121,11 @@ impl ApiDouble {
         self.with(|state| std::mem::take(&mut state.requests))
     }
 
+    /// How many were asked for since then.
+    pub(crate) fn count_requests(&self) -> usize {
+        self.with(|state| state.requests.len())
+    }
+
     /// Everything that was ever asked for.
     pub(crate) fn all_requests(&self) -> Vec<Recorded> {
         self.with(|state| state.all_requests.clone())

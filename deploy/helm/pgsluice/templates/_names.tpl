@@ -31,7 +31,8 @@ labels:
 {{- with .Values.kubernetesSecret }}{{ if .secrets }}true{{ end }}{{ end }}
 {{- end }}
 
-{{/* Whether one of the other adapters asks the API of Kubernetes: "true" or nothing. */}}
+{{/* Whether anything else asks the API of Kubernetes, another adapter or the Lease: "true" or nothing. */}}
 {{- define "pgsluice.asksKubernetes" -}}
-{{- with .Values.kubernetesTraffic }}{{ if or .services .deployments .statefulSets .poolers }}true{{ end }}{{ end }}
+{{- $lease := .Values.lease.name }}
+{{- with .Values.kubernetesTraffic }}{{ if or .services .deployments .statefulSets .poolers $lease }}true{{ end }}{{ end }}
 {{- end }}
