@@ -20,8 +20,8 @@ SEVERITIES = {"warning", "critical"}
 STEP_SECONDS = 15
 
 # What an expression consists of; the rest (names, parentheses, white space) is skipped.
-TOKEN = re.compile(r'(?P<window>\[[^\]]*\])|(?P<text>"[^"]*")|(?P<number>(?<![\w.])\d[\d.]*(?:e\d+)?)|(?P<comparison>==|>=|>|<)')
-OPPOSITE = {"==": "!=", ">=": "<", ">": "<=", "<": ">="}
+TOKEN = re.compile(r'(?P<window>\[[^\]]*\])|(?P<text>"[^"]*")|(?P<number>(?<![\w.])\d[\d.]*(?:e\d+)?)|(?P<comparison>==|>=|<=|>|<)')
+OPPOSITE = {"==": "!=", ">=": "<", ">": "<=", "<=": ">", "<": ">="}
 
 
 def main() -> int:

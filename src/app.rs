@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cli::{CleanupArguments, Exit, OutputFormat, cleanup_json, cleanup_text, findings_table};
+use crate::cli::{
+    CleanupArguments, Exit, FindingsSummary, Look, OutputFormat, cleanup_json, cleanup_text, findings_text,
+};
 use crate::config::{self, Config, ConfigError, KubernetesConfig};
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
@@ -87,8 +89,7 @@ impl AppError {
         match self {
             Self::Listen { .. } => "Choose another address with api.listen (PGSLUICE_API__LISTEN).".into(),
             Self::Lease(lost) => lost.remedy(),
-            // It names its remedy itself.
-            Self::Config(_) => String::new(),
+            Self::Config(error) => error.remedy().to_owned(),
             Self::Cluster(error) => error.remedy(),
             Self::Migration(error) => error.remedy(),
             Self::Cleanup(error) => error.remedy(),
@@ -140,6 +141,7 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
     let metrics = Metrics::new().map_err(|error| AppError::Start(error.to_string()))?;
+    metrics.set_cutover_bounds(config.cutover.max_pause, config.cutover.max_lag_bytes);
     let board = StatusBoard::new(Timestamp::now());
     let shutdown = Shutdown::new();
     let (commands, commands_taken) = mpsc::channel(COMMANDS_QUEUED_MAX);
@@ -302,9 +304,13 @@ fn records(findings: &[Finding]) -> Vec<FindingRecord> {
 pub async fn check(start: Start, output: OutputFormat) -> Result<Exit, AppError> {
     let sight = start.cluster.as_ref().map(|cluster| cluster.watch().sight());
     let findings = migration::check(&start.config, sight.as_ref()).await.map_err(Box::new)?;
+    let records = records(&findings);
     match output {
-        OutputFormat::Table => print!("{}", findings_table(&records(&findings))),
-        OutputFormat::Json => println!("{:#}", serde_json::json!({ "findings": records(&findings) })),
+        OutputFormat::Table => print!("{}", findings_text(&records, Look::of_stdout())),
+        OutputFormat::Json => {
+            let summary = FindingsSummary::of(&records).json();
+            println!("{:#}", serde_json::json!({ "findings": records, "summary": summary }));
+        }
     }
     let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);
     Ok(if blocked { Exit::Blocker } else { Exit::Success })

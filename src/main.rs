@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pgsluice::app::{self, AppError, Start};
 use pgsluice::cli::{
-    ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, GlobalArguments, completions,
+    ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, Failure, GlobalArguments,
+    OutputFormat, completions,
 };
 use pgsluice::config::{configuration_reference, load_api, process_environment};
 use pgsluice::connection::Secret;
@@ -36,15 +37,22 @@ fn keep_little_memory() {
 
 fn main() -> ExitCode {
     keep_little_memory();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let output = arguments.global.output;
     let console = match start_logging(arguments.global.log_format, arguments.global.log_level.as_deref()) {
         Ok(console) => console,
-        Err(error) => return complain(Exit::Usage, &error, ""),
+        Err(error) => return Failure::new(Exit::Usage, &error, error.remedy()).tell(output).into(),
     };
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return complain(Exit::Failed, &error, ""),
+            Err(error) => {
+                let remedy = "Check the limits of this process (ulimit -u), and start it again.";
+                return Failure::new(Exit::Failed, error, remedy).tell(output).into();
+            }
         };
     let code = runtime.block_on(perform(arguments, console));
     // A lookup that hangs in a system call must not keep the process: everything that matters has ended.
@@ -68,9 +76,9 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
             return Exit::Success.into();
         }
         CliCommand::Demo(demo) => {
-            return match Box::pin(pgsluice::demo::run(demo)).await {
+            return match Box::pin(pgsluice::demo::run(demo, global.output)).await {
                 Ok(exit) => exit.into(),
-                Err(error) => complain(Exit::Failed, &error, ""),
+                Err(error) => Failure::new(Exit::Failed, &error, error.remedy()).tell(global.output).into(),
             };
         }
         CliCommand::Check => started(&global, |start| app::check(start, global.output)).await,
@@ -81,7 +89,7 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
     };
     match ended {
         Ok(exit) => exit.into(),
-        Err(error) => complain(error.exit(), &error, &error.remedy()),
+        Err(error) => Failure::new(error.exit(), &error, error.remedy()).tell(global.output).into(),
     }
 }
 
@@ -97,15 +105,17 @@ where
 async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArguments) -> ExitCode {
     let configured = match load_api(global.config.as_deref(), process_environment()) {
         Ok(configured) => configured,
-        Err(error) => return complain(Exit::Usage, &error, ""),
+        Err(error) => return Failure::new(Exit::Usage, &error, error.remedy()).tell(global.output).into(),
     };
     let token = match &api.token_file {
         None => configured.token.clone(),
         Some(file) => match Secret::in_file(file) {
             Ok(token) => Some(token),
             Err(problem) => {
-                eprintln!("pgsluice: --token-file {}: {problem}", file.display());
-                return Exit::Usage.into();
+                let error = format!("--token-file {}: {problem}", file.display());
+                let remedy =
+                    "Check the path and its permissions; in Kubernetes, that the Secret is mounted there.";
+                return Failure::new(Exit::Usage, error, remedy).tell(global.output).into();
             }
         },
     };
@@ -116,14 +126,27 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
     };
     match outcome {
         Ok(exit) => exit.into(),
-        Err(error) => complain(error.exit(), &error, ""),
+        Err(error) => error.failure().tell(global.output).into(),
     }
 }
 
-fn complain(exit: Exit, error: &dyn std::error::Error, remedy: &str) -> ExitCode {
-    eprintln!("pgsluice: {error}");
-    if !remedy.is_empty() {
-        eprintln!("{remedy}");
+/// Help and the version, or arguments that are not understood: `--output json` holds for these, too, as far as it can be told.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !asks_for_json(std::env::args()) {
+        // Who has closed the output has no place where it could be told.
+        let _ = error.print();
+        return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
     }
-    exit.into()
+    let told = error.render().to_string();
+    let first_paragraph: Vec<&str> =
+        told.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let what = first_paragraph.join(" ").trim_start_matches("error: ").to_owned();
+    let remedy = "See `pgsluice --help`, and the --help of the command.";
+    Failure::new(Exit::Usage, what, remedy).tell(OutputFormat::Json).into()
+}
+
+fn asks_for_json(arguments: impl Iterator<Item = String>) -> bool {
+    let words: Vec<String> = arguments.collect();
+    words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|pair| pair == ["--output", "json"])
 }

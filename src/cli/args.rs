@@ -8,35 +8,17 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use super::help;
 use super::{ClientCommand, OutputFormat, Schedule, StatusView, Wait};
 use crate::config::ApiConfig;
 use crate::migration::CutoverMode;
 use crate::telemetry::LogFormat;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  success
-  1  the operation failed, and the source is still primary
-  2  wrong usage or configuration, or something cannot be reached
-  3  a check found a blocker
-  4  stopped for an operator's decision; nothing is lost, the message says what to decide";
-
-const EXAMPLES: &str = "\
-Examples:
-  export PGSLUICE_SOURCE__URL='postgresql://app@old-db/shop?sslmode=verify-full'
-  export PGSLUICE_TARGET__URL='postgresql://app@shop-rw/shop?sslmode=require'
-  pgsluice check           what could stop the migration, with remedies; changes nothing
-  pgsluice run             copy, then follow the source until you cut over
-  pgsluice status --watch  how far it is
-  pgsluice tables          which tables are in the migration, and which are not, and why
-  pgsluice rehearse        how long the write pause would be
-  pgsluice cutover         switch over, with a bound on the pause";
-
 /// Moves a live PostgreSQL database into another PostgreSQL cluster with a write pause measured in milliseconds.
 ///
 /// Nothing is lost, nothing is applied twice, and until the point of no return everything can be undone.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "pgsluice", version, about, long_about, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), propagate_version = true, max_term_width = 110)]
+#[command(name = "pgsluice", version, about, long_about, after_help = help::EXIT_CODES, after_long_help = help::PROGRAM, propagate_version = true, max_term_width = 110)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -48,11 +30,12 @@ pub struct Arguments {
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct GlobalArguments {
     /// Configuration file (TOML); every key except those of [[traffic]] can also be set as PGSLUICE_SECTION__KEY
     #[arg(long, short, global = true, env = "PGSLUICE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How results are printed on standard output
+    /// How results are printed on standard output; json is one document, of a failure too: {"error", "remedy", "exit_code"}
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: OutputFormat,
     /// How log lines look on standard error; auto is text on a terminal and JSON otherwise
@@ -77,13 +60,19 @@ pub enum CliCommand {
     ///
     /// Changes nothing. Every finding comes with an id, what it means, and the SQL or setting that fixes it. Ends with
     /// exit code 3 if there is a blocker.
+    #[command(after_long_help = help::CHECK)]
     Check,
     /// Run the migration: schema, copy, stream, and the HTTP API
     ///
     /// Runs until it is stopped, and resumes from whatever state it finds: stopping or killing it at any moment loses
     /// nothing. Switch over with `pgsluice cutover`.
+    #[command(after_long_help = help::RUN)]
     Run,
     /// Show how far a running instance is
+    ///
+    /// Phase, lag, positions, rates, what the slot keeps on the source, the target's standbys, tables, findings, the last cutover,
+    /// and the last problem with its remedy. Changes nothing.
+    #[command(after_long_help = help::STATUS)]
     Status {
         /// Show it again and again, until interrupted; on a terminal as one picture, with the course of the lag
         #[arg(long, short)]
@@ -92,8 +81,12 @@ pub enum CliCommand {
         api: ApiArguments,
     },
     /// Show every table: whether it is in the migration, and if not, why and what to do; add tables to it
+    ///
+    /// A table that was created, attached or left out after the start is outside until it is added; no cutover leaves one behind.
+    #[command(after_long_help = help::TABLES)]
     Tables(TablesArguments),
     /// Compare source and target row by row while traffic goes on (not available in this version)
+    #[command(after_long_help = help::VERIFY)]
     Verify {
         #[command(flatten)]
         api: ApiArguments,
@@ -101,7 +94,7 @@ pub enum CliCommand {
     /// Measure the write pause: the real fence for a bounded time, then rolled back
     ///
     /// Once, or several times with a break in between, for percentiles: the pause of an hour says more than that of a moment.
-    #[command(after_help = REHEARSE_HELP)]
+    #[command(after_long_help = help::REHEARSE)]
     Rehearse {
         /// How many rehearsals, one after the other
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -119,7 +112,7 @@ pub enum CliCommand {
     /// Follows the operation to its end. If it cannot finish within the pause allowed it rolls back by itself: the
     /// source goes on, and blocked writers see no error. Interrupting this command does not stop the operation;
     /// `pgsluice abort` does.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_long_help = help::CUTOVER)]
     Cutover {
         #[command(flatten)]
         pause: PauseArguments,
@@ -127,6 +120,9 @@ pub enum CliCommand {
         api: ApiArguments,
     },
     /// Roll a running cutover back, before its point of no return
+    ///
+    /// Follows it to its end. A cutover that needs more than its bound does so by itself.
+    #[command(after_long_help = help::ABORT)]
     Abort {
         #[command(flatten)]
         api: ApiArguments,
@@ -135,7 +131,7 @@ pub enum CliCommand {
     ///
     /// The same as a cutover, with the sides exchanged: possible until `pgsluice cleanup` ends the rollback window, and only
     /// with `cutover.reverse = true`.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_long_help = help::ROLLBACK)]
     Rollback {
         /// Only measure the write pause that a rollback would need: everything but the commit and the traffic
         #[arg(long)]
@@ -146,6 +142,9 @@ pub enum CliCommand {
         api: ApiArguments,
     },
     /// Tell a cutover with a manual step that clients have been moved
+    ///
+    /// For a [[traffic]] adapter `manual`, which waits for this word. Follows the cutover to its end.
+    #[command(after_long_help = help::CONFIRM)]
     Confirm {
         #[command(flatten)]
         api: ApiArguments,
@@ -153,14 +152,15 @@ pub enum CliCommand {
     /// Remove from both sides what a migration has created, and restore what it has changed
     ///
     /// Only after the migration is over or given up: without its slot it cannot go on, and has to start from the copy.
+    #[command(after_long_help = help::CLEANUP)]
     Cleanup(CleanupArguments),
     /// Show it all: throwaway servers, live traffic, a migration, a cutover, a report
     ///
     /// Needs local PostgreSQL binaries of two versions (scripts/install-postgres.sh gets them). Touches nothing else.
+    #[command(after_long_help = help::DEMO)]
     Demo(crate::demo::DemoArgs),
     /// Print a script that completes commands and options in a shell
-    ///
-    /// For bash: pgsluice completions bash > /etc/bash_completion.d/pgsluice
+    #[command(after_long_help = help::COMPLETIONS)]
     Completions {
         /// Which shell
         #[arg(value_enum)]
@@ -217,7 +217,7 @@ pub enum TablesCommand {
     ///
     /// For tables that were created after the start, detached, or left out. Waits until they have joined. Adding a table
     /// again changes nothing. Interrupting this command does not stop it.
-    #[command(after_help = ADD_EXAMPLES)]
+    #[command(after_long_help = help::TABLES_ADD)]
     Add(AddTablesArguments),
 }
 
@@ -233,19 +233,6 @@ pub struct AddTablesArguments {
     #[command(flatten)]
     api: ApiArguments,
 }
-
-const ADD_EXAMPLES: &str = "\
-Examples:
-  pgsluice tables add public.orders_2027
-  pgsluice tables add public.a public.b --no-wait
-  pgsluice tables add '\"Sales\".\"Order Lines\"'";
-
-const REHEARSE_HELP: &str = "\
-Examples:
-  pgsluice rehearse
-  pgsluice rehearse --times 20 --every 60 --max-pause-ms 300   percentiles over twenty minutes
-
-Exit codes: 0 all completed; 1 one was rolled back, and the source goes on; 4 an operator has to decide";
 
 /// The bound on the write pause.
 #[derive(Clone, Debug, Args)]
@@ -444,6 +431,39 @@ mod tests {
         };
         assert_eq!(given("db-7:8080"), "https://db-7:8080");
         assert_eq!(given("http://db-7:8080"), "http://db-7:8080");
+    }
+
+    /// Every command and command of a command, but for those that are hidden.
+    fn every_command(command: &clap::Command, path: &str, found: &mut Vec<(String, String)>) {
+        let path = format!("{path} {}", command.get_name());
+        found.push((path.clone(), command.clone().render_long_help().to_string()));
+        for each in command.get_subcommands().filter(|each| !each.is_hide_set() && each.get_name() != "help")
+        {
+            every_command(each, &path, found);
+        }
+    }
+
+    #[test]
+    fn the_long_help_of_every_command_has_examples_that_are_understood_and_says_how_it_exits() {
+        let mut found = Vec::new();
+        every_command(&Arguments::command(), "", &mut found);
+        assert!(found.len() > 14, "{found:?}");
+        for (path, help) in found {
+            let sections: Vec<&str> = help.lines().filter(|line| !line.starts_with(' ')).collect();
+            let has = |section| sections.contains(&section);
+            assert!(has("EXAMPLES"), "{path} has no example: {help}");
+            assert!(has("EXIT CODES") || path.ends_with("completions"), "{path}: {help}");
+            let below = help.split_once("EXAMPLES\n").map_or("", |(_, below)| below);
+            let wide: Vec<&str> = below.lines().filter(|line| line.chars().count() > 98).collect();
+            assert!(wide.is_empty(), "{path}: {wide:?}");
+            for line in below.lines().take_while(|line| !line.is_empty()) {
+                let Some(example) = line.trim_start().strip_prefix("pgsluice ") else { continue };
+                // What it is for stands behind several spaces; what its output is for behind these marks.
+                let end = ["  ", " > ", " | ", " && "].iter().filter_map(|mark| example.find(mark)).min();
+                let words = example.get(..end.unwrap_or(example.len())).unwrap_or_default().split(' ');
+                parse(&words.map(|word| word.trim_matches('\'')).collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::forecast::Forecast;
 use super::render::{ending, progress_line, step_line};
 use super::watch::{CLEAR, Size, Watched};
-use super::{Exit, OutputFormat, status_text, tables_text};
+use super::{Exit, Failure, OutputFormat, status_text, tables_text};
 use crate::connection::{Secret, TlsError, https_client_config};
 use crate::control::ProblemRecord;
 use crate::control::dto::{
@@ -110,7 +110,7 @@ pub enum Wait {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Not an address.
-    #[error("\"{given}\" is not the address of an API: {reason}. Use a URL such as http://127.0.0.1:8080")]
+    #[error("\"{given}\" is not the address of an API: {reason}")]
     Address {
         /// As given.
         given: String,
@@ -121,14 +121,10 @@ pub enum ClientError {
     #[error("TLS cannot be set up here: {0}")]
     Tls(String),
     /// `--ca-file` cannot be used.
-    #[error("{0}. Check --ca-file (PGSLUICE_CA_FILE): it names a file with certificates in PEM format")]
+    #[error("{0}")]
     Authority(#[from] TlsError),
     /// The instance's certificate does not prove that it is the one that is meant.
-    #[error(
-        "the certificate of {address} is not trusted: {reason}. Nothing was sent. Pass --ca-file (or PGSLUICE_CA_FILE) with the \
-         certificate authority that signed it (in Kubernetes `ca.crt` of its Secret), or with the certificate itself if it \
-         is self-signed; and let --api name the host by a name that the certificate is made out to"
-    )]
+    #[error("the certificate of {address} is not trusted: {reason}. Nothing was sent")]
     Untrusted {
         /// Where.
         address: String,
@@ -136,10 +132,7 @@ pub enum ClientError {
         reason: String,
     },
     /// Nothing answers.
-    #[error(
-        "no pgsluice answers at {address}: {reason}. Nothing was changed. Check that `pgsluice run` is running and \
-         that --api names the address it listens on (api.listen)"
-    )]
+    #[error("no pgsluice answers at {address}: {reason}. Nothing was changed")]
     Unreachable {
         /// Where.
         address: String,
@@ -147,10 +140,7 @@ pub enum ClientError {
         reason: String,
     },
     /// The command was sent, and no answer came.
-    #[error(
-        "{address} took the command and did not answer: {reason}. It may be carried out all the same; look with \
-         `pgsluice status` before repeating it"
-    )]
+    #[error("{address} took the command and did not answer: {reason}. It may be carried out all the same")]
     NoAnswer {
         /// Where.
         address: String,
@@ -158,13 +148,10 @@ pub enum ClientError {
         reason: String,
     },
     /// The instance refused.
-    #[error("{}\n{}", .0.detail, .0.remedy)]
+    #[error("{}", .0.detail)]
     Refused(Box<ProblemRecord>),
     /// Something answers, but not as a pgsluice of this version does.
-    #[error(
-        "{address} answered with status {status} and not as this version of pgsluice does ({reason}). Check --api, \
-         and that both are of the same version"
-    )]
+    #[error("{address} answered with status {status} and not as this version of pgsluice does ({reason})")]
     Unexpected {
         /// Where.
         address: String,
@@ -176,7 +163,7 @@ pub enum ClientError {
     /// The operation was accepted, and then nothing more was heard of it.
     #[error(
         "operation {epoch} was accepted, and its end is not known: {reason}. The instance rolls back or finishes it by \
-         itself when it starts again; look with `pgsluice status` before doing anything else"
+         itself when it starts again"
     )]
     LostSight {
         /// The operation.
@@ -212,6 +199,38 @@ impl ClientError {
             | Self::Unreachable { .. }
             | Self::Unexpected { .. } => Exit::Usage,
         }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Address { .. } => "Use a URL such as http://127.0.0.1:8080.",
+            Self::Tls(_) => "Check the certificates of this machine.",
+            Self::Authority(_) => {
+                "Check --ca-file (PGSLUICE_CA_FILE): it names a file with certificates in PEM format."
+            }
+            Self::Untrusted { .. } => {
+                "Pass --ca-file (or PGSLUICE_CA_FILE) with the certificate authority that signed it (in Kubernetes `ca.crt` of its \
+                 Secret), or with the certificate itself if it is self-signed; and let --api name the host by a name that the \
+                 certificate is made out to."
+            }
+            Self::Unreachable { .. } => {
+                "Check that `pgsluice run` is running and that --api names the address it listens on (api.listen)."
+            }
+            Self::NoAnswer { .. } => "Look with `pgsluice status` before repeating it.",
+            Self::Refused(problem) => &problem.remedy,
+            Self::Unexpected { .. } => "Check --api, and that both are of the same version.",
+            Self::LostSight { .. } => "Look with `pgsluice status` before doing anything else.",
+            Self::Output(_) => "Look with `pgsluice status`: only what it says is lost.",
+        }
+        .to_owned()
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.exit(), self, self.remedy())
     }
 }
 
@@ -304,12 +323,16 @@ impl ApiClient {
         if (self.output, view) == (OutputFormat::Table, StatusView::Live) {
             return self.watch_live(out).await;
         }
+        let mut printed = None;
         loop {
             let status: StatusRecord = self.ask(Method::GET, "v1/status", NO_BODY).await?;
             match (self.output, view) {
                 (OutputFormat::Json, StatusView::Once) => writeln!(out, "{:#}", json(&status)?)?,
                 (OutputFormat::Json, StatusView::Watch | StatusView::Live) => {
-                    writeln!(out, "{}", json(&status)?)?
+                    if printed.as_ref() != Some(&status) {
+                        writeln!(out, "{}", json(&status)?)?;
+                    }
+                    printed = Some(status);
                 }
                 (OutputFormat::Table, StatusView::Once) => write!(out, "{}", status_text(&status))?,
                 (OutputFormat::Table, StatusView::Watch | StatusView::Live) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{ApiClient, ClientCommand, ClientError, Exit, OutputFormat, StatusView, Wait};
+use super::{ApiClient, ClientCommand, ClientError, Exit, Failure, OutputFormat, StatusView, Wait};
 use crate::connection::Secret;
 use crate::control::fixture::{Fixture, TOKEN, paused_step, running};
 use crate::control::serve;
@@ -81,7 +81,10 @@ async fn the_exit_tells_how_the_operation_ended() {
     assert_eq!(exit.expect("followed"), Exit::Failed);
     let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
     assert_eq!(document["outcome"], "aborted");
-    assert_eq!(run(&aborting, ClientCommand::Abort).await.0.expect("followed"), Exit::Success);
+    let (exit, printed) = run(&aborting, ClientCommand::Abort).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
+    assert_eq!(document["outcome"], "aborted");
 
     let (doubts, ..) =
         serve_one(|report| report.outcome = Outcome::InDoubt { reason: "?".into(), remedy: "?".into() })
@@ -115,8 +118,8 @@ async fn refusals_and_unreachable_instances_say_what_to_do_and_how_to_exit() {
     let ((refused, _), ()) = tokio::join!(run(&asking, ClientCommand::Abort), migration);
     let refused = refused.expect_err("refused");
     assert_eq!(
-        (refused.exit(), refused.to_string().as_str()),
-        (Exit::Failed, "nothing is running\nnothing to do")
+        (refused.exit(), refused.to_string().as_str(), refused.remedy().as_str()),
+        (Exit::Failed, "nothing is running", "nothing to do")
     );
 
     let stranger = ApiClient::new(&format!("http://{address}"), None, OutputFormat::Table).expect("client");
@@ -131,7 +134,7 @@ async fn refusals_and_unreachable_instances_say_what_to_do_and_how_to_exit() {
     let (gone, _) = run(&asking, ClientCommand::Status(StatusView::Once)).await;
     let gone = gone.expect_err("nobody is there");
     assert_eq!(gone.exit(), Exit::Usage);
-    assert!(gone.to_string().contains("--api"), "{gone}");
+    assert!(gone.remedy().contains("--api"), "{gone}");
 }
 
 #[tokio::test]
@@ -152,7 +155,7 @@ async fn what_may_have_moved_the_primary_is_not_told_as_a_mere_failure() {
         (late, run(&asking, ClientCommand::Abort).await.0.expect_err("unanswered"))
     };
     let ((late, unanswered), ()) = tokio::join!(asked, migration);
-    assert_eq!((late.exit(), late.to_string().as_str()), (Exit::Decision, "too late\nwait"));
+    assert_eq!(late.failure(), Failure::new(Exit::Decision, "too late", "wait"));
     assert!(matches!(&unanswered, ClientError::Refused(problem) if problem.status == 503), "{unanswered:?}");
     assert_eq!(unanswered.exit(), Exit::Decision);
 }

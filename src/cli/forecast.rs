@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::render::Table;
 use crate::control::dto::CutoverRecord;
+use crate::model::counted;
 
 /// Rehearsals that are over.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +54,11 @@ impl Forecast {
             let share = format!("{:.0} %", percentile(shares, 0.5) * 100.0);
             table.row([format!("  {name}"), p50, p95, max, share]);
         }
-        let mut text = format!("\n{} rehearsals completed\n{}", self.pauses_ms.len(), table.text());
+        let mut text = format!(
+            "\n{} completed\n{}",
+            counted(self.pauses_ms.len(), "rehearsal", "rehearsals"),
+            table.text()
+        );
         for (reason, times) in &self.aborted {
             text.push_str(&format!("{times} rolled back: {reason}\n"));
         }

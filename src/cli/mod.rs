@@ -6,7 +6,11 @@ mod cleanup;
 mod client;
 #[cfg(test)]
 mod client_tests;
+mod failure;
+mod findings;
 mod forecast;
+mod help;
+mod look;
 mod render;
 mod watch;
 
@@ -16,7 +20,10 @@ pub use args::{
 };
 pub use cleanup::{cleanup_json, cleanup_text};
 pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
-pub use render::{Table, cutover_text, findings_table, status_text, tables_text};
+pub use failure::Failure;
+pub use findings::{FindingsSummary, findings_text};
+pub use look::{Colours, Look};
+pub use render::{Table, cutover_text, status_text, tables_text};
 
 /// How results are printed on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -24,7 +31,7 @@ pub enum OutputFormat {
     /// For a person.
     #[default]
     Table,
-    /// One JSON document (with `--watch`, one a line).
+    /// One JSON document, of a failure too (with `--watch`, one a line for each change).
     Json,
 }
 

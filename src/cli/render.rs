@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use indicatif::{BinaryBytes, HumanCount};
 
 use crate::control::dto::{
-    ClusterRecord, CutoverRecord, FindingRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord,
+    ClusterRecord, CutoverRecord, StandbysRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord,
     TablesRecord,
 };
 use crate::model::Direction;
@@ -57,35 +57,6 @@ fn width(cell: &str) -> usize {
     cell.chars().count()
 }
 
-/// What preflight found: blockers first, each with its remedy on the lines below it.
-#[must_use]
-pub fn findings_table(findings: &[FindingRecord]) -> String {
-    let rank = |finding: &FindingRecord| match finding.severity.as_str() {
-        "blocker" => 0,
-        "warning" => 1,
-        _ => 2,
-    };
-    let mut sorted: Vec<&FindingRecord> = findings.iter().collect();
-    sorted.sort_by_key(|finding| rank(finding));
-
-    let mut text = String::new();
-    for finding in &sorted {
-        let mark = finding.severity.to_uppercase();
-        let _ = writeln!(text, "{mark:<8} {}  {}", finding.id, finding.subject);
-        push_indented(&mut text, &finding.finding);
-        if !finding.remedy.is_empty() {
-            push_indented(&mut text, &format!("Remedy: {}", finding.remedy));
-        }
-    }
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (blockers, warnings) = (count("blocker"), count("warning"));
-    let _ = match blockers {
-        0 => writeln!(text, "Nothing stops the migration; {warnings} warnings."),
-        _ => writeln!(text, "{blockers} blockers stop the migration; {warnings} warnings."),
-    };
-    text
-}
-
 fn push_indented(text: &mut String, paragraph: &str) {
     for line in paragraph.lines() {
         let _ = writeln!(text, "         {line}");
@@ -128,6 +99,7 @@ pub fn status_text(status: &StatusRecord) -> String {
     if let Some(cluster) = &status.cluster {
         push_cluster(&mut text, cluster);
     }
+    push_standbys(&mut text, status.standbys.as_ref());
     push_tables(&mut text, &status.tables);
     push_outside(&mut text, &status.tables_outside);
     for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
@@ -169,6 +141,18 @@ fn push_cluster(text: &mut String, cluster: &ClusterRecord) {
         let _ = writeln!(text, "cluster     cannot be looked at: {problem}");
         let _ = writeln!(text, "remedy      {}", cluster.remedy.as_deref().unwrap_or_default());
     }
+}
+
+/// A target without standbys, and without the wish for any, has no line.
+fn push_standbys(text: &mut String, standbys: Option<&StandbysRecord>) {
+    let Some(StandbysRecord { wanted, connected, lag_bytes }) = standbys else { return };
+    if *wanted == 0 && connected.is_none_or(|connected| connected == 0) {
+        return;
+    }
+    let connected = connected.map_or_else(|| "an unknown number".to_owned(), |count| count.to_string());
+    let behind =
+        lag_bytes.map(|bytes| format!(", the last {} behind", BinaryBytes(bytes))).unwrap_or_default();
+    let _ = writeln!(text, "standbys    {connected} of the target connected, {wanted} wanted{behind}");
 }
 
 fn push_tables(text: &mut String, tables: &[TableRecord]) {
@@ -319,28 +303,6 @@ mod tests {
 
     use super::*;
     use crate::control::dto::CutoverModeRecord;
-
-    fn finding(severity: &str, id: &str) -> FindingRecord {
-        FindingRecord {
-            id: id.into(),
-            severity: severity.into(),
-            subject: "source".into(),
-            finding: "wal_level is replica.".into(),
-            remedy: "ALTER SYSTEM SET wal_level = logical;\nthen restart.".into(),
-        }
-    }
-
-    #[test]
-    fn blockers_come_first_and_every_finding_has_its_remedy() {
-        let text = findings_table(&[finding("warning", "b"), finding("info", "c"), finding("blocker", "a")]);
-        let order: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
-        assert_eq!(order.len(), 4, "{text}");
-        assert!(order.first().is_some_and(|line| line.starts_with("BLOCKER  a")), "{text}");
-        assert!(
-            text.contains("         Remedy: ALTER SYSTEM SET wal_level = logical;\n         then restart.\n")
-        );
-        assert!(text.ends_with("1 blockers stop the migration; 1 warnings.\n"));
-    }
 
     #[test]
     fn columns_line_up_and_cells_stay_on_their_line() {

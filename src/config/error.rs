@@ -93,6 +93,16 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What to do about it, besides what the message says of the key.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        "Nothing was connected to, and nothing was changed. docs/configuration.md describes every key, and so does `pgsluice \
+         config-reference`."
+            .to_owned()
+    }
+}
+
 fn suggestion(nearest: Option<&str>, known: &[String]) -> String {
     match nearest {
         Some(nearest) => format!(

@@ -11,7 +11,7 @@ use super::state::{Action, Event, State, Why};
 use super::{CutoverError, SqlFailure, way_back};
 use crate::connection::connect_sql;
 use crate::migration::Blocking;
-use crate::model::{Lsn, Side};
+use crate::model::{Lsn, Side, counted};
 use crate::runtime::Backoff;
 use crate::source::fence::{self, CommitAnswer};
 use crate::stream::MARKER_PREFIX;
@@ -273,10 +273,13 @@ impl Operation {
             Event::Armed => Some([vec![connected(&self.clients)], self.notes.clone()].concat().join("; ")),
             Event::SourceFenced(fenced) => {
                 let tries = self.armed.as_ref().map_or(1, |armed| armed.fence.tries());
-                Some(format!("{} tables, {tries} tries", fenced.tables().len()))
+                let tables = counted(fenced.tables().len(), "table", "tables");
+                Some(format!("{tables}, {}", counted(tries, "try", "tries")))
             }
             Event::CaughtUp(caught_up) => Some(format!("marker at {}", caught_up.marker_lsn())),
-            Event::SequencesAligned(aligned) => Some(format!("{} sequences", aligned.values().len())),
+            Event::SequencesAligned(aligned) => {
+                Some(counted(aligned.values().len(), "sequence", "sequences"))
+            }
             Event::TargetDurable(durable) => Some(format!("durable to {}", durable.durable().lsn())),
             Event::CommitUnknown => Some("the source did not answer".into()),
             _ if action == Action::PauseTraffic && self.traffic.is_empty() => Some("no adapters".into()),
@@ -287,7 +290,7 @@ impl Operation {
     }
 }
 
-/// As in `12 clients are connected directly: web 8, worker 4`.
+/// As in `12 sessions of clients: web 8, worker 4`.
 fn connected(clients: &[(String, i64)]) -> String {
     const SHOWN_MAX: usize = 5;
     if clients.is_empty() {
@@ -297,7 +300,7 @@ fn connected(clients: &[(String, i64)]) -> String {
     let shown: Vec<String> =
         clients.iter().take(SHOWN_MAX).map(|(name, sessions)| format!("{name} {sessions}")).collect();
     let more = if clients.len() > SHOWN_MAX { ", …" } else { "" };
-    format!("{all} sessions of clients: {}{more}", shown.join(", "))
+    format!("{} of clients: {}{more}", counted(all, "session", "sessions"), shown.join(", "))
 }
 
 pub(super) fn fence_lost() -> CutoverError {

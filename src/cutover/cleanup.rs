@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::CutoverMode;
-use crate::model::{Direction, Side};
+use crate::model::{Direction, Side, counted};
 use crate::source::fence::{self, ArmBound, FenceRow};
 use crate::source::publication::{self, PublicationError, PublicationOwner};
 use crate::source::slot::{self, SlotError, WhenActive};
@@ -343,12 +343,13 @@ async fn remove_fence(
     if triggers == 0 && !is_locked_out && !fence::is_armed(session).await? {
         return Ok(());
     }
+    let tables = counted(triggers, "table", "tables");
     let lockout = if is_locked_out { ", and the lockout of clients" } else { "" };
     match kept {
         Some(row) => {
             list.keeps(
                 side,
-                format!("fence on {triggers} tables{lockout}"),
+                format!("fence on {tables}{lockout}"),
                 format!(
                     "The database has moved to {}; the fence keeps applications from writing here by mistake. Drop the \
                      database when it is no longer needed, or open it again with --unfence-{side}.",
@@ -357,7 +358,7 @@ async fn remove_fence(
             );
         }
         None => {
-            let subject = format!("deny triggers of {triggers} tables, and the fence's state{lockout}");
+            let subject = format!("deny triggers of {tables}, and the fence's state{lockout}");
             if list.removes(side, subject) {
                 fence::disarm(session, ArmBound(LOCK_BOUND)).await?;
             }
@@ -368,7 +369,9 @@ async fn remove_fence(
 
 async fn remove_gate(target: &SqlSession, list: &mut List) -> Result<(), CleanupError> {
     let tables = gate::guarded_tables(target).await?.len();
-    if tables > 0 && list.removes(Side::Target, format!("gate triggers of {tables} tables")) {
+    if tables > 0
+        && list.removes(Side::Target, format!("gate triggers of {}", counted(tables, "table", "tables")))
+    {
         gate::remove(target, LOCK_BOUND).await?;
     }
     Ok(())

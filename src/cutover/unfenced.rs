@@ -13,7 +13,7 @@ use super::{CutoverError, SqlFailure};
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
 use crate::migration::CutoverMode;
-use crate::model::Side;
+use crate::model::{Side, counted};
 use crate::source::fence::{self, TurnedOut};
 
 /// The finding by whose waiver large objects are left to the operator.
@@ -46,7 +46,8 @@ pub(super) async fn no_large_objects(source: &SqlSession, config: &Config) -> Re
         0 => Ok(()),
         count => Err(CutoverError::refuted(
             format!(
-                "the source has {count} large objects, which are not migrated: they would be left behind"
+                "the source has {}, not migrated, which would be left behind",
+                counted(count, "large object", "large objects")
             ),
             format!(
                 "Move them into a bytea column, or copy them yourself and waive this: preflight.waive = [\"{LARGE_OBJECTS}\"]."

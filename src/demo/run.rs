@@ -1,6 +1,7 @@
 //! `pgsluice demo`: the whole migration of the craft store between two throwaway servers while clients write, then what
 //! the judges say about it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,9 @@ use super::report::{DemoReport, LagSample, StepShare};
 use super::store::{self, Scale};
 use super::workload::{Workload, WorkloadOptions};
 use super::{compare, ledger};
-use crate::cli::Exit;
+use crate::cli::{Exit, OutputFormat};
 use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
+use crate::model::counted;
 
 /// Database of the store on both sides.
 const DATABASE: &str = "store";
@@ -77,8 +79,7 @@ pub struct DemoArgs {
 pub enum DemoError {
     /// No two versions.
     #[error(
-        "the demo needs PostgreSQL of two major versions, and found {found}. Install another one: in a checkout by \
-         scripts/install-postgres.sh, or with your package manager; {DIRS_VARIABLE} may name their bin folders"
+        "the demo needs PostgreSQL of two major versions, a source older than the target, and found {found}"
     )]
     Versions {
         /// Those installed.
@@ -105,7 +106,7 @@ pub enum DemoError {
         source: std::io::Error,
     },
     /// The cutover rolled back every time.
-    #[error("the cutover rolled back {attempts} times, the last time because: {reason}")]
+    #[error("the cutover rolled back {}, the last time because: {reason}", counted(*.attempts, "time", "times"))]
     CutoverAborted {
         /// How often it was tried.
         attempts: u32,
@@ -120,14 +121,31 @@ pub enum DemoError {
     Interrupted,
 }
 
-/// Runs the demo, prints its report on standard output and writes it to [`DemoArgs::report`].
+impl DemoError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Versions { .. } => format!(
+                "Install another one: in a checkout by scripts/install-postgres.sh, or with your package manager; {DIRS_VARIABLE} \
+                 may name their bin folders."
+            ),
+            Self::Interrupted => "Run it again whenever you like.".to_owned(),
+            _ => "Run it again; with --keep the servers' files and the program's log stay, to be looked at."
+                .to_owned(),
+        }
+    }
+}
+
+/// Runs the demo, prints its report on standard output and writes it to [`DemoArgs::report`]. Everything else it says is on
+/// standard error.
 ///
 /// Success means that nothing was missing, doubled or different. The servers are gone when it returns, also on SIGINT and
 /// SIGTERM.
 ///
 /// # Errors
 /// When there is no result to report.
-pub async fn run(args: DemoArgs) -> Result<Exit, DemoError> {
+pub async fn run(args: DemoArgs, output: OutputFormat) -> Result<Exit, DemoError> {
     let io = |action: &str| {
         let action = action.to_owned();
         |source| DemoError::Io { action, source }
@@ -141,16 +159,24 @@ pub async fn run(args: DemoArgs) -> Result<Exit, DemoError> {
         _ = terminate.recv() => return Err(DemoError::Interrupted),
     };
     write_report(&args.report, &report)?;
-    println!("\n{}", report.text());
-    println!("  report: {}", args.report.display());
+    let told = match output {
+        OutputFormat::Table => format!("\n{}", summary(&args.report, &report)),
+        OutputFormat::Json => as_json(&report).map_err(io("printing the report"))?,
+    };
+    std::io::stdout().write_all(told.as_bytes()).map_err(io("printing the report"))?;
+    Ok(if report.failures.is_empty() { Exit::Success } else { Exit::Failed })
+}
+
+/// The report for a person, where it is kept, and the verdict.
+fn summary(path: &Path, report: &DemoReport) -> String {
+    let mut text = format!("{}\n  report: {}\n", report.text(), path.display());
     for failure in &report.failures {
-        println!("  FAILED: {failure}");
+        text.push_str(&format!("  FAILED: {failure}\n"));
     }
     if report.failures.is_empty() {
-        println!("  nothing lost, nothing twice, no row different");
-        return Ok(Exit::Success);
+        text.push_str("  nothing lost, nothing twice, no row different\n");
     }
-    Ok(Exit::Failed)
+    text
 }
 
 async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
@@ -277,9 +303,10 @@ impl Stage {
 
     fn tear_down(self, keep: bool) {
         if keep {
-            println!("  kept: {}", self.directory.path().display());
-            println!("  kept: {}", self.source.data_dir().display());
-            println!("  kept: {}", self.target.data_dir().display());
+            let folders = [self.directory.path().to_owned(), self.source.data_dir(), self.target.data_dir()];
+            for folder in folders {
+                eprintln!("  kept: {}", folder.display());
+            }
         }
     }
 }
@@ -385,8 +412,12 @@ fn write_report(path: &Path, report: &DemoReport) -> Result<(), DemoError> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let json = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
-    std::fs::write(path, json + "\n").map_err(failed)
+    let json = as_json(report).map_err(failed)?;
+    std::fs::write(path, json).map_err(failed)
+}
+
+fn as_json(report: &DemoReport) -> std::io::Result<String> {
+    Ok(serde_json::to_string_pretty(report)? + "\n")
 }
 
 /// A counter's sample as the number it is.

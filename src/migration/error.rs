@@ -1,10 +1,11 @@
 //! Why a migration ended, and with which exit code.
 
-use crate::cli::Exit;
+use crate::cli::{Exit, Look, findings_text};
 use crate::connection::{ConnectError, SqlError};
+use crate::control::dto::FindingRecord;
 use crate::cutover::CutoverError;
 use crate::join::JoinError;
-use crate::model::{Disposition, Side};
+use crate::model::{Disposition, Side, counted};
 use crate::preflight::{Finding, PreflightError, Severity};
 use crate::snapshot::SnapshotError;
 use crate::source::catalog::CatalogError;
@@ -19,7 +20,7 @@ use crate::target::schema::SchemaError;
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// Preflight found something that stops it; nothing was changed.
-    #[error("the migration cannot begin: {} blocker(s); nothing was changed on either side", blocking(.0).count())]
+    #[error("the migration cannot begin: {}; nothing was changed on either side", counted(blocking(.0).count(), "blocker", "blockers"))]
     Blocked(Vec<Finding>),
     /// A server could not be reached.
     #[error(transparent)]
@@ -162,13 +163,10 @@ impl MigrationError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Blocked(findings) => blocking(findings)
-                .map(|finding| {
-                    let Finding { id, subject, finding, remedy, .. } = finding;
-                    format!("[{id}] {subject}: {finding}\n  Remedy: {remedy}")
-                })
-                .collect::<Vec<_>>()
-                .join("\n"),
+            Self::Blocked(findings) => {
+                let blockers: Vec<FindingRecord> = blocking(findings).map(FindingRecord::from).collect();
+                findings_text(&blockers, Look::PLAIN).trim_end().to_owned()
+            }
             Self::Connect(error) => error.remedy(),
             Self::OtherMigration { .. } => {
                 "Check source.url, target.url, source.slot and source.publication. To give the other migration up, run \

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::command::Command;
 use super::error::MigrationError;
-use super::status::{Blocking, LagView, Phase, Positions, Problem, StatusBoard};
+use super::status::{Blocking, LagView, Phase, Positions, Problem, SlotView, StatusBoard};
 use super::task::{LegEnd, Migration};
 use crate::config::Config;
 use crate::cutover::Probe;
@@ -132,7 +132,8 @@ impl Legs {
             status.direction = config.direction;
             status.positions = Positions::default();
             status.lag = LagView::default();
-            status.slot_retained_wal_bytes = None;
+            status.slot = SlotView::default();
+            status.standbys = None;
             status.standings.clear();
             status.join_notes.clear();
             status.problem = None;

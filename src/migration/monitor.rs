@@ -1,5 +1,5 @@
-//! Looks at the source a few times a second and publishes positions, lag, slot retention and throughput. Only
-//! observes: nothing is decided by what it finds.
+//! Looks at the source a few times a second and publishes positions, lag, what the slot keeps, and throughput; and now and
+//! then at the target's standbys. Only observes: nothing is decided by what it finds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use crate::stream::StreamHandle;
 use crate::telemetry::{LagTracker, Metrics};
 
 use super::legs::Leg;
-use super::status::{LagView, Positions, StatusBoard, Throughput};
+use super::standby_monitor;
+use super::status::{LagView, Positions, SlotView, StatusBoard, Throughput};
 
 /// How often the source is looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -39,12 +40,18 @@ pub struct Monitor {
 #[derive(Clone, Copy, Debug)]
 struct SourceView {
     wal_end: Lsn,
-    retained_bytes: Option<u64>,
+    slot: SlotView,
 }
 
 impl Monitor {
-    /// Watches until shutdown. A source that cannot be reached is looked for again at the next round.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    /// Watches until shutdown. A side that cannot be reached is looked for again at the next round; one that is silent does
+    /// not keep the other from being looked at.
+    pub async fn run(self, shutdown: Shutdown) {
+        let standbys = standby_monitor::run(self.leg.clone(), self.board.clone(), shutdown.clone());
+        tokio::join!(self.watch_the_source(shutdown), standbys);
+    }
+
+    async fn watch_the_source(mut self, shutdown: Shutdown) {
         let mut session = None;
         let mut lag = LagTracker::new();
         let mut rates = Rates::default();
@@ -92,8 +99,8 @@ impl Monitor {
             };
             status.lag = lag_view;
             status.throughput = throughput;
+            status.slot = view.map(|view| view.slot).unwrap_or_default();
             status.cluster = self.cluster.as_ref().map(ClusterWatch::sight);
-            status.slot_retained_wal_bytes = view.and_then(|view| view.retained_bytes);
         });
         self.board.with(|status| self.metrics.publish(status));
     }
@@ -113,19 +120,28 @@ async fn look(config: &Config, session: &mut Option<SqlSession>) -> Option<Sourc
     view
 }
 
+/// `age` counts from the next transaction. A logical slot has a `catalog_xmin` only, unless it was made to export a snapshot
+/// and nobody has connected since.
+const ASK: &str = "
+SELECT pg_current_wal_flush_lsn()::text AS wal_end,
+       greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint AS retained,
+       greatest(safe_wal_size, 0) AS safe,
+       greatest(age(xmin), age(catalog_xmin))::bigint AS xmin_age
+  FROM (VALUES ($1)) AS asked (name)
+  LEFT JOIN pg_replication_slots ON slot_name = name";
+
 async fn ask(session: &SqlSession, slot: &str) -> Option<SourceView> {
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&slot, Type::TEXT)];
-    let asked = session.query_typed_one(
-        "SELECT pg_current_wal_flush_lsn()::text,
-                (SELECT greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
-                 FROM pg_replication_slots WHERE slot_name = $1)",
-        &parameters,
-    );
+    let asked = session.query_typed_one(ASK, &parameters);
     let row = tokio::time::timeout(INTERVAL * 10, asked).await.ok()?.ok()?;
-    let retained: Option<i64> = row.get(1);
+    let number = |column: &str| row.get::<_, Option<i64>>(column).and_then(|number| number.try_into().ok());
     Some(SourceView {
-        wal_end: row.get::<_, &str>(0).parse().ok()?,
-        retained_bytes: retained.and_then(|bytes| bytes.try_into().ok()),
+        wal_end: row.get::<_, &str>("wal_end").parse().ok()?,
+        slot: SlotView {
+            retained_wal_bytes: number("retained"),
+            safe_wal_bytes: number("safe"),
+            xmin_age_transactions: number("xmin_age"),
+        },
     })
 }
 

@@ -149,6 +149,28 @@ pub struct Throughput {
     pub rows_total: u64,
 }
 
+/// What the replication slot keeps on the source; each `None` while it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotView {
+    /// WAL that it keeps, in bytes.
+    pub retained_wal_bytes: Option<u64>,
+    /// WAL that may still be written before the source gives the slot up, in bytes; `None` also where the source sets no limit.
+    pub safe_wal_bytes: Option<u64>,
+    /// Age of the oldest transaction whose row versions it keeps vacuum from removing, in transactions.
+    pub xmin_age_transactions: Option<u64>,
+}
+
+/// The target's standbys, as far as its primary and the role say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StandbyView {
+    /// How many are asked for before a change is confirmed to the source; 0 with `durability = "local"`.
+    pub wanted: u32,
+    /// How many are connected and count; `None` while that is not known, or the role may not see it.
+    pub connected: Option<u32>,
+    /// Bytes of the target's WAL that the one furthest behind has not flushed; `None` without one.
+    pub lag_bytes: Option<u64>,
+}
+
 /// The last error, in words for a person.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
@@ -208,8 +230,10 @@ pub struct Status {
     pub lag: LagView,
     /// Throughput.
     pub throughput: Throughput,
-    /// WAL the slot keeps on the source, in bytes.
-    pub slot_retained_wal_bytes: Option<u64>,
+    /// What the slot keeps on the source.
+    pub slot: SlotView,
+    /// The target's standbys; `None` until they were looked at.
+    pub standbys: Option<StandbyView>,
     /// What was seen of the cluster that the configured target is, if that is told.
     pub cluster: Option<Sight>,
     /// What preflight found.
@@ -233,7 +257,8 @@ impl Status {
             positions: Positions::default(),
             lag: LagView::default(),
             throughput: Throughput::default(),
-            slot_retained_wal_bytes: None,
+            slot: SlotView::default(),
+            standbys: None,
             cluster: None,
             findings: Vec::new(),
             problem: None,

@@ -8,6 +8,7 @@ mod name;
 mod nearest;
 mod side;
 mod stored_type;
+mod words;
 
 pub use column::RecordedColumn;
 pub use direction::Direction;
@@ -18,3 +19,4 @@ pub use pgsluice_proto::{Lsn, Oid, PgTimestamp, Xid};
 pub use side::Side;
 pub(crate) use stored_type::STORED_TYPE;
 pub use stored_type::StoredType;
+pub use words::{as_sentence, counted};

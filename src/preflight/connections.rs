@@ -2,16 +2,16 @@
 
 use super::context::Context;
 use super::{Finding, PreflightError};
-use crate::model::Side;
+use crate::model::{Side, counted};
 
 /// Sessions on the source besides those that copy: control, slot, guard, monitor, definitions.
 const BESIDES_COPY_ON_SOURCE: usize = 5;
 /// On the source during a cutover.
 const CUTOVER_ON_SOURCE: usize = 7;
-/// On the target besides those that copy: control, records.
-const BESIDES_COPY_ON_TARGET: usize = 2;
+/// On the target besides those that copy: control, records, standbys.
+const BESIDES_COPY_ON_TARGET: usize = 3;
 /// On the target during a cutover, besides those that apply.
-const BESIDES_APPLY_IN_CUTOVER: usize = 8;
+const BESIDES_APPLY_IN_CUTOVER: usize = 9;
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     let jobs = context.config.snapshot.jobs;
@@ -52,7 +52,7 @@ fn judge(id: &'static str, side: Side, free: i64, needed: usize) -> Option<Findi
         Finding::blocker(
             id,
             side.as_str(),
-            format!("The {side} has {} free connections, and the migration needs up to {needed}.", free.max(0)),
+            format!("The {side} has {}, and the migration needs up to {needed}.", counted(free.max(0), "free connection", "free connections")),
             "Lower snapshot.jobs or apply.connections, raise max_connections or the role's CONNECTION LIMIT, or close idle sessions.",
         )
     })

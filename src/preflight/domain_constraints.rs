@@ -40,7 +40,7 @@ fn judge(domain: &TableName, constraint: &str, column: &str) -> Finding {
              it can be changed on the source, but stops the stream when it is, because the target checks every value."
         ),
         format!(
-            "On the source: ALTER DOMAIN {domain} VALIDATE CONSTRAINT {name}; or, on the target while the migration runs: \
+            "On the source:\nALTER DOMAIN {domain} VALIDATE CONSTRAINT {name};\nOr, on the target while the migration runs:\n\
              ALTER DOMAIN {domain} DROP CONSTRAINT {name};"
         ),
     )

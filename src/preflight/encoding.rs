@@ -22,7 +22,7 @@ fn judge(source: &str, target: &str) -> Option<Finding> {
                 "The source's database is encoded in {source}, the target's in {target}: text could change on its way, or be refused."
             ),
             format!(
-                "Create the target's database anew: CREATE DATABASE … ENCODING '{source}' TEMPLATE template0; (CloudNativePG: bootstrap.initdb.encoding)"
+                "Create the target's database anew (CloudNativePG: bootstrap.initdb.encoding):\nCREATE DATABASE … ENCODING '{source}' TEMPLATE template0;"
             ),
         ));
     }

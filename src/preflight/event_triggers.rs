@@ -1,6 +1,8 @@
 //! `source.event_triggers`: they fire for this program's own DDL too, and may refuse it or act on it: CREATE PUBLICATION
 //! when the migration begins, the fence's triggers at the cutover, and on the target everything the schema is made of.
 
+use pgsluice_proto::command::quote_ident;
+
 use super::context::{Context, enumerate};
 use super::{Finding, PreflightError};
 use crate::model::Side;
@@ -23,6 +25,8 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, Pref
 }
 
 fn judge(names: &[String]) -> Option<Finding> {
+    let disable: Vec<String> =
+        names.iter().map(|name| format!("ALTER EVENT TRIGGER {} DISABLE;", quote_ident(name))).collect();
     (!names.is_empty()).then(|| {
         Finding::warning(
             ID,
@@ -32,8 +36,11 @@ fn judge(names: &[String]) -> Option<Finding> {
                  the migration or the cutover, with nothing lost; one that acts on them acts on both sides.",
                 enumerate(names)
             ),
-            "Let them pass what the role of pgsluice does (session_user), or, while the migration runs: ALTER EVENT TRIGGER … \
-             DISABLE; on the source before it begins.",
+            format!(
+                "Let them pass what the role of pgsluice does (session_user); or, on the source before the migration begins, \
+                 and for as long as it runs:\n{}",
+                disable.join("\n")
+            ),
         )
     })
 }

@@ -27,7 +27,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, Pref
             name,
             format!("The source has a publication \"{name}\" that this program did not create."),
             format!(
-                "Choose another name with source.publication, or, if nobody needs it: DROP PUBLICATION {};",
+                "Choose another name with source.publication; or, if nobody needs it, on the source:\nDROP PUBLICATION {};",
                 quote_ident(name)
             ),
         )

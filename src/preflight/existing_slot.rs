@@ -25,7 +25,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Option<Finding>, Pref
             slot,
             format!("The source has a replication slot \"{slot}\" already, and this target knows nothing of it ({reader})."),
             format!(
-                "If an earlier migration left it: SELECT pg_drop_replication_slot('{slot}'); otherwise choose another name with source.slot."
+                "If an earlier migration left it, on the source:\nSELECT pg_drop_replication_slot('{slot}');\nOtherwise choose another name with source.slot."
             ),
         )
     }))

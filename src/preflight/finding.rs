@@ -34,7 +34,8 @@ pub struct Finding {
     pub subject: String,
     /// What was found and what it means, as a sentence.
     pub finding: String,
-    /// What fixes it: SQL, YAML or a sentence.
+    /// What fixes it: sentences, and lines to be pasted (SQL, a key of the configuration, a command), each on a line of its own.
+    /// What is pasted whole must not do harm: what needs a decision is a comment, or comes after a sentence that says so.
     pub remedy: String,
 }
 

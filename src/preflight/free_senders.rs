@@ -26,7 +26,7 @@ fn judge(senders_max: i64, senders_used: i64) -> Option<Finding> {
         Finding::blocker(
             ID,
             "source",
-            format!("All {senders_max} WAL senders of the source are in use (max_wal_senders), and the migration needs one."),
+            format!("No WAL sender of the source is free (max_wal_senders is {senders_max}), and the migration needs one."),
             format!(
                 "ALTER SYSTEM SET max_wal_senders = {}; -- then restart the source",
                 senders_max.saturating_add(2)

@@ -27,15 +27,17 @@ fn judge(slots_max: i64, slots_used: i64, inactive: &[String]) -> Option<Finding
     let unread = if inactive.is_empty() {
         String::new()
     } else {
-        let drops: Vec<String> =
-            inactive.iter().map(|slot| format!("SELECT pg_drop_replication_slot('{slot}');")).collect();
-        format!("-- if nobody needs them:\n{}\n-- or:\n", drops.join("\n"))
+        // As comments: what is pasted whole must not drop what somebody needs.
+        inactive
+            .iter()
+            .map(|slot| format!("-- if nobody needs it: SELECT pg_drop_replication_slot('{slot}');\n"))
+            .collect()
     };
     Some(Finding::blocker(
         ID,
         "source",
         format!(
-            "All {slots_max} replication slots of the source are taken (max_replication_slots), and the migration needs one."
+            "No replication slot of the source is free (max_replication_slots is {slots_max}), and the migration needs one."
         ),
         format!(
             "{unread}ALTER SYSTEM SET max_replication_slots = {}; -- then restart the source",

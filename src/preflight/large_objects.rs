@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::{Finding, PreflightError};
-use crate::model::Side;
+use crate::model::{Side, counted};
 
 const ID: &str = "source.large_objects";
 
@@ -16,8 +16,8 @@ fn judge(count: i64) -> Option<Finding> {
         Finding::blocker(
             ID,
             "source",
-            format!("The database has {count} large objects. They are not in the stream of changes and are not copied: they would be missing on the target."),
-            "Move them into a bytea column, or copy them yourself at the cutover and waive this: preflight.waive = [\"source.large_objects\"], with cutover.lock_out = true, so that nobody writes to them after it",
+            format!("The database has {}. Large objects are not in the stream of changes and are not copied: they would be missing on the target.", counted(count, "large object", "large objects")),
+            "Move them into a bytea column; or copy them yourself at the cutover, with cutover.lock_out = true, so that nobody writes to them after it, and waive this:\npreflight.waive = [\"source.large_objects\"]",
         )
     })
 }

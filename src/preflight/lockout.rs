@@ -53,7 +53,7 @@ fn judge(side: Side, facts: &Facts) -> Vec<Finding> {
                 "Clients cannot be locked out of the {side}, as cutover.lock_out says, and a {operation} is refused until this is \
                  mended: {problem}."
             ),
-            format!("On the {side}: {remedy} Or do without: cutover.lock_out = false"),
+            format!("On the {side}: {remedy}\nOr do without:\ncutover.lock_out = false"),
         ));
     }
     if !facts.may_end_sessions {
@@ -64,7 +64,7 @@ fn judge(side: Side, facts: &Facts) -> Vec<Finding> {
                  locked out stay until they disconnect."
             ),
             format!(
-                "As a superuser of the {side}: GRANT pg_signal_backend TO {};",
+                "As a superuser of the {side}:\nGRANT pg_signal_backend TO {};",
                 pgsluice_proto::command::quote_ident(role)
             ),
         ));

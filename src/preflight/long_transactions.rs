@@ -31,7 +31,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
             format!(
                 "A writing transaction of user {user} in database {database} runs for {seconds} s ({state}). The replication slot cannot be created before it ends."
             ),
-            format!("Let it end, or: SELECT pg_terminate_backend({pid});"),
+            format!("Let it end; or, on the source:\nSELECT pg_terminate_backend({pid});"),
         )
     };
     Ok(rows.iter().map(finding).collect())

@@ -19,6 +19,7 @@ mod large_objects;
 mod lockout;
 mod long_transactions;
 mod materialized_views;
+mod patroni;
 mod prepared_transactions;
 mod protections;
 mod recovery;
@@ -125,6 +126,7 @@ async fn always(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     findings.extend(way_back::check(context).await?);
     findings.extend(lockout::check(context).await?);
     findings.extend(cluster::check(context).await?);
+    findings.extend(patroni::check(context).await?);
     Ok(findings)
 }
 

@@ -44,7 +44,7 @@ fn judge(prepared: &Prepared) -> Finding {
         age.as_secs()
     );
     let remedy = format!(
-        "In database {database}: COMMIT PREPARED {gid}; or ROLLBACK PREPARED {gid};",
+        "In database {database}, one of the two:\nCOMMIT PREPARED {gid}; -- or: ROLLBACK PREPARED {gid};",
         gid = quote_literal(gid).trim_start()
     );
     if *age > FORGOTTEN_AFTER {

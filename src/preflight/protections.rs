@@ -18,8 +18,8 @@ fn judge(role: &str, is_superuser: bool, database: &str, locks_out: bool) -> Opt
         String::new()
     } else {
         format!(
-            " To keep clients out of it afterwards: cutover.lock_out = true, which takes from everybody but the owner of {} the right \
-             to connect to it.",
+            " To keep clients out of it afterwards, by taking from everybody but the owner of {} the right to connect to \
+             it:\ncutover.lock_out = true",
             pgsluice_proto::command::quote_ident(database)
         )
     };

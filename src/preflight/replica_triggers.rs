@@ -71,7 +71,7 @@ fn judge(side: Side, firing: &Firing) -> Finding {
             "{kind} {name} is set to {how}: it would act on the target too, on changes on which it has acted already, and the rows would differ."
         ),
         format!(
-            "On the {side}: ALTER TABLE {table} {change} {}; sessions of applications see no difference. Set it back on the target after the cutover, if you need to.",
+            "On the {side}:\nALTER TABLE {table} {change} {};\nSessions of applications see no difference. Set it back on the target after the cutover, if you need to.",
             quote_ident(name)
         ),
     )
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_remedy_keeps_what_applications_see() {
-        let always = r#"On the source: ALTER TABLE "public"."orders" ENABLE TRIGGER "Audit";"#;
+        let always = "On the source:\nALTER TABLE \"public\".\"orders\" ENABLE TRIGGER \"Audit\";";
         assert!(remedy(When::Always).starts_with(always), "{}", remedy(When::Always));
         assert!(remedy(When::ReplicatedOnly).contains(r#"DISABLE TRIGGER "Audit";"#));
     }

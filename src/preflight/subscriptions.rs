@@ -20,8 +20,8 @@ fn judge(subscription: &str) -> Finding {
         "The source subscribes to another server. Until the cutover what it receives is migrated like everything else; after it the \
          apply worker would go on writing to the source, because it fires no statement triggers, and the target would not have it.",
         format!(
-            "Before the cutover: ALTER SUBSCRIPTION {} DISABLE; on the source, and subscribe again from the target. A cutover is \
-             refused while it is enabled; until then waive this: preflight.waive = [\"{ID}\"]",
+            "Before the cutover, on the source:\nALTER SUBSCRIPTION {} DISABLE;\nThen subscribe again from the target. A cutover is \
+             refused while it is enabled; until then waive this:\npreflight.waive = [\"{ID}\"]",
             pgsluice_proto::command::quote_ident(subscription)
         ),
     )

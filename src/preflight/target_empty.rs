@@ -92,7 +92,7 @@ fn has_rows(table: &TableName) -> Finding {
         table.plain(),
         "The table on the target has rows already: the source's would be mixed with them.",
         format!(
-            "TRUNCATE {table}; -- on the target, if its rows are not needed; or leave it out with source.tables.exclude"
+            "If its rows are not needed, on the target (or leave it out with source.tables.exclude):\nTRUNCATE {table};"
         ),
     )
 }

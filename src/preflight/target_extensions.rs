@@ -1,5 +1,7 @@
 //! `target.extensions`: what the source's types and functions come from must be installable on the target.
 
+use pgsluice_proto::command::quote_ident;
+
 use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::config::SchemaMode;
@@ -33,7 +35,8 @@ fn unavailable(extension: &str) -> Finding {
             "Extension {extension} of the source is not available on the target: objects that need it cannot be created there."
         ),
         format!(
-            "Install its package on the target's servers (CloudNativePG: use an image that has it), or, if nothing uses it: DROP EXTENSION {extension}; on the source. To go on without it: preflight.waive = [\"{ID}\"]"
+            "Install its package on the target's servers (CloudNativePG: use an image that has it); or, if nothing uses it, on the source:\nDROP EXTENSION {};\nOr go on without it:\npreflight.waive = [\"{ID}\"]",
+            quote_ident(extension)
         ),
     )
 }

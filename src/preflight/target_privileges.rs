@@ -133,7 +133,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                 facts.role
             ),
             format!(
-                "As a superuser of the target: GRANT SET ON PARAMETER session_replication_role TO {role};"
+                "As a superuser of the target:\nGRANT SET ON PARAMETER session_replication_role TO {role};"
             ),
         );
     }

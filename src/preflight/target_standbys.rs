@@ -6,7 +6,7 @@ use pgsluice_proto::command::quote_ident;
 use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::config::Durability;
-use crate::model::Side;
+use crate::model::{Side, counted};
 use crate::target::standbys;
 
 const ID: &str = "target.standbys";
@@ -28,14 +28,14 @@ fn judge(role: &str, may_see_them: bool, connected: u32, wanted: u32) -> Option<
             format!(
                 "Role {role} may not see how far the target's standbys are: nothing would ever be confirmed to the source."
             ),
-            format!("As a superuser of the target: GRANT pg_read_all_stats TO {};", quote_ident(role)),
+            format!("As a superuser of the target:\nGRANT pg_read_all_stats TO {};", quote_ident(role)),
         ));
     }
     (connected < wanted).then(|| {
         Finding::warning(
             ID,
             "target",
-            format!("target.standbys is {wanted}, and {connected} standbys of the target are connected: until there are enough, nothing is confirmed, and the source keeps its WAL."),
+            format!("target.standbys is {wanted}, and {} connected: until there are enough, nothing is confirmed, and the source keeps its WAL.", counted(connected, "standby of the target is", "standbys of the target are")),
             "Attach the missing standbys, lower target.standbys, or set target.durability = \"local\".",
         )
     })
@@ -50,9 +50,9 @@ mod tests {
         let blind = judge("app", false, 3, 1).expect("a finding");
         assert_eq!(blind.severity, super::super::Severity::Blocker);
         assert!(blind.remedy.ends_with("GRANT pg_read_all_stats TO \"app\";"));
-        assert!(
-            judge("app", true, 1, 2).is_some_and(|finding| finding.finding.contains("is 2, and 1 standbys"))
-        );
+        assert!(judge("app", true, 1, 2).is_some_and(|finding| {
+            finding.finding.contains("is 2, and 1 standby of the target is connected")
+        }));
         assert!(judge("app", true, 2, 2).is_none());
     }
 }

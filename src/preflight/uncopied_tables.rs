@@ -58,7 +58,7 @@ fn of_extension(extension: &str, table: &TableName) -> Finding {
         ),
         format!(
             "Bring them over yourself (pg_dump --data-only --table='{table}'), before the cutover and again if they \
-             change, and waive this: preflight.waive = [\"{ID}\"]"
+             change, and waive this:\npreflight.waive = [\"{ID}\"]"
         ),
     )
 }
@@ -69,7 +69,7 @@ fn in_our_schema(table: &TableName) -> Finding {
         table.plain(),
         "Schema pgsluice is this program's own: a table in it is not migrated.",
         format!(
-            "Move it: ALTER TABLE {table} SET SCHEMA …; or, if its rows are not needed on the target, waive this: \
+            "Move it:\nALTER TABLE {table} SET SCHEMA …;\nOr, if its rows are not needed on the target, waive this:\n\
              preflight.waive = [\"{ID}\"]"
         ),
     )

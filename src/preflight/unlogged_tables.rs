@@ -14,7 +14,7 @@ pub(super) fn judge(tables: &[SourceTable]) -> Vec<Finding> {
                 table.name.plain(),
                 "The table is unlogged: its changes are not in the WAL. Its definition is copied, its rows are not.",
                 format!(
-                    "ALTER TABLE {} SET LOGGED; -- rewrites it; or leave it out with source.tables.exclude, or waive this: preflight.waive = [\"{ID}\"]",
+                    "ALTER TABLE {} SET LOGGED; -- rewrites it\nOr leave it out with source.tables.exclude, or waive this:\npreflight.waive = [\"{ID}\"]",
                     table.name
                 ),
             )

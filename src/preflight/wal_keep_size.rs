@@ -25,7 +25,7 @@ fn judge(limit_megabytes: i64, shown: &str) -> Option<Finding> {
             ID,
             "source",
             format!("max_slot_wal_keep_size is {shown}: if the migration falls further behind, during the copy for instance, the source invalidates its slot and everything has to be copied again."),
-            "Make sure that the copy writes less WAL than that, or: ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
+            "Make sure that the source writes less WAL than that meanwhile, or:\nALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();",
         )
     })
 }

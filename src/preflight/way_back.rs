@@ -51,7 +51,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
             format!(
                 "There would be no way back after the cutover, which is refused until this is mended: {what}."
             ),
-            format!("{remedy} Or do without: cutover.reverse = false"),
+            format!("{remedy}\nOr do without:\ncutover.reverse = false"),
         ));
     };
     if facts.wal_level != "logical" {
@@ -67,7 +67,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         missing(
             "target",
             format!("role {role} of the target has no REPLICATION"),
-            format!("As a superuser of the target: ALTER ROLE {} REPLICATION;", quoted(role)),
+            format!("As a superuser of the target:\nALTER ROLE {} REPLICATION;", quoted(role)),
         );
     }
     if facts.free_slots < 1 {
@@ -86,8 +86,8 @@ fn judge(facts: &Facts) -> Vec<Finding> {
                  what comes back"
             ),
             format!(
-                "As a superuser of the source, from version 15 on: GRANT SET ON PARAMETER session_replication_role TO {}; \
-                 (before: a superuser, or rds_superuser).",
+                "As a superuser of the source, from version 15 on (before, it takes a superuser, or rds_superuser):\n\
+                 GRANT SET ON PARAMETER session_replication_role TO {};",
                 quoted(role)
             ),
         );

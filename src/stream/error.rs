@@ -4,7 +4,7 @@
 use tokio_postgres::error::SqlState;
 
 use crate::connection::{ConnectError, ReplicationError, disposition_of};
-use crate::model::{Disposition, Lsn, Oid, Side, TableName};
+use crate::model::{Disposition, Lsn, Oid, Side, TableName, counted};
 use crate::target::lock::LockError;
 use crate::target::records::RecordError;
 
@@ -117,7 +117,8 @@ pub enum StreamError {
     },
     /// INV-6: source and target do not hold the same rows.
     #[error(
-        "source and target differ: the {op} of one row of table {table} touched {rows} rows on the target (source transaction committed at {commit_lsn})"
+        "source and target differ: the {op} of one row of table {table} touched {} on the target (source transaction committed at {commit_lsn})",
+        counted(*.rows, "row", "rows")
     )]
     Divergence {
         /// The table.

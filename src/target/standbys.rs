@@ -72,6 +72,19 @@ impl Standbys {
         self.flushed.len()
     }
 
+    /// The same, if the role may see it: `None` where it sees none, and may not see what some sessions are.
+    #[must_use]
+    pub const fn known_connected(&self) -> Option<usize> {
+        if self.flushed.is_empty() && self.hidden > 0 { None } else { Some(self.flushed.len()) }
+    }
+
+    /// Bytes of the primary's flushed WAL that the one furthest behind has not flushed; `None` without one.
+    #[must_use]
+    pub fn lag_bytes(&self) -> Option<u64> {
+        let behind = self.flushed.last()?;
+        Some(self.primary_flushed?.as_u64().saturating_sub(behind.as_u64()))
+    }
+
     /// How far `wanted` of them, and the primary, have flushed; `None` when fewer are connected.
     #[must_use]
     pub fn flushed_by(&self, wanted: NonZeroU32) -> Option<Lsn> {
@@ -125,12 +138,16 @@ impl std::fmt::Display for StandbyShortage {
         let Self { wanted, connected, blind_role } = self;
         write!(
             f,
-            "what is applied is not confirmed to the source before {wanted} of the target's standbys have it, and "
+            "what is applied is not confirmed to the source before {wanted} of the target's standbys {} it, and ",
+            if wanted.get() == 1 { "has" } else { "have" }
         )?;
         match blind_role {
             Some(role) => write!(f, "role {role} may not see what they have"),
-            None if self.all_are_connected() => write!(f, "the {connected} connected do not get further"),
-            None => write!(f, "{connected} are connected"),
+            None if self.all_are_connected() => match connected {
+                1 => write!(f, "the one that is connected does not get further"),
+                _ => write!(f, "the {connected} connected do not get further"),
+            },
+            None => write!(f, "{connected} {} connected", if *connected == 1 { "is" } else { "are" }),
         }
     }
 }
@@ -163,14 +180,23 @@ mod tests {
     }
 
     #[test]
+    fn the_lag_is_that_of_the_one_furthest_behind_and_what_may_not_be_seen_is_not_counted() {
+        let standbys = seen(&[600, 400, 300], 1);
+        assert_eq!((standbys.known_connected(), standbys.lag_bytes()), (Some(3), Some(200)));
+        assert_eq!(seen(&[600], 0).lag_bytes(), Some(0), "ahead by a look is not behind");
+        assert_eq!((seen(&[], 0).known_connected(), seen(&[], 0).lag_bytes()), (Some(0), None));
+        assert_eq!(seen(&[], 2).known_connected(), None);
+    }
+
+    #[test]
     fn a_shortage_says_what_is_missing_and_what_to_do() {
         let missing = seen(&[400], 0).shortage(wanted(2));
         assert!(
-            missing.to_string().ends_with("before 2 of the target's standbys have it, and 1 are connected")
+            missing.to_string().ends_with("before 2 of the target's standbys have it, and 1 is connected")
         );
         assert!(missing.remedy().starts_with("Bring the missing standby back"));
         let still = seen(&[400], 0).shortage(wanted(1));
-        assert!(still.to_string().ends_with("the 1 connected do not get further"));
+        assert!(still.to_string().ends_with("the one that is connected does not get further"));
         assert!(still.remedy().starts_with("Find out why"));
         let blind = seen(&[], 2).shortage(wanted(1));
         assert!(blind.to_string().ends_with("role app may not see what they have"));

@@ -31,10 +31,7 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
     /// Not a level and not a list of directives.
-    #[error(
-        "the log level \"{given}\" is not understood ({source}): use error, warn, info, debug or trace, or \
-         directives such as \"info,pgsluice::stream=debug\""
-    )]
+    #[error("the log level \"{given}\" is not understood ({source})")]
     Filter {
         /// As given.
         given: String,
@@ -44,6 +41,19 @@ pub enum LoggingError {
     /// Logging is set up once, at the start of the process.
     #[error("logging was already started in this process")]
     AlreadyStarted,
+}
+
+impl LoggingError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Filter { .. } => {
+                "Use error, warn, info, debug or trace, or directives such as \"info,pgsluice::stream=debug\"."
+            }
+            Self::AlreadyStarted => "Start logging once, at the start of the process.",
+        }
+    }
 }
 
 /// Standard error, shared by log lines and progress bars. Cheap to clone.

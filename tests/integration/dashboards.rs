@@ -15,12 +15,14 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use pgsluice::control::dto::CutoverModeRecord;
 use pgsluice::demo::store;
-use pgsluice::migration::{LagView, Positions, StatusBoard};
+use pgsluice::migration::{LagView, Positions, SlotView, StandbyView, StatusBoard};
 use pgsluice::model::Lsn;
 use pgsluice::telemetry::{MetricDescription, MetricKind, Metrics};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::harness::clusters::options;
+use crate::harness::fleet::standby_of;
 use crate::harness::stage::{Pair, Stage, ask, cut_over, end_of, way_back_is_open};
 use crate::harness::wait::until;
 use crate::whole_migration::{SMALL, load};
@@ -96,7 +98,7 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 
 /// An expression as Grafana sends it, for everything there is.
 fn filled_in(expression: &str) -> String {
-    expression.replace("$job", ".+").replace("$instance", ".+").replace("$max_lag_bytes", "16777216")
+    expression.replace("$job", ".+").replace("$instance", ".+")
 }
 
 /// The expressions of the alert rules, each of which is one line.
@@ -299,15 +301,30 @@ fn prometheus_itself_accepts_every_expression() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_panel_is_empty_when_a_real_migration_is_scraped() {
     let began_at = SystemTime::now();
-    let stage = Stage::new(Pair::of(14, 17)).await;
+    // What there is to see of standbys and of the slot's limit.
+    let limited = options().setting("max_slot_wal_keep_size", "10GB");
+    let stage = Stage::with_options(Pair::of(14, 17), limited, options()).await;
     store::create(&stage.source_url(), SMALL).await.expect("store");
     let workload = load(stage.source_url(), 7);
-    let mut replicator = stage.streaming().await;
+    let mut replicator =
+        stage.streaming_with("target.durability = \"standbys\"\ntarget.standbys = 1\n").await;
     let prometheus = Prometheus::scraping(replicator.api().base());
     until("a Prometheus that answers", || async { prometheus.is_ready() }).await;
 
-    // Can I cut over now? Yes, once it is asked while changes are streamed.
+    // Can I cut over now? Not while a standby is missing, though nothing else is in the way.
     let verdict = filled_in(&expressions_of("Cut over now?")[0]);
+    let in_the_way_is_only_the_standby = format!(
+        "({verdict}) == 0 and on (job, instance) pgsluice_phase{{phase=\"streaming\"}} == 1 \
+         and on (job, instance) pgsluice_lag_bytes <= pgsluice_cutover_max_lag_bytes \
+         and on (job, instance) pgsluice_stream_held == 0 \
+         and on (job, instance) sum without (reason) (pgsluice_tables_outside) == 0"
+    );
+    until("the verdict that a standby is missing", || async {
+        !prometheus.values(&in_the_way_is_only_the_standby, began_at).is_empty()
+    })
+    .await;
+    // Yes, once it is there.
+    let _standby = standby_of(&stage.target, "standby").await;
     until("the verdict that a cutover may begin", || async {
         prometheus.values(&verdict, began_at).lines().any(|value| value.starts_with("1 @"))
     })
@@ -437,10 +454,13 @@ impl Drop for Prometheus {
 #[test]
 fn prometheus_itself_accepts_the_metrics_and_finds_nothing_to_mend() {
     let metrics = Metrics::new().expect("metrics");
+    metrics.set_cutover_bounds(Duration::from_secs(1), 1);
     let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
     board.update(|status| {
         status.lag = LagView { bytes: Some(1), seconds: Some(1.0) };
-        status.slot_retained_wal_bytes = Some(1);
+        status.slot =
+            SlotView { retained_wal_bytes: Some(1), safe_wal_bytes: Some(1), xmin_age_transactions: Some(1) };
+        status.standbys = Some(StandbyView { wanted: 1, connected: Some(1), lag_bytes: Some(0) });
         let position = Some(Lsn::new(1));
         status.positions =
             Positions { source: position, received: position, applied: position, durable: position };

@@ -72,6 +72,20 @@ async fn the_report_has_every_figure_of_the_contract() {
 }
 
 #[tokio::test]
+async fn as_json_its_report_is_all_that_stands_on_standard_output() {
+    let folder = folder();
+    let mut demo = demo(folder.path(), &["--transactions", "200", "--output", "json", "--keep"]);
+    demo.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || demo.output()).await.expect("task").expect("demo");
+    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{progress}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one document");
+    assert_eq!((&report["failures"], &report["row_differences"]), (&serde_json::json!([]), &0.into()));
+    assert!(report["transactions_applied"].as_u64().is_some_and(|applied| applied >= 200), "{report:#}");
+    assert!(progress.contains("cutting over") && progress.contains("kept: "), "{progress}");
+}
+
+#[tokio::test]
 async fn however_it_is_ended_its_servers_and_files_are_gone() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
         let folder = folder();

@@ -22,6 +22,7 @@ mod documented_commands;
 mod documented_connections;
 mod documented_privileges;
 mod joining;
+mod json_output;
 mod kubernetes;
 mod live_workload;
 mod local_cluster;
@@ -49,6 +50,7 @@ mod sudden_death;
 mod target_failover;
 mod transactions;
 mod traps_document;
+mod watched_sides;
 mod whole_migration;
 
 version_pairs::version_pairs! {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use pgsluice::cli::{Look, findings_text};
 use pgsluice::connection::SqlSession;
+use pgsluice::control::dto::FindingRecord;
 use pgsluice::model::Side;
 use pgsluice::preflight::{Asked, Finding, Severity, Stage, run};
 
@@ -54,6 +56,28 @@ async fn a_healthy_pair_passes_and_nothing_is_changed_on_either_side() {
     let findings = check(&sides).await;
     assert_eq!(blockers(&findings), BTreeSet::new(), "{findings:#?}");
     assert_eq!((fingerprint(&source).await, fingerprint(&target).await), before);
+}
+
+/// Patroni is known by the names of its sessions, which a role without any right sees too.
+#[tokio::test]
+async fn a_source_that_patroni_manages_is_warned_of_by_a_role_that_may_see_nothing_else() {
+    let mut sides = Sides::start(14, 17).await;
+    let source = sides.superuser(Side::Source).await;
+    source
+        .batch_execute(
+            "CREATE ROLE mover LOGIN REPLICATION PASSWORD 'm'; GRANT CREATE ON DATABASE postgres TO mover;
+             CREATE TABLE public.orders (id bigint PRIMARY KEY); ALTER TABLE public.orders OWNER TO mover",
+        )
+        .await
+        .expect("a role");
+    sides.connect_as(Side::Source, "mover", "m");
+    source.batch_execute("SET application_name = 'Patronising'").await.expect("another name");
+    assert!(!warnings(&check(&sides).await).contains("source.patroni"));
+    source.batch_execute("SET application_name = 'Patroni heartbeat'").await.expect("Patroni's name");
+    let findings = check(&sides).await;
+    assert!(warnings(&findings).contains("source.patroni"), "{findings:#?}");
+    let told = findings.iter().find(|finding| finding.id == "source.patroni").expect("the warning");
+    assert!(told.finding.contains("\"Patroni heartbeat\"") && told.remedy.contains("\"name\": \"pgsluice\""));
 }
 
 #[tokio::test]
@@ -116,6 +140,14 @@ async fn every_obstacle_of_a_source_is_found_at_once_with_its_remedy() {
     assert_eq!(keyless, ["public.deferred", "public.indexed", "public.keyless", "public.parted_1"]);
     assert!(findings.iter().any(|finding| finding.remedy.contains(r#"USING INDEX "indexed_a""#)));
     assert!(findings.iter().all(|finding| !finding.remedy.is_empty()));
+    let records: Vec<FindingRecord> = findings.iter().map(FindingRecord::from).collect();
+    let shown = findings_text(&records, Look::PLAIN);
+    for statement in
+        ["ALTER SYSTEM SET wal_level = 'logical';", "ALTER TABLE \"public\".\"keyless\" ADD PRIMARY KEY"]
+    {
+        assert!(shown.contains(&format!("\n{statement}")), "{statement} cannot be pasted from {shown}");
+    }
+    assert!(shown.ends_with("blockers: the migration cannot begin. 4 warnings to read first.\n"), "{shown}");
 
     sides
         .set("PREFLIGHT__WAIVE", r#"["source.unlogged_tables", "source.large_objects", "source.wal_level"]"#);

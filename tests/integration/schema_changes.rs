@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pgsluice::control::dto::{CutoverModeRecord, CutoverRequestRecord};
 use pgsluice::demo::replicator::Replicator;
+use pgsluice::model::as_sentence;
 use tokio_postgres::Client;
 
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, cut_over, text};
@@ -297,7 +298,9 @@ impl Scene {
             .replicator
             .wait_for_status(&format!("a wait because: {said}"), COPY_WAIT, |status| {
                 status.problem.as_ref().is_some_and(|problem| {
-                    problem.blocking == "waiting_for_operator" && problem.message.contains(said)
+                    let begins_with_it = problem.message.starts_with(&as_sentence(said));
+                    problem.blocking == "waiting_for_operator"
+                        && (begins_with_it || problem.message.contains(said))
                 })
             })
             .await;

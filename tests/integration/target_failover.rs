@@ -101,7 +101,7 @@ async fn a_target_that_fails_over_to_a_standby_that_is_behind_loses_nothing() {
 /// Nobody is left who could keep what is applied: that is told, with what to do, and no cutover begins.
 async fn waits_for_a_standby(replicator: &mut Replicator) {
     let told = problem(replicator, "waiting_for_operator").await;
-    assert!(told.contains("before 1 of the target's standbys have it, and 0 are connected"), "{told}");
+    assert!(told.contains("before 1 of the target's standbys has it, and 0 are connected"), "{told}");
     assert!(told.contains("FROM pg_stat_replication;") && told.contains("watch its disk"), "{told}");
     let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms: Some(500) };
     let refused = replicator.api().start_cutover(request, &format!("{:08x}", rand::random::<u32>())).await;

@@ -11,7 +11,7 @@ pub use cluster::ClusterRecord;
 pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
 pub use overview::{ConfiguredRecord, CopyRecord, DatabaseRecord, StatusQuery, TablesListed};
 pub use status::{
-    FindingRecord, LagRecord, MigrationProblemRecord, PositionsRecord, StatusRecord, TableRecord,
-    ThroughputRecord,
+    FindingRecord, LagRecord, MigrationProblemRecord, PositionsRecord, StandbysRecord, StatusRecord,
+    TableRecord, ThroughputRecord,
 };
 pub use tables::{AddTablesRecord, TableStandingRecord, TablesRecord};

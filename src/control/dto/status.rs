@@ -8,8 +8,10 @@ use super::{
     ClusterRecord, ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, TablesListed,
     TablesRecord,
 };
-use crate::migration::{Blocking, LagView, Positions, Problem, Status, TableProgress, Throughput};
-use crate::model::{Direction, TableName};
+use crate::migration::{
+    Blocking, LagView, Positions, Problem, StandbyView, Status, TableProgress, Throughput,
+};
+use crate::model::{Direction, TableName, as_sentence};
 use crate::preflight::Finding;
 
 /// Everything the migration says about itself.
@@ -50,6 +52,15 @@ pub struct StatusRecord {
     pub throughput: ThroughputRecord,
     /// WAL the slot keeps on the source, in bytes; null until known.
     pub slot_retained_wal_bytes: Option<u64>,
+    /// WAL that may still be written before the source gives the slot up, in bytes; null where it sets no limit, or until known.
+    #[serde(default)]
+    pub slot_safe_wal_bytes: Option<u64>,
+    /// How far the slot holds vacuum of the source's catalogs back, in transactions; null until known.
+    #[serde(default)]
+    pub slot_xmin_age_transactions: Option<u64>,
+    /// The target's standbys; null until they were looked at.
+    #[serde(default)]
+    pub standbys: Option<StandbysRecord>,
     /// The CloudNativePG cluster that is moved into, with `target.cnpg.cluster`; null without.
     #[serde(default)]
     pub cluster: Option<ClusterRecord>,
@@ -116,6 +127,17 @@ pub struct ThroughputRecord {
     pub rows_total: u64,
 }
 
+/// The target's standbys, as its primary sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StandbysRecord {
+    /// How many must have a change before it is confirmed to the source; 0 with `target.durability = "local"`.
+    pub wanted: u32,
+    /// How many are connected; null while not known, or where the role may not see them.
+    pub connected: Option<u32>,
+    /// Bytes of the target's WAL that the one furthest behind has not flushed; null without one.
+    pub lag_bytes: Option<u64>,
+}
+
 /// One finding of preflight.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FindingRecord {
@@ -167,7 +189,10 @@ impl StatusRecord {
             positions: (&status.positions).into(),
             lag: status.lag.into(),
             throughput: status.throughput.into(),
-            slot_retained_wal_bytes: status.slot_retained_wal_bytes,
+            slot_retained_wal_bytes: status.slot.retained_wal_bytes,
+            slot_safe_wal_bytes: status.slot.safe_wal_bytes,
+            slot_xmin_age_transactions: status.slot.xmin_age_transactions,
+            standbys: status.standbys.map(StandbysRecord::from),
             cluster: status.cluster.as_ref().map(ClusterRecord::from),
             findings: status.findings.iter().map(FindingRecord::from).collect(),
             problem: status
@@ -222,6 +247,12 @@ impl From<Throughput> for ThroughputRecord {
     }
 }
 
+impl From<StandbyView> for StandbysRecord {
+    fn from(standbys: StandbyView) -> Self {
+        Self { wanted: standbys.wanted, connected: standbys.connected, lag_bytes: standbys.lag_bytes }
+    }
+}
+
 impl From<&Finding> for FindingRecord {
     fn from(finding: &Finding) -> Self {
         Self {
@@ -248,9 +279,9 @@ impl MigrationProblemRecord {
             Blocking::WaitingForOperator => "waiting_for_operator",
             Blocking::Halted => "halted",
         };
-        let (mut message, mut remedy) = (problem.message.clone(), problem.remedy.clone());
+        let (mut message, mut remedy) = (as_sentence(&problem.message), problem.remedy.clone());
         if direction == Direction::Back {
-            message = format!("{ON_THE_WAY_BACK} {message}");
+            message = format!("{ON_THE_WAY_BACK} {}", problem.message);
             if problem.blocking == Blocking::WaitingForOperator {
                 remedy = format!("{remedy} {PASS}");
             }

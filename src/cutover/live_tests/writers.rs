@@ -259,7 +259,7 @@ async fn writers_in_opposite_orders_are_fenced_at_once() {
         assert_eq!(report.outcome, Outcome::Completed, "{report:#?}");
         let fenced = report.steps.iter().find(|step| step.name == "fence_source").expect("a fence");
         println!("{:?} {:?}", fenced.duration, fenced.detail);
-        assert!(fenced.detail.as_deref().is_some_and(|detail| detail.ends_with("1 tries")), "{fenced:?}");
+        assert!(fenced.detail.as_deref().is_some_and(|detail| detail.ends_with(", 1 try")), "{fenced:?}");
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     for writer in writers {

@@ -17,7 +17,7 @@ use super::metrics::{Pools, pools};
 use super::{Change, change, merged, put_back, said};
 use crate::config::{CnpgPoolerConfig, SessionPools};
 use crate::kubernetes::{Effect, Kubernetes, KubernetesError, Resource, ResourceName};
-use crate::model::Direction;
+use crate::model::{Direction, counted};
 
 /// How often the pods are asked.
 const POLL: Duration = Duration::from_millis(100);
@@ -179,7 +179,8 @@ impl Pooler {
             }
             let Some((pod, clients)) = stuck else { return Ok(None) };
             waiting.is(format!(
-                "{clients} clients of pod {pod} wait and are not served; a PAUSE that has not ended keeps PgBouncer from being resumed"
+                "{} of pod {pod} waiting and not served; a PAUSE that has not ended keeps PgBouncer from being resumed",
+                counted(*clients, "client", "clients")
             ));
             tokio::time::sleep(POLL).await;
         }
@@ -299,13 +300,14 @@ fn in_the_way(what: &ResourceName, object: &Value, told: &[Told]) -> Option<Stri
     let wanted = object["spec"]["instances"].as_u64().unwrap_or(1);
     // A pod that is only coming starts unpaused, and may have clients before it has read what it is to be.
     if (told.len() as u64) < wanted {
-        return Some(format!("{what} has {} pods of {wanted}", told.len()));
+        return Some(format!("{what} has {} of {wanted}", counted(told.len(), "pod", "pods")));
     }
     told.iter().find_map(|(pod, told)| match told {
         Ok(Pools { servers: 0, .. }) => None,
-        Ok(Pools { servers, .. }) => {
-            Some(format!("pod {pod} still has {servers} connections to the database"))
-        }
+        Ok(Pools { servers, .. }) => Some(format!(
+            "pod {pod} still has {} to the database",
+            counted(*servers, "connection", "connections")
+        )),
         Err(problem) => Some(format!("pod {pod} does not tell its metrics: {problem}")),
     })
 }

@@ -18,6 +18,7 @@ use super::interference::{Field, autoscaled, changed_by, keepers};
 use super::{Change, change, merged, named, put_back, said};
 use crate::config::{KubernetesScaleConfig, Workload};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
+use crate::model::counted;
 
 /// How often the pods are looked for while they end.
 const POLL: Duration = Duration::from_millis(200);
@@ -228,7 +229,7 @@ fn still_there(what: &ResourceName, object: &Value, pods: &[Value]) -> Option<St
     }
     let shown: Vec<&str> = names.iter().take(SHOWN_MAX).copied().collect();
     let more = if names.len() > SHOWN_MAX { ", …" } else { "" };
-    Some(format!("{what} still has {} pods: {}{more}", names.len(), shown.join(", ")))
+    Some(format!("{what} still has {}: {}{more}", counted(names.len(), "pod", "pods"), shown.join(", ")))
 }
 
 #[cfg(test)]

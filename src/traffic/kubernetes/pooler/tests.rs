@@ -79,7 +79,7 @@ fn only_metrics_of_every_pod_prove_a_pause() {
     assert_eq!(way(&told(&[Ok((0, 9)), Ok((0, 0))])), None);
     assert!(way(&told(&[Ok((0, 0)), Ok((1, 0))])).expect("a connection").contains("pod-1 still has 1"));
     assert!(way(&told(&[Ok((0, 0)), Err("silent")])).expect("silence").contains("silent"));
-    assert!(way(&told(&[Ok((0, 0))])).expect("a pod is missing").contains("1 pods of 2"));
+    assert!(way(&told(&[Ok((0, 0))])).expect("a pod is missing").contains("1 pod of 2"));
     assert!(way(&[]).is_some());
     assert!(in_the_way(&what(), &pooler(Some(false)), &told(&[Ok((0, 0)), Ok((0, 0))])).is_some());
 }
