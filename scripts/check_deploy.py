@@ -157,7 +157,7 @@ def references(objects: list) -> list[str]:
         problems.append(f"probes and PodMonitor ask by {sorted(schemes)}, and the API is {'' if is_tls else 'not '}secured")
     for policy in by_kind.get("NetworkPolicy", []):
         selects("the NetworkPolicy", policy["spec"]["podSelector"]["matchLabels"])
-        for rule in policy["spec"]["ingress"]:
+        for rule in policy["spec"].get("ingress", []):
             for port in rule["ports"]:
                 has_port("the NetworkPolicy", port["port"])
     for container in pod["spec"]["containers"]:

@@ -19,8 +19,9 @@ pub use error::ConfigError;
 pub use load::{Written, load, load_api, read};
 pub use reference::configuration_reference;
 pub use traffic::valid::{
-    Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesServiceConfig,
-    PgbouncerConfig, PgbouncerRewrite, ServiceShape, SessionPools, TrafficConfig, Workload, WorkloadKind,
+    Address, CnpgPoolerConfig, KubernetesAccess, KubernetesScaleConfig, KubernetesSecretConfig,
+    KubernetesServiceConfig, PgbouncerConfig, PgbouncerRewrite, SecretKey, ServiceShape, SessionPools,
+    TrafficConfig, Workload, WorkloadKind,
 };
 pub use valid::{
     ApiConfig, ApplyConfig, BackupGate, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig,

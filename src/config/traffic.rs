@@ -11,12 +11,13 @@ use valid::TrafficConfig;
 pub(super) mod kubernetes;
 mod pgbouncer;
 pub(super) mod raw;
+mod secret;
 pub(super) mod valid;
 
 const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=86_400_000;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pods have 30 s to end, unless they are given another time.
-const DEFAULT_SCALE_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_WORKLOADS_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_MANUAL_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_INSTRUCTION: &str = "Point the applications at the target, then confirm.";
 
@@ -34,7 +35,7 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
     only_keys_of_its_adapter(key, &raw)?;
     let default = match raw.adapter {
         RawAdapter::Manual => DEFAULT_MANUAL_TIMEOUT,
-        RawAdapter::KubernetesScale => DEFAULT_SCALE_TIMEOUT,
+        RawAdapter::KubernetesScale | RawAdapter::KubernetesSecret => DEFAULT_WORKLOADS_TIMEOUT,
         _ => DEFAULT_TIMEOUT,
     };
     let timeout = match raw.timeout_ms {
@@ -80,6 +81,9 @@ fn resolve_entry(key: &str, raw: RawTraffic) -> Result<TrafficConfig, ConfigErro
         RawAdapter::KubernetesScale => {
             Ok(TrafficConfig::KubernetesScale(kubernetes::scale(key, raw, timeout)?))
         }
+        RawAdapter::KubernetesSecret => {
+            Ok(TrafficConfig::KubernetesSecret(secret::resolve(key, raw, timeout)?))
+        }
         RawAdapter::CnpgPooler => Ok(TrafficConfig::CnpgPooler(kubernetes::pooler(key, raw, timeout)?)),
         RawAdapter::Manual => {
             let instruction = raw.instruction.unwrap_or_else(|| DEFAULT_INSTRUCTION.to_owned());
@@ -112,6 +116,9 @@ fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigErr
             "kubeconfig",
         ],
         RawAdapter::KubernetesScale => &["workloads", "namespace", "kubeconfig"],
+        RawAdapter::KubernetesSecret => {
+            &["secret", "source_from", "target_from", "keys", "restart", "namespace", "kubeconfig"]
+        }
         RawAdapter::CnpgPooler => &["pooler", "namespace", "session_pools", "metrics_port", "kubeconfig"],
         RawAdapter::Manual => &["instruction"],
     };
@@ -135,6 +142,11 @@ fn only_keys_of_its_adapter(key: &str, raw: &RawTraffic) -> Result<(), ConfigErr
         ("target_selector", raw.target_selector.is_some()),
         ("target_external_name", raw.target_external_name.is_some()),
         ("workloads", raw.workloads.is_some()),
+        ("secret", raw.secret.is_some()),
+        ("source_from", raw.source_from.is_some()),
+        ("target_from", raw.target_from.is_some()),
+        ("keys", raw.keys.is_some()),
+        ("restart", raw.restart.is_some()),
         ("pooler", raw.pooler.is_some()),
         ("metrics_port", raw.metrics_port.is_some()),
     ];

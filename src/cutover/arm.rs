@@ -21,7 +21,7 @@ use crate::source::fence::{self, ArmBound, Fence, FencePlan};
 use crate::source::publication::{self, PublicationOwner, PublicationShape};
 use crate::stream::unfollowed_change;
 use crate::target::{gate, sequences};
-use crate::traffic::{Notes, Step};
+use crate::traffic::Step;
 
 /// How long closing the target's gate may wait for one table.
 const GATE_BOUND: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ impl Operation {
         close(target, &plan).await?;
         let notes = match self.mode() {
             CutoverMode::Cutover => self.traffic.perform(Step::Prepare, &self.traffic_context).await?,
-            CutoverMode::Rehearsal => Notes::new(),
+            CutoverMode::Rehearsal => self.traffic.rehearse(&self.traffic_context).await,
         };
         let way_back = match &self.ctx.way_back {
             Some(back) if self.mode() == CutoverMode::Cutover => {

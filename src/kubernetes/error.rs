@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::ResourceName;
+use super::{Resource, ResourceName};
 
 /// The API could not be asked, or refused.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,14 @@ pub enum KubernetesError {
 impl KubernetesError {
     pub(super) fn of(error: kube::Error, verb: &'static str, what: &ResourceName) -> Self {
         let kube::Error::Api(status) = error else { return Self::Unreachable { source: error } };
-        let (what, said) = (what.clone(), status.message.clone());
+        // A refusal may quote what it refuses.
+        let said = match (what.resource, status.code) {
+            (Resource::Secret, 400 | 405..) => {
+                "its words are left out, because they could hold a value".to_owned()
+            }
+            _ => status.message.clone(),
+        };
+        let what = what.clone();
         match status.code {
             401 => Self::Unauthorized { said },
             403 => Self::Forbidden { verb, what, said },

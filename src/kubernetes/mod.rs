@@ -24,7 +24,7 @@ pub use events::{About as EventAbout, Kind as EventKind, Recorder as EventRecord
 pub use resource::{Resource, ResourceName};
 
 /// Who the API server is told changes fields.
-const FIELD_MANAGER: &str = "pgsluice";
+pub const FIELD_MANAGER: &str = "pgsluice";
 
 /// Whether a patch is to change anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

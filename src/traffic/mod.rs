@@ -135,6 +135,20 @@ pub trait TrafficAdapter: Send + Sync + fmt::Debug {
     /// Does `step`. Repeating a step that was done changes nothing. Returns within the adapter's bound; dropping
     /// the future stops whatever was started for it.
     async fn perform(&self, step: Step, context: &TrafficContext) -> Result<Notes, TrafficError>;
+
+    /// What a rehearsal makes of its `prepare`. An adapter that runs something of the operator's is not told of one.
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::NotTold
+    }
+}
+
+/// Whether an adapter takes part in a rehearsal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InRehearsals {
+    /// It is told nothing.
+    NotTold,
+    /// It prepares, which is certain to change nothing.
+    Prepares,
 }
 
 /// The adapters of a configuration.
@@ -178,6 +192,21 @@ impl Traffic {
     }
 }
 
+impl Traffic {
+    /// What a cutover would be told while it is arming, by those adapters whose `prepare` only looks. That one of them would refuse is
+    /// no reason against a rehearsal, and worth knowing before the cutover.
+    pub async fn rehearse(&self, context: &TrafficContext) -> Notes {
+        let looking =
+            self.adapters.iter().filter(|adapter| adapter.in_rehearsals() == InRehearsals::Prepares);
+        let each = join_all(looking.map(|adapter| adapter.perform(Step::Prepare, context))).await;
+        let told = |outcome: Result<Notes, TrafficError>| {
+            outcome
+                .unwrap_or_else(|error| vec![format!("a cutover would end here: {error}. {}", error.remedy)])
+        };
+        each.into_iter().flat_map(told).collect()
+    }
+}
+
 fn adapter(
     configured: &TrafficConfig,
     word: &OperatorsWord,
@@ -194,6 +223,7 @@ fn adapter(
         TrafficConfig::Pgbouncer(config) => Box::new(pgbouncer::Pgbouncer::new(config.clone())),
         TrafficConfig::KubernetesService(config) => Box::new(kubernetes::Service::new(config.clone())),
         TrafficConfig::KubernetesScale(config) => Box::new(kubernetes::Scale::new(config.clone())),
+        TrafficConfig::KubernetesSecret(config) => Box::new(kubernetes::Secret::new(config.clone())),
         TrafficConfig::CnpgPooler(config) => Box::new(kubernetes::Pooler::new(config.clone())?),
     })
 }

@@ -147,3 +147,10 @@ async fn the_operators_word_is_waited_for_only_to_retarget() {
     word.give();
     traffic.perform(Step::Retarget, &context()).await.expect("the word was given");
 }
+
+#[tokio::test]
+async fn a_program_of_the_operators_is_not_told_of_a_rehearsal() {
+    let failing = shell("exit 1", Duration::from_secs(5));
+    failing.perform(Step::Prepare, &context()).await.expect_err("a cutover tells it");
+    assert_eq!(failing.rehearse(&context()).await, Notes::new());
+}

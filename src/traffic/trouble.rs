@@ -22,6 +22,11 @@ impl Trouble {
         Self { problem: problem.into(), remedy: remedy.into() }
     }
 
+    /// The same once more, for another who is to be told.
+    pub(super) fn again(&self) -> Self {
+        Self::new(self.problem.clone(), self.remedy.clone())
+    }
+
     /// The bound has passed.
     pub(super) fn too_late(bound: Duration) -> Self {
         Self::new(

@@ -3,13 +3,16 @@
 //! of the answers. Each step is done by an adapter as a fresh process has it, unless a test says otherwise.
 
 pub(crate) mod cnpg;
+mod documented;
 pub(crate) mod double;
+mod interference;
 mod lease;
 mod metrics;
 mod pooler;
 mod program;
 mod rights;
 mod scale;
+mod secret;
 mod service;
 
 use std::fs;

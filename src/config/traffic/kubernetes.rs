@@ -71,18 +71,24 @@ pub(super) fn scale(
                     .to_owned(),
         });
     }
+    let workloads = workloads(&key_of_list, &texts)?;
+    Ok(KubernetesScaleConfig { access: access_of(key, raw)?, workloads, timeout })
+}
+
+/// Workloads by kind and name, none twice.
+pub(super) fn workloads(key_of_list: &str, texts: &[String]) -> Result<Vec<Workload>, ConfigError> {
     let mut workloads = Vec::new();
-    for text in &texts {
+    for text in texts {
         let workload = workload(text).ok_or_else(|| {
             let remedy = "Write deployment/NAME or statefulset/NAME.";
-            invalid(&key_of_list, "one of them is no workload that can be scaled", remedy)
+            invalid(key_of_list, "one of them is no workload that can be scaled or restarted", remedy)
         })?;
         if workloads.contains(&workload) {
-            return Err(invalid(&key_of_list, "it has one of them twice", "Remove one of the two."));
+            return Err(invalid(key_of_list, "it has one of them twice", "Remove one of the two."));
         }
         workloads.push(workload);
     }
-    Ok(KubernetesScaleConfig { access: access_of(key, raw)?, workloads, timeout })
+    Ok(workloads)
 }
 
 pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<CnpgPoolerConfig, ConfigError> {
@@ -95,12 +101,13 @@ pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<Cn
     Ok(CnpgPoolerConfig { access: access_of(key, raw)?, pooler, session_pools, metrics_port, timeout })
 }
 
-/// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it.
+/// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it. Likewise a
+/// workload is restarted once in an operation: by the last of the Secrets that it reads.
 pub(super) fn nothing_twice(entries: &[TrafficConfig]) -> Result<(), ConfigError> {
     let mut seen: Vec<(usize, &KubernetesAccess, String)> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
-        let Some((access, key, objects)) = objects(entry) else { continue };
-        for object in objects {
+        let Some((access, objects)) = objects(entry) else { continue };
+        for (key, object) in objects {
             let same =
                 |(_, other, name): &&(usize, &KubernetesAccess, String)| *other == access && *name == object;
             if let Some((first, ..)) = seen.iter().find(same) {
@@ -114,20 +121,22 @@ pub(super) fn nothing_twice(entries: &[TrafficConfig]) -> Result<(), ConfigError
 }
 
 /// What an adapter changes, and by which key it is named.
-fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, &'static str, Vec<String>)> {
+fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, Vec<(&'static str, String)>)> {
     match entry {
         TrafficConfig::KubernetesService(config) => {
-            Some((&config.access, "service", vec![format!("service/{}", config.service)]))
+            Some((&config.access, vec![("service", format!("service/{}", config.service))]))
         }
         TrafficConfig::KubernetesScale(config) => {
-            let named = config.workloads.iter().map(|Workload { kind, name }| match kind {
-                WorkloadKind::Deployment => format!("deployment/{name}"),
-                WorkloadKind::StatefulSet => format!("statefulset/{name}"),
-            });
-            Some((&config.access, "workloads", named.collect()))
+            let named = config.workloads.iter().map(|workload| ("workloads", workload.to_string()));
+            Some((&config.access, named.collect()))
+        }
+        TrafficConfig::KubernetesSecret(config) => {
+            let secret = ("secret", format!("secret/{}", config.secret));
+            let restarts = config.restart.iter().map(|each| ("restart", format!("the restart of {each}")));
+            Some((&config.access, std::iter::once(secret).chain(restarts).collect()))
         }
         TrafficConfig::CnpgPooler(config) => {
-            Some((&config.access, "pooler", vec![format!("pooler/{}", config.pooler)]))
+            Some((&config.access, vec![("pooler", format!("pooler/{}", config.pooler))]))
         }
         TrafficConfig::Exec { .. }
         | TrafficConfig::Webhook { .. }
@@ -136,7 +145,7 @@ fn objects(entry: &TrafficConfig) -> Option<(&KubernetesAccess, &'static str, Ve
     }
 }
 
-fn access_of(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
+pub(super) fn access_of(key: &str, raw: RawTraffic) -> Result<KubernetesAccess, ConfigError> {
     access(key, raw.namespace.as_deref(), raw.kubeconfig)
 }
 
@@ -155,7 +164,7 @@ pub(in super::super) fn name(key: &str, given: &str) -> Result<String, ConfigErr
     if is_name(given) { Ok(given.to_owned()) } else { Err(no_name(key)) }
 }
 
-fn required_name(
+pub(super) fn required_name(
     key: &str,
     name: &str,
     given: Option<&String>,

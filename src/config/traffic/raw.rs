@@ -54,12 +54,12 @@ pub(in crate::config) struct RawTraffic {
     /// `pgbouncer`, `cnpg-pooler`: what to do about pools in session mode. Without it: `"refuse"`.
     #[serde(default)]
     pub(super) session_pools: Option<RawSessionPools>,
-    /// `kubernetes-service`, `kubernetes-scale`, `cnpg-pooler`: the namespace of the objects. Without it: the one that
-    /// pgsluice runs in, or that of the kubeconfig's context.
+    /// `kubernetes-service`, `kubernetes-scale`, `kubernetes-secret`, `cnpg-pooler`: the namespace of the objects. Without it:
+    /// the one that pgsluice runs in, or that of the kubeconfig's context.
     #[serde(default)]
     pub(super) namespace: Option<String>,
-    /// `kubernetes-service`, `kubernetes-scale`, `cnpg-pooler`: a kubeconfig file, of which the current context is used.
-    /// Without it: the pod's service account.
+    /// `kubernetes-service`, `kubernetes-scale`, `kubernetes-secret`, `cnpg-pooler`: a kubeconfig file, of which the current
+    /// context is used. Without it: the pod's service account.
     #[serde(default)]
     pub(super) kubeconfig: Option<PathBuf>,
     /// `kubernetes-service`: required. The Service by whose name applications reach the database.
@@ -84,13 +84,34 @@ pub(in crate::config) struct RawTraffic {
     /// `kubernetes-scale`: required. What is scaled to zero for the pause, as `["deployment/web", "statefulset/worker"]`.
     #[serde(default)]
     pub(super) workloads: Option<Vec<String>>,
+    /// `kubernetes-secret`: required. The Secret from which applications learn where the database is.
+    #[serde(default)]
+    pub(super) secret: Option<String>,
+    /// `kubernetes-secret`: required. The Secret that holds the values with which applications reach the source. It is only
+    /// read.
+    #[serde(default)]
+    pub(super) source_from: Option<String>,
+    /// `kubernetes-secret`: required. The Secret that holds the values with which applications reach the target, as
+    /// `"shop-app"`, which CloudNativePG keeps for its cluster `shop`. It is only read.
+    #[serde(default)]
+    pub(super) target_from: Option<String>,
+    /// `kubernetes-secret`: required. The keys of `secret` that are changed, each with the key of `source_from` and `target_from`
+    /// that holds its value, as `["DATABASE_URL=uri", "PGPASSWORD=password"]`; one name alone stands for both. Other keys
+    /// are left as they are.
+    #[serde(default)]
+    pub(super) keys: Option<Vec<String>>,
+    /// `kubernetes-secret`: the workloads that read `secret` when they start, as `["deployment/web", "statefulset/worker"]`. They
+    /// are restarted as by `kubectl rollout restart`. Without it: none, which is right where `kubernetes-scale` has them
+    /// down meanwhile.
+    #[serde(default)]
+    pub(super) restart: Option<Vec<String>>,
     /// `cnpg-pooler`: required. The Pooler in front of the CloudNativePG cluster that is the target.
     #[serde(default)]
     pub(super) pooler: Option<String>,
     /// `cnpg-pooler`: the port of the metrics of the pooler's pods, 1 to 65535. Without it: 9127.
     #[serde(default)]
     pub(super) metrics_port: Option<u32>,
-    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000, for `kubernetes-scale`
+    /// The longest time of each step, 100 to 86400000 ms. Without it: 10000, for `kubernetes-scale` and `kubernetes-secret`
     /// 60000, and for `manual` 600000.
     #[serde(default)]
     pub(super) timeout_ms: Option<u64>,
@@ -111,6 +132,8 @@ pub(in crate::config) enum RawAdapter {
     KubernetesService,
     /// Scales workloads to zero for the pause, and back afterwards.
     KubernetesScale,
+    /// Leads applications to the other side by changing keys of a Secret and restarting the workloads that read it.
+    KubernetesSecret,
     /// Pauses a Pooler of CloudNativePG, and lets it go on.
     CnpgPooler,
 }

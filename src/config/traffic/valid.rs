@@ -1,6 +1,7 @@
 //! Entries of `[[traffic]]` that cannot be wrong.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub enum TrafficConfig {
     KubernetesService(KubernetesServiceConfig),
     /// Scales Kubernetes workloads to zero for the pause.
     KubernetesScale(KubernetesScaleConfig),
+    /// Changes keys of a Kubernetes Secret, and restarts the workloads that read it.
+    KubernetesSecret(KubernetesSecretConfig),
     /// Pauses a Pooler of CloudNativePG.
     CnpgPooler(CnpgPoolerConfig),
 }
@@ -86,7 +89,7 @@ pub struct KubernetesScaleConfig {
     pub timeout: Duration,
 }
 
-/// Something that has replicas.
+/// Something that has replicas. As text: `deployment/web`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     /// Its kind.
@@ -95,13 +98,51 @@ pub struct Workload {
     pub name: String,
 }
 
-/// The kinds of workloads that can be scaled.
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            WorkloadKind::Deployment => "deployment",
+            WorkloadKind::StatefulSet => "statefulset",
+        };
+        write!(f, "{kind}/{}", self.name)
+    }
+}
+
+/// The kinds of workloads that can be scaled and restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkloadKind {
     /// A Deployment.
     Deployment,
     /// A StatefulSet.
     StatefulSet,
+}
+
+/// What the `kubernetes-secret` adapter needs to know. Values are in Secrets, never in here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSecretConfig {
+    /// The API.
+    pub access: KubernetesAccess,
+    /// The Secret that applications read; neither of the next two.
+    pub secret: String,
+    /// The Secret with the values for the configured source.
+    pub source_from: String,
+    /// The Secret with the values for the configured target; another one.
+    pub target_from: String,
+    /// What is changed; at least one, none twice.
+    pub keys: Vec<SecretKey>,
+    /// What is restarted afterwards; none twice.
+    pub restart: Vec<Workload>,
+    /// Bound of each step.
+    pub timeout: Duration,
+}
+
+/// A key of a Secret that is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretKey {
+    /// Its name in the Secret that applications read.
+    pub name: String,
+    /// The key of the Secrets of both sides that holds its value.
+    pub from: String,
 }
 
 /// What the `cnpg-pooler` adapter needs to know.

@@ -4,9 +4,11 @@
 //! can undo or finish what another one began.
 
 mod annotation;
+mod interference;
 mod metrics;
 mod pooler;
 mod scale;
+mod secret;
 mod service;
 
 use std::time::Duration;
@@ -15,10 +17,12 @@ use serde_json::{Value, json};
 
 use super::Step;
 use super::trouble::Trouble;
-use crate::kubernetes::{Effect, Kubernetes, KubernetesError, ResourceName};
+use crate::config::{Workload, WorkloadKind};
+use crate::kubernetes::{Effect, Kubernetes, KubernetesError, Resource, ResourceName};
 
 pub(super) use pooler::Pooler;
 pub(super) use scale::Scale;
+pub(super) use secret::Secret;
 pub(super) use service::Service;
 
 /// Between tries of a patch that somebody else was faster than.
@@ -68,6 +72,15 @@ impl From<Unchanged> for Trouble {
             Unchanged::Found(trouble) => trouble,
         }
     }
+}
+
+/// A workload's full name.
+async fn named(api: &Kubernetes, workload: &Workload) -> Result<ResourceName, KubernetesError> {
+    let resource = match workload.kind {
+        WorkloadKind::Deployment => Resource::Deployment,
+        WorkloadKind::StatefulSet => Resource::StatefulSet,
+    };
+    api.named(resource, &workload.name).await
 }
 
 /// Reads the object, and makes of it what `plan` says; from the beginning if somebody else changed it in between.

@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError, webhook};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError, webhook};
 use super::annotation::{self, Before};
+use super::interference::{Field, changed_by, keepers};
 use super::metrics::{Pools, pools};
 use super::{Change, change, merged, put_back, said};
 use crate::config::{CnpgPoolerConfig, SessionPools};
@@ -49,6 +50,10 @@ impl TrafficAdapter for Pooler {
         let work = self.run(step, context, &waiting);
         let outcome = within(self.config.timeout, work, &waiting).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
+    }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
     }
 }
 
@@ -130,7 +135,7 @@ impl Pooler {
             }
         }
         let paused = is_paused(&object).then(|| format!("{what} is paused already"));
-        Ok(said([paused]))
+        Ok(paused.into_iter().chain(keepers(what, &object, &[field()])).collect())
     }
 
     /// Waits until no pod has a connection to the database any more.
@@ -239,7 +244,13 @@ fn plan(
             let patch = merged(annotation::removal(), paused(Some(false)));
             Some(Change { patch, note: format!("{what} open") })
         }
-        (Step::Resume, _) => before.map(|_| forget()),
+        (Step::Resume, _) => before.map(|before| {
+            // Nothing is lost by it: who was let through is refused by the fence, or served by the side that is open by now.
+            let told =
+                || format!("{what} was set to go on in between, by {}", changed_by(object, &[field()]));
+            let note = if before.epoch == epoch && !is_paused { told() } else { String::new() };
+            Change { note, ..forget() }
+        }),
         // Whichever operation wrote it down: one that was broken off left the Pooler paused.
         (Step::Undo, _) => before.map(|before| {
             let patch = merged(annotation::removal(), paused(before.was));
@@ -253,6 +264,11 @@ fn plan(
 /// two ways that is closed, and who waits there would be waited for without end.
 const fn leads_to_an_open_side(step: Step, direction: Direction) -> bool {
     matches!((step, direction), (Step::Resume, Direction::Forward) | (Step::Undo, Direction::Back))
+}
+
+/// What is changed.
+fn field() -> Field {
+    Field::of(&["spec", "pgbouncer", "paused"])
 }
 
 fn paused(paused: Option<bool>) -> Value {
@@ -279,7 +295,7 @@ fn check_mode(what: &ResourceName, object: &Value, session_pools: SessionPools) 
 /// Why it is not proven that the Pooler is paused.
 fn in_the_way(what: &ResourceName, object: &Value, told: &[Told]) -> Option<String> {
     if !is_paused(object) {
-        return Some(format!("somebody else has set {what} to go on"));
+        return Some(format!("{what} was set to go on, by {}", changed_by(object, &[field()])));
     }
     let wanted = object["spec"]["instances"].as_u64().unwrap_or(1);
     // A pod that is only coming starts unpaused, and may have clients before it has read what it is to be.

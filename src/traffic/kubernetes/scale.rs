@@ -1,7 +1,7 @@
 //! `kubernetes-scale`: scales workloads to zero for the pause, and back once clients have another database to go to, or when it
 //! is undone. A pause is over only when the pods have ended: a Deployment reports no replicas from the moment they are told
 //! to. How many replicas there were is kept in an annotation of each workload, and never counted from a workload that stands
-//! at zero because of us.
+//! at zero because of us. A workload that somebody scales up in between stays as they want it; who that was is told.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use kube::core::Selector;
 use serde_json::{Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
-use super::{Change, change, merged, put_back, said};
-use crate::config::{KubernetesScaleConfig, Workload, WorkloadKind};
+use super::interference::{Field, autoscaled, changed_by, keepers};
+use super::{Change, change, merged, named, put_back, said};
+use crate::config::{KubernetesScaleConfig, Workload};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
 use crate::model::counted;
 
@@ -44,6 +45,10 @@ impl TrafficAdapter for Scale {
         let outcome = within(self.config.timeout, work, &waiting).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
     }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
+    }
 }
 
 impl Scale {
@@ -64,7 +69,10 @@ impl Scale {
                 let each = workloads.iter().map(|workload| self.pause(workload, epoch, waiting));
                 Ok(said(try_join_all(each).await?))
             }
-            Step::Retarget => Ok(Notes::new()),
+            Step::Retarget => {
+                let each = workloads.iter().map(|workload| self.look(workload, epoch));
+                Ok(said(join_all(each).await))
+            }
             Step::Resume | Step::Undo => {
                 // Whatever fails, as many as possible come back.
                 let each = workloads.iter().map(|workload| self.bring_back(step, workload, epoch));
@@ -74,21 +82,13 @@ impl Scale {
         }
     }
 
-    async fn named(&self, workload: &Workload) -> Result<ResourceName, Trouble> {
-        let resource = match workload.kind {
-            WorkloadKind::Deployment => Resource::Deployment,
-            WorkloadKind::StatefulSet => Resource::StatefulSet,
-        };
-        Ok(self.api.named(resource, &workload.name).await?)
-    }
-
     async fn prepare(
         &self,
         workload: &Workload,
         epoch: i64,
         autoscalers: &[Value],
     ) -> Result<Notes, Trouble> {
-        let what = self.named(workload).await?;
+        let what = named(&self.api, workload).await?;
         let object = self.api.get(&what).await?;
         selector(&what, &object)?;
         change(&self.api, &what, Effect::Trial, |object| plan(Step::Pause, &what, object, epoch)).await?;
@@ -97,6 +97,7 @@ impl Scale {
             count => format!("{what} has {count} replicas"),
         }];
         notes.extend(autoscaled(&what, autoscalers)?);
+        notes.extend(keepers(&what, &object, &[field()]));
         Ok(notes)
     }
 
@@ -106,7 +107,7 @@ impl Scale {
         epoch: i64,
         waiting: &Waiting,
     ) -> Result<Option<String>, Trouble> {
-        let what = self.named(workload).await?;
+        let what = named(&self.api, workload).await?;
         let note = change(&self.api, &what, Effect::Change, |object| plan(Step::Pause, &what, object, epoch))
             .await?;
         loop {
@@ -120,13 +121,21 @@ impl Scale {
         }
     }
 
+    /// Whether somebody has brought it back too early. It is only told: the fence refuses what it would write on the side that
+    /// is left, and what cannot be seen is no reason to keep the others waiting.
+    async fn look(&self, workload: &Workload, epoch: i64) -> Option<String> {
+        let what = named(&self.api, workload).await.ok()?;
+        let object = self.api.get(&what).await.ok()?;
+        brought_back(&what, &object, epoch)
+    }
+
     async fn bring_back(
         &self,
         step: Step,
         workload: &Workload,
         epoch: i64,
     ) -> Result<Option<String>, Trouble> {
-        let what = self.named(workload).await?;
+        let what = named(&self.api, workload).await?;
         put_back(&self.api, &what, step, |object| plan(step, &what, object, epoch)).await
     }
 }
@@ -149,12 +158,30 @@ fn plan(step: Step, what: &ResourceName, object: &Value, epoch: i64) -> Result<O
                 patch: merged(annotation::removal(), scaled(was)),
                 note: format!("{what} 0 → {was}, not waited for"),
             },
-            now => Change {
-                patch: annotation::removal(),
-                note: format!("{what} stays at {now}: somebody has scaled it since"),
-            },
+            now => {
+                let who = changed_by(object, &[field()]);
+                let note = format!("{what} stays at {now}: it was scaled since, by {who}");
+                Change { patch: annotation::removal(), note }
+            }
         }),
     })
+}
+
+/// A workload that has replicas although this operation has scaled it to zero, and who did that.
+fn brought_back(what: &ResourceName, object: &Value, epoch: i64) -> Option<String> {
+    let before: Option<Before<u32>> = annotation::read(object).ok()?;
+    let now = replicas(object);
+    (now > 0 && before?.epoch == epoch).then(|| {
+        format!(
+            "{what} was scaled to {now} in the middle of the pause, by {}: its pods may have found the side that is closed",
+            changed_by(object, &[field()])
+        )
+    })
+}
+
+/// What is changed.
+fn field() -> Field {
+    Field::of(&["spec", "replicas"])
 }
 
 fn scaled(replicas: u32) -> Value {
@@ -187,6 +214,9 @@ fn still_there(what: &ResourceName, object: &Value, pods: &[Value]) -> Option<St
     if number(&object["status"]["observedGeneration"]) < number(&object["metadata"]["generation"]) {
         return Some(format!("its controller has not seen yet that {what} is to have no replicas"));
     }
+    if object["spec"]["replicas"].as_u64().is_some_and(|count| count > 0) {
+        return Some(format!("{what} was scaled up again, by {}", changed_by(object, &[field()])));
+    }
     let has_ended = |pod: &&Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     let names: Vec<&str> = pods
         .iter()
@@ -200,26 +230,6 @@ fn still_there(what: &ResourceName, object: &Value, pods: &[Value]) -> Option<St
     let shown: Vec<&str> = names.iter().take(SHOWN_MAX).copied().collect();
     let more = if names.len() > SHOWN_MAX { ", …" } else { "" };
     Some(format!("{what} still has {}: {}{more}", counted(names.len(), "pod", "pods"), shown.join(", ")))
-}
-
-/// An autoscaler leaves alone what stands at zero, unless it may scale to zero itself.
-fn autoscaled(what: &ResourceName, autoscalers: &[Value]) -> Result<Option<String>, Trouble> {
-    let is_its = |autoscaler: &&Value| {
-        let scaled = &autoscaler["spec"]["scaleTargetRef"];
-        let kind = scaled["kind"].as_str().unwrap_or_default();
-        kind.eq_ignore_ascii_case(what.resource.singular()) && scaled["name"] == what.name.as_str()
-    };
-    let Some(autoscaler) = autoscalers.iter().find(is_its) else { return Ok(None) };
-    let name = autoscaler["metadata"]["name"].as_str().unwrap_or_default();
-    if autoscaler["spec"]["minReplicas"] == 0 {
-        return Err(Trouble::new(
-            format!(
-                "the HorizontalPodAutoscaler {name} may scale {what} to zero, and so from zero in the middle of the pause"
-            ),
-            format!("Set minReplicas of {name} to at least 1 until the cutover is over."),
-        ));
-    }
-    Ok(Some(format!("the HorizontalPodAutoscaler {name} rests while {what} is at zero")))
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::super::trouble::{Trouble, Waiting, within};
-use super::super::{Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
+use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
+use super::interference::{Field, changed_by, keepers};
 use super::{Change, change, merged, put_back, said};
 use crate::config::{KubernetesServiceConfig, ServiceShape};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
@@ -33,6 +34,21 @@ struct Shapes<'a> {
     reached: &'a ServiceShape,
 }
 
+/// Which operation wrote down what was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// The one that is at work now.
+    Ours,
+    /// An earlier one.
+    Another,
+}
+
+impl Whose {
+    const fn of(written: i64, epoch: i64) -> Self {
+        if written == epoch { Self::Ours } else { Self::Another }
+    }
+}
+
 /// A shape as the annotation keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +68,10 @@ impl TrafficAdapter for Service {
         let outcome = within(self.config.timeout, work, &Waiting::default()).await;
         outcome.map_err(|trouble| trouble.of(self.name(), step))
     }
+
+    fn in_rehearsals(&self) -> InRehearsals {
+        InRehearsals::Prepares
+    }
 }
 
 impl Service {
@@ -69,10 +89,12 @@ impl Service {
             Step::Prepare => {
                 let checked = |object: &Value| {
                     check(&shapes, &what, object)?;
-                    self::plan(Step::Retarget, &shapes, &what, object, context.epoch)
+                    let planned = self::plan(Step::Retarget, &shapes, &what, object, context.epoch)?;
+                    let mut notes = vec![format!("{what} leads to {}", describe(shapes.left))];
+                    notes.extend(keepers(&what, object, &shapes.fields()));
+                    Ok(planned.map(|Change { patch, .. }| Change { patch, note: notes.join("; ") }))
                 };
-                change(&self.api, &what, Effect::Trial, checked).await?;
-                Some(format!("{what} leads to {}", describe(shapes.left)))
+                change(&self.api, &what, Effect::Trial, checked).await?
             }
             // One that is gone leads nobody to the target: that is told until it is there, or taken out of the configuration.
             Step::Retarget => change(&self.api, &what, Effect::Change, plan).await?,
@@ -88,6 +110,17 @@ impl<'a> Shapes<'a> {
             Direction::Forward => Self { left: &config.source, reached: &config.target },
             Direction::Back => Self { left: &config.target, reached: &config.source },
         }
+    }
+
+    /// What is changed between the two.
+    fn fields(&self) -> Vec<Field> {
+        let by_name = [self.left, self.reached].map(|shape| matches!(shape, ServiceShape::ExternalName(_)));
+        let names: &[&str] = match by_name {
+            [false, false] => &["selector"],
+            [true, true] => &["externalName"],
+            _ => &["type", "selector", "externalName"],
+        };
+        names.iter().map(|name| Field::of(&["spec", *name])).collect()
     }
 }
 
@@ -115,13 +148,34 @@ fn plan(
             let patch = merged(Before { epoch, was }.patch(), lead_to(shapes.reached, object));
             Some(Change { patch, note: told(&found, shapes.reached) })
         }
-        Step::Resume => before.map(|_| Change { patch: annotation::removal(), note: String::new() }),
+        Step::Resume => before.map(|before| settled(shapes, what, object, Whose::of(before.epoch, epoch))),
         Step::Undo => before.filter(|before| before.epoch == epoch).map(|before| {
             let was = ServiceShape::from(before.was);
             let patch = merged(annotation::removal(), lead_to(&was, object));
             Change { patch, note: told(&found, &was) }
         }),
     })
+}
+
+/// Forgets what was before. A Service that somebody has led back to the side that is left is led to the other one again, since nobody is
+/// served there; once, and not against one who keeps doing it.
+fn settled(shapes: &Shapes<'_>, what: &ResourceName, object: &Value, whose: Whose) -> Change {
+    let (found, fields) = (shape(object), shapes.fields());
+    if whose == Whose::Another || &found == shapes.reached {
+        return Change { patch: annotation::removal(), note: String::new() };
+    }
+    let who = changed_by(object, &fields);
+    if &found != shapes.left {
+        let note = format!("{what} leads to {} by now, changed by {who}", describe(&found));
+        return Change { patch: annotation::removal(), note };
+    }
+    let (left, reached) = (describe(shapes.left), describe(shapes.reached));
+    let mut notes = vec![format!(
+        "{what} was led back to {left}, which is closed, by {who}; it leads to {reached} again"
+    )];
+    notes.extend(keepers(what, object, &fields));
+    let patch = merged(annotation::removal(), lead_to(shapes.reached, object));
+    Change { patch, note: notes.join("; ") }
 }
 
 /// Whether the Service is one that can be led there and back.

@@ -18,10 +18,10 @@ use crate::harness::two_tables::{SCHEMA, confirmed};
 use crate::harness::wait::until;
 
 const PAIR: Pair = Pair::owned(15, 17);
-/// What is shipped for this.
-const ROLES: [&str; 2] = [
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/cnpg/role.yaml"),
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/cnpg-secrets/role.yaml"),
+/// What is documented and shipped for this.
+const ROLES: [(&str, &str); 2] = [
+    ("target.cnpg", "deploy/kustomize/components/cnpg/role.yaml"),
+    ("target.cnpg without target.url", "deploy/kustomize/components/cnpg-secrets/role.yaml"),
 ];
 
 /// The Cluster object of a healthy cluster, whose primary is `shop-1`.
@@ -362,8 +362,11 @@ async fn nothing_else_is_asked_for_than_what_the_role_for_it_allows() {
         api.all_requests().iter().filter(|asked| asked.name == "shop-app").count() > 1
     })
     .await;
-    let asked = rights::calls_of(api.all_requests());
-    let allowed: BTreeSet<_> = ROLES.iter().flat_map(|role| rights::allowed_by(role)).collect();
-    assert_eq!(asked, allowed);
+    let asked = documented::calls_of(&api.all_requests());
+    let listed: BTreeSet<_> = ROLES.iter().flat_map(|(section, _)| documented::documented(section)).collect();
+    assert_eq!(asked, listed);
+    for (section, role) in ROLES {
+        assert_eq!(documented::documented(section), documented::allowed_by(role), "{section}");
+    }
     assert!(asked.len() >= 5, "{asked:?}");
 }

@@ -35,6 +35,8 @@ struct State {
     requests: Vec<Recorded>,
     all_requests: Vec<Recorded>,
     forbidden: BTreeSet<(&'static str, &'static str)>,
+    /// Verb, resource, and the words with which it is refused.
+    refused: Option<(&'static str, &'static str, &'static str)>,
     /// What somebody else does right before the next patch, and to which object.
     meanwhile: Option<((String, String), Value)>,
     /// What somebody else changes before every patch.
@@ -43,6 +45,8 @@ struct State {
     held: usize,
     /// Pods end only when they are told to.
     pods_linger: bool,
+    /// Pods stay as they were made, whatever their workload wants.
+    rollouts_linger: bool,
     /// Every request is answered by 503.
     is_out_of_order: bool,
 }
@@ -132,6 +136,11 @@ impl ApiDouble {
         self.with(|state| state.forbidden.insert((verb, resource)));
     }
 
+    /// From now on every such request is answered by 422, as by an admission webhook.
+    pub(crate) fn refuse(&self, verb: &'static str, resource: &'static str, words: &'static str) {
+        self.with(|state| state.refused = Some((verb, resource, words)));
+    }
+
     pub(crate) fn allow_everything(&self) {
         self.with(|state| state.forbidden.clear());
     }
@@ -160,15 +169,19 @@ impl ApiDouble {
         self.with(|state| state.pods_linger = true);
     }
 
+    /// New pods of a changed template are made only when they are told to be.
+    pub(crate) fn let_rollouts_linger(&self, linger: bool) {
+        self.with(|state| {
+            state.rollouts_linger = linger;
+            state.reconcile_workloads();
+        });
+    }
+
     /// They end.
     pub(crate) fn end_pods(&self) {
         self.with(|state| {
             state.pods_linger = false;
-            let workloads: Vec<_> =
-                state.objects.keys().filter(|(kind, _)| is_workload(kind)).cloned().collect();
-            for key in workloads {
-                state.reconcile(&key);
-            }
+            state.reconcile_workloads();
         });
     }
 
@@ -211,6 +224,13 @@ impl State {
         self.store(key.clone(), object);
     }
 
+    fn reconcile_workloads(&mut self) {
+        let workloads: Vec<_> = self.objects.keys().filter(|(kind, _)| is_workload(kind)).cloned().collect();
+        for key in workloads {
+            self.reconcile(&key);
+        }
+    }
+
     /// What the controllers do, at once.
     fn reconcile(&mut self, key: &(String, String)) {
         let Some(object) = self.objects.get_mut(key) else { return };
@@ -227,6 +247,8 @@ impl State {
         object["status"]["observedGeneration"] = object["metadata"]["generation"].clone();
         // As a Deployment's: pods that were told to end are not counted.
         object["status"]["replicas"] = wanted.into();
+        object["status"]["availableReplicas"] = wanted.into();
+        object["status"]["updatedReplicas"] = if self.rollouts_linger { 0 } else { wanted }.into();
         let labels = object["spec"]["selector"]["matchLabels"].clone();
         let of_it = format!("{name}-");
         let linger = self.pods_linger;
@@ -348,6 +370,12 @@ async fn answer(
                 "{resource} is forbidden: User \"system:serviceaccount:shop:pgsluice\" cannot {verb} resource \"{resource}\" in API group \"{group}\" in the namespace \"shop\""
             );
             return failure(StatusCode::FORBIDDEN, "Forbidden", &message);
+        }
+        if let Some((verb, resource, words)) = state.refused
+            && verb == asked.verb
+            && resource == asked.resource
+        {
+            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", words);
         }
         let is_held = asked.verb == "patch" && state.held > 0;
         state.held -= usize::from(is_held);

@@ -2,9 +2,6 @@
 //! waits, and takes over; and what an API server does to the one that works by being silent, by refusing, and by giving the Lease
 //! to somebody else.
 
-use std::collections::BTreeSet;
-use std::fs;
-
 use nix::sys::signal::Signal;
 use pgsluice::control::dto::{CutoverModeRecord, CutoverRequestRecord, StatusRecord};
 use pgsluice::demo::replicator::{Replicator, ReplicatorCommand};
@@ -15,7 +12,7 @@ use crate::harness::stage::{COPY_WAIT, Pair, Stage, ask, end_of, streaming, text
 use crate::harness::wait::until;
 
 const PAIR: Pair = Pair::of(14, 17);
-const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/lease/role.yaml");
+const ROLE: &str = "deploy/kustomize/components/lease/role.yaml";
 /// As long as a Lease is valid, and a look of whoever waits.
 const LEASE_AND_RETRY: Duration = Duration::from_secs(15 + 2);
 /// For a busy machine.
@@ -200,19 +197,8 @@ async fn a_right_that_is_missing_is_waited_for_and_silence_at_the_start_is_not()
     assert_eq!(holder(&api), "", "given back");
     assert!(!replicator.log().contains("ERROR"), "{}", replicator.log());
 
-    let calls: BTreeSet<_> = api
-        .requests()
-        .into_iter()
-        .map(|asked| (asked.verb, asked.group, asked.resource, asked.name))
-        .collect();
-    let call =
-        |verb, name: &str| (verb, "coordination.k8s.io".to_owned(), "leases".to_owned(), name.to_owned());
-    assert_eq!(calls, [call("get", "pgsluice"), call("patch", "pgsluice"), call("create", "")].into());
+    let asked = documented::calls_of(&api.all_requests());
+    assert_eq!(asked, documented::documented("kubernetes.lease"));
     // What is shipped allows these and no others.
-    let role = fs::read_to_string(ROLE).expect("the Role");
-    let rules: Vec<&str> = role.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
-    let group = "apiGroups: [coordination.k8s.io]";
-    let append = ["- op: add", "path: /rules/-", "value:", group, "resources: [leases]"];
-    let named = ["resourceNames: [pgsluice]", "verbs: [get, patch]"];
-    assert_eq!(rules, [&append[..], &named, &append, &["verbs: [create]"]].concat());
+    assert_eq!(documented::allowed_by_patch(ROLE), asked);
 }

@@ -184,7 +184,7 @@ async fn somebody_who_opens_it_during_the_pause_is_noticed() {
     scene.api.change("poolers", "shop-pooler", &json!({ "spec": { "pgbouncer": { "paused": false } } }));
     scene.pods.tell(0, 0, 0);
     let late = pause.await.expect("no panic").expect_err("it is not paused");
-    assert!(late.problem.contains("somebody else has set pooler shop/shop-pooler to go on"), "{late}");
+    assert!(late.problem.contains("pooler shop/shop-pooler was set to go on, by somebody"), "{late}");
 }
 
 /// PAUSE keeps the controller in the pod from seeing that it is to go on.

@@ -1,27 +1,30 @@
-//! What the adapters ask the API server for, and what they say when they may not: the rules that are shipped are those calls and
-//! no others.
+//! What the adapters ask the API server for, and what they say when they may not: the calls that are made, those that the documentation
+//! lists for whoever has to allow them, and those that the shipped rules allow are the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use super::documented::{
+    Call, allowed_by, call, documented, documented_rules, documented_steps, file, sections_with_calls,
+};
 use super::metrics::{PodsDouble, address};
 use super::*;
 
-/// Verb, group, resource and, where a rule can name one, the object.
-pub(super) type Call = (String, String, String, Option<String>);
-
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/statefulset/pgsluice.toml");
-const MANIFEST: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kustomize/components/kubernetes-traffic/role.yaml");
+const EXAMPLES: [&str; 2] =
+    ["deploy/kustomize/statefulset/pgsluice.toml", "deploy/kustomize/rds/pgsluice.toml"];
+const ROLE: &str = "deploy/kustomize/components/kubernetes-traffic/role.yaml";
+const ROLE_FOR_SECRETS: &str = "deploy/kustomize/components/kubernetes-secret/role.yaml";
+const ADAPTERS: [&str; 4] = ["kubernetes-service", "kubernetes-scale", "kubernetes-secret", "cnpg-pooler"];
 
 struct Scene {
     api: ApiDouble,
     entries: String,
 }
 
-/// The objects that the shipped rules name, and the adapters of the shipped example.
+/// The objects that the shipped rules name, and the adapters of the shipped examples.
 async fn scene() -> Scene {
     let (api, pods) = (ApiDouble::start().await, PodsDouble::start(1).await);
     pods.tell(0, 0, 0);
@@ -43,77 +46,123 @@ async fn scene() -> Scene {
         "metadata": { "name": "shop-pooler-0", "labels": { "cnpg.io/poolerName": "shop-pooler" } },
         "status": { "phase": "Running", "podIP": address(0) } }),
     );
-    let example = fs::read_to_string(EXAMPLE).expect("the example");
-    let (_, entries) = example.split_once("[[traffic]]").expect("adapters");
-    let entries = format!("[[traffic]]{entries}").replace("[[traffic]]", "[[traffic]]\nKUBECONFIG");
+    for (name, key, value) in
+        [("shop-db", "DATABASE_URL", "b2xk"), ("shop-db-source", "uri", "b2xk"), ("shop-app", "uri", "bmV3")]
+    {
+        api.put("secrets", json!({ "metadata": { "name": name }, "data": { key: value } }));
+    }
+    let entries = EXAMPLES.map(|example| {
+        let text = file(example);
+        let (_, entries) = text.split_once("[[traffic]]").expect("adapters");
+        format!("[[traffic]]{entries}\n")
+    });
+    let entries = entries.concat().replace("[[traffic]]", "[[traffic]]\nKUBECONFIG");
     let pooler = "adapter = \"cnpg-pooler\"\n";
     let entries = entries.replace(pooler, &format!("{pooler}metrics_port = {}\n", pods.port));
     Scene { api, entries }
 }
 
-/// Everything that is asked for there and back, and by an undo.
-async fn calls(scene: &Scene) -> BTreeSet<Call> {
-    for (direction, epoch) in [(Direction::Forward, 7), (Direction::Back, 8)] {
-        done(&scene.api, &scene.entries, Step::Prepare, &context(direction, epoch)).await;
-        done(&scene.api, &scene.entries, Step::Pause, &context(direction, epoch)).await;
-        done(&scene.api, &scene.entries, Step::Undo, &context(direction, epoch)).await;
-        for step in FORWARD {
-            done(&scene.api, &scene.entries, step, &context(direction, epoch)).await;
-        }
+impl Scene {
+    /// The entry of one adapter.
+    fn entry(&self, adapter: &str) -> String {
+        let mut entries = self.entries.split("[[traffic]]").skip(1);
+        let named = format!("adapter = \"{adapter}\"");
+        let entry = entries.find(|entry| entry.contains(&named)).expect("an entry in an example");
+        format!("[[traffic]]{entry}")
     }
-    calls_of(scene.api.requests())
 }
 
-/// Requests as rules of RBAC see them.
-pub(super) fn calls_of(requests: Vec<double::Recorded>) -> BTreeSet<Call> {
-    let call = |asked: double::Recorded| {
-        let name = (!asked.name.is_empty()).then_some(asked.name);
-        (asked.verb.to_owned(), asked.group, asked.resource, name)
-    };
-    requests.into_iter().map(call).collect()
-}
-
-/// The calls that the shipped Role allows. It is written one rule a line block, each of its lists in brackets.
-pub(super) fn allowed_by(path: &str) -> BTreeSet<Call> {
-    let manifest = fs::read_to_string(path).expect("the Role");
-    let manifest = manifest.split("\n---\n").next().expect("the Role");
-    let list = |rule: &str, key: &str| -> Vec<String> {
-        let line =
-            rule.lines().map(|line| line.trim().trim_start_matches("- ")).find(|line| line.starts_with(key));
-        let Some(line) = line else { return Vec::new() };
-        let (_, values) = line.split_once(": ").expect("a value");
-        let values =
-            values.strip_prefix('[').and_then(|values| values.strip_suffix(']')).expect("a list in brackets");
-        values.split(", ").map(|value| value.trim_matches('"').to_owned()).collect()
-    };
-    let (_, rules) = manifest.split_once("rules:\n").expect("rules");
-    let lines = || rules.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let text: String = lines().fold(String::new(), |text, line| text + line + "\n");
-    let mut calls = BTreeSet::new();
-    for rule in text.split("- apiGroups").skip(1) {
-        let rule = format!("- apiGroups{rule}");
-        let names = list(&rule, "resourceNames:");
-        for verb in list(&rule, "verbs:") {
-            for resource in list(&rule, "resources:") {
-                for group in list(&rule, "apiGroups:") {
-                    let each =
-                        if names.is_empty() { vec![None] } else { names.iter().cloned().map(Some).collect() };
-                    calls.extend(
-                        each.into_iter().map(|name| (verb.clone(), group.clone(), resource.clone(), name)),
-                    );
-                }
+/// Everything that an adapter asks for there and back, and by an undo, with the steps in which it does.
+async fn calls(scene: &Scene, adapter: &str) -> BTreeMap<Call, BTreeSet<String>> {
+    const PAUSED_AND_UNDONE: [Step; 3] = [Step::Prepare, Step::Pause, Step::Undo];
+    let entry = scene.entry(adapter);
+    let mut calls: BTreeMap<Call, BTreeSet<String>> = BTreeMap::new();
+    scene.api.requests();
+    for (direction, epoch) in [(Direction::Forward, 7), (Direction::Back, 9)] {
+        let steps = PAUSED_AND_UNDONE.map(|step| (step, epoch)).into_iter();
+        for (step, epoch) in steps.chain(FORWARD.map(|step| (step, epoch + 1))) {
+            done(&scene.api, &entry, step, &context(direction, epoch)).await;
+            for asked in scene.api.requests() {
+                calls.entry(call(&asked)).or_default().insert(step.as_str().to_owned());
+            }
+        }
+        // As a crash between the two steps leaves it.
+        for step in [Step::Retarget, Step::Undo] {
+            done(&scene.api, &entry, step, &context(reverse(direction), epoch + 10)).await;
+            for asked in scene.api.requests() {
+                calls.entry(call(&asked)).or_default().insert(step.as_str().to_owned());
             }
         }
     }
     calls
 }
 
+const fn reverse(direction: Direction) -> Direction {
+    match direction {
+        Direction::Forward => Direction::Back,
+        Direction::Back => Direction::Forward,
+    }
+}
+
 #[tokio::test]
-async fn the_role_that_is_shipped_allows_what_is_asked_for_and_nothing_else() {
-    let scene = scene().await;
-    let (asked, allowed) = (calls(&scene).await, allowed_by(MANIFEST));
-    assert!(asked.len() > 8, "{asked:#?}");
-    assert_eq!(asked, allowed);
+async fn each_adapter_asks_for_what_is_documented_in_the_steps_that_are_documented_and_for_nothing_else() {
+    for adapter in ADAPTERS {
+        let asked = calls(&scene().await, adapter).await;
+        assert!(asked.len() > 1, "{adapter}: {asked:#?}");
+        assert_eq!(asked, documented_steps(adapter), "{adapter}");
+    }
+}
+
+#[test]
+fn the_rules_of_each_section_allow_what_its_table_says_and_nothing_else() {
+    let sections = sections_with_calls();
+    assert!(ADAPTERS.iter().all(|adapter| sections.iter().any(|section| section == adapter)), "{sections:?}");
+    for section in sections {
+        assert_eq!(documented_rules(&section), documented(&section), "{section}");
+    }
+}
+
+#[test]
+fn the_roles_that_are_shipped_allow_what_is_documented_and_nothing_else() {
+    let of =
+        |adapters: &[&str]| -> BTreeSet<Call> { adapters.iter().flat_map(|each| documented(each)).collect() };
+    assert_eq!(allowed_by(ROLE), of(&["kubernetes-service", "kubernetes-scale", "cnpg-pooler"]));
+    assert_eq!(allowed_by(ROLE_FOR_SECRETS), of(&["kubernetes-secret"]));
+}
+
+/// What a Role cannot give, and what nobody needs to fear.
+#[test]
+fn nothing_that_is_shipped_or_documented_can_delete_watch_run_or_reach_beyond_its_namespace() {
+    for section in sections_with_calls() {
+        for (verb, _, resource, name) in documented(&section) {
+            assert!(
+                ["get", "list", "create", "patch"].contains(&verb.as_str()),
+                "{section}: {verb} {resource}"
+            );
+            assert!(!resource.contains('/') && resource != "*", "{section}: {resource}");
+            let is_narrow = name.is_some() || matches!(verb.as_str(), "list" | "create");
+            assert!(is_narrow, "{section}: {verb} {resource} of any name");
+            assert!(verb != "list" || resource != "secrets", "{section}: lists Secrets");
+        }
+    }
+    for folder in ["deploy/kustomize", "deploy/helm", "deploy/examples"] {
+        for path in files_below(folder) {
+            let text = fs::read_to_string(&path).expect("text");
+            assert!(!text.contains("ClusterRole"), "{}", path.display());
+        }
+    }
+}
+
+fn files_below(folder: &str) -> Vec<PathBuf> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files
 }
 
 /// What was before is written by the request that changes it, and no request overwrites what it has not seen.
@@ -124,12 +173,16 @@ async fn every_change_names_the_version_it_is_for_and_keeps_what_was_before() {
     for step in [Step::Pause, Step::Retarget] {
         done(&scene.api, &scene.entries, step, &context).await;
     }
+    let is_restart = |asked: &double::Recorded| asked.body["spec"]["template"].is_object();
     let patches: Vec<_> = scene.api.requests().into_iter().filter(|asked| asked.verb == "patch").collect();
     let changed: BTreeSet<&str> = patches.iter().map(|asked| asked.resource.as_str()).collect();
-    assert_eq!(changed, ["deployments", "poolers", "services", "statefulsets"].into());
+    assert_eq!(changed, ["deployments", "poolers", "secrets", "services", "statefulsets"].into());
     for asked in patches {
         assert!(asked.body["metadata"]["resourceVersion"].is_string(), "{asked:?}");
-        assert!(asked.body["spec"].is_object(), "{asked:?}");
+        if is_restart(&asked) {
+            continue;
+        }
+        assert!(asked.body["spec"].is_object() || asked.body["data"].is_object(), "{asked:?}");
         let before =
             asked.body["metadata"]["annotations"]["pgsluice.io/before"].as_str().expect("an annotation");
         assert!(before.contains("\"epoch\":9"), "{asked:?}");
@@ -165,6 +218,11 @@ async fn a_right_that_is_missing_is_named_as_the_rule_that_grants_it_before_anyb
             r#"{apiGroups: ["postgresql.cnpg.io"], resources: ["poolers"], resourceNames: ["shop-pooler"], verbs: ["patch"]}"#,
         ),
         ("list", "pods", r#"{apiGroups: [""], resources: ["pods"], verbs: ["list"]}"#),
+        (
+            "patch",
+            "secrets",
+            r#"{apiGroups: [""], resources: ["secrets"], resourceNames: ["shop-db"], verbs: ["patch"]}"#,
+        ),
     ] {
         let scene = scene().await;
         scene.api.forbid(verb, resource);

@@ -18,7 +18,20 @@ labels:
   {{- include "pgsluice.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* Whether anything asks the API of Kubernetes, an adapter or the Lease: "true" or nothing. */}}
+{{/* The metadata of what lets the adapter kubernetes-secret ask the API of Kubernetes. */}}
+{{- define "pgsluice.secretAccess" -}}
+name: {{ .Release.Name }}-secret
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "pgsluice.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* Whether the adapter kubernetes-secret is to be used: "true" or nothing. */}}
+{{- define "pgsluice.changesSecrets" -}}
+{{- with .Values.kubernetesSecret }}{{ if .secrets }}true{{ end }}{{ end }}
+{{- end }}
+
+{{/* Whether anything else asks the API of Kubernetes, another adapter or the Lease: "true" or nothing. */}}
 {{- define "pgsluice.asksKubernetes" -}}
 {{- $lease := .Values.lease.name }}
 {{- with .Values.kubernetesTraffic }}{{ if or .services .deployments .statefulSets .poolers $lease }}true{{ end }}{{ end }}

@@ -96,17 +96,3 @@ fn pods_are_asked_for_by_the_whole_selector_and_never_by_an_empty_one() {
         selector(&what(), &empty).expect_err("no selector");
     }
 }
-
-#[test]
-fn an_autoscaler_is_named_and_one_that_scales_from_zero_refused() {
-    let autoscaler = |kind: &str, name: &str, least: u32| {
-        json!({ "metadata": { "name": "load" }, "spec": {
-            "minReplicas": least, "scaleTargetRef": { "kind": kind, "name": name } } })
-    };
-    assert_eq!(autoscaled(&what(), &[autoscaler("StatefulSet", "web", 0)]).expect("another"), None);
-    assert_eq!(autoscaled(&what(), &[autoscaler("Deployment", "api", 0)]).expect("another"), None);
-    let rests = autoscaled(&what(), &[autoscaler("Deployment", "web", 2)]).expect("allowed").expect("a note");
-    assert!(rests.contains("load"), "{rests}");
-    let refused = autoscaled(&what(), &[autoscaler("Deployment", "web", 0)]).expect_err("refused");
-    assert!(refused.remedy.contains("minReplicas"), "{refused:?}");
-}

@@ -139,3 +139,27 @@ fn what_would_be_lost_by_a_change_of_type_is_refused() {
         check(&to_labels, &what(), &object).expect("the type stays");
     }
 }
+
+#[test]
+fn a_service_that_was_led_back_is_led_there_again_by_the_operation_that_led_it_and_by_no_other() {
+    for (old, new) in pairs() {
+        let shapes = Shapes { left: &old, reached: &new };
+        let moved = step(Step::Retarget, &shapes, &service(&old), 7);
+        let mut back = service(&old);
+        back["metadata"]["annotations"] = moved["metadata"]["annotations"].clone();
+        assert_eq!(step(Step::Resume, &shapes, &back, 7), service(&new));
+        assert_eq!(step(Step::Resume, &shapes, &back, 8), service(&old));
+    }
+}
+
+#[test]
+fn a_service_that_leads_somewhere_else_by_now_stays_there_and_is_told() {
+    let (old, new, other) = (labels(&[("a", "b")]), labels(&[("c", "d")]), labels(&[("e", "f")]));
+    let shapes = Shapes { left: &old, reached: &new };
+    let moved = step(Step::Retarget, &shapes, &service(&old), 7);
+    let mut elsewhere = service(&other);
+    elsewhere["metadata"]["annotations"] = moved["metadata"]["annotations"].clone();
+    assert_eq!(step(Step::Resume, &shapes, &elsewhere, 7), service(&other));
+    let change = plan(Step::Resume, &shapes, &what(), &elsewhere, 7).expect("a plan").expect("a change");
+    assert!(change.note.contains("leads to e=f by now, changed by somebody"), "{}", change.note);
+}
