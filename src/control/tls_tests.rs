@@ -75,7 +75,7 @@ async fn a_client_that_trusts_another_authority_refuses_and_says_what_to_pass() 
         let (refused, _) = status(authority.as_deref(), &format!("https://{address}")).await;
         let error = refused.expect_err("not trusted");
         assert!(matches!(error, ClientError::Untrusted { .. }), "{error:?}");
-        assert!(error.to_string().contains("--ca-file"), "{error}");
+        assert!(error.remedy().contains("--ca-file"), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
     }
     // The server's own certificate is as good as an authority.
@@ -97,8 +97,8 @@ async fn a_plain_client_is_told_to_use_https_while_endless_handshakes_hold_nobod
         endless.push(stream);
     }
     let (refused, _) = status(None, &format!("http://{address}")).await;
-    let error = refused.expect_err("plain").to_string();
-    assert!(error.contains("HTTPS only") && error.contains("https://"), "{error}");
+    let error = refused.expect_err("plain");
+    assert!(error.to_string().contains("HTTPS only") && error.remedy().contains("https://"), "{error:?}");
     // Neither is anything else that is no TLS of consequence to others.
     let mut garbage = TcpStream::connect(address).await.expect("connected");
     garbage.write_all(&[0xff; 2000]).await.expect("sent");

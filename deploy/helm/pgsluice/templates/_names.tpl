@@ -31,6 +31,14 @@ labels:
 {{- with .Values.kubernetesSecret }}{{ if .secrets }}true{{ end }}{{ end }}
 {{- end }}
 
+{{/* The metadata of what lets the target's cluster be looked at. */}}
+{{- define "pgsluice.clusterAccess" -}}
+name: {{ .Release.Name }}-cluster
+namespace: {{ .Values.cnpg.namespace | default .Release.Namespace }}
+labels:
+  {{- include "pgsluice.labels" . | nindent 2 }}
+{{- end }}
+
 {{/* Whether anything else asks the API of Kubernetes, another adapter or the Lease: "true" or nothing. */}}
 {{- define "pgsluice.asksKubernetes" -}}
 {{- $lease := .Values.lease.name }}
