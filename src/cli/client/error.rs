@@ -1,0 +1,135 @@
+//! Why a command for a running instance could not be carried out, what the shell is told, and what to do.
+
+use reqwest::StatusCode;
+
+use crate::cli::{Exit, Failure};
+use crate::connection::TlsError;
+use crate::control::ProblemRecord;
+
+/// Why a command could not be carried out. What it says is for a person; [`ClientError::exit`] for the shell.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Not an address.
+    #[error("\"{given}\" is not the address of an API: {reason}")]
+    Address {
+        /// As given.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up on this machine.
+    #[error("TLS cannot be set up here: {0}")]
+    Tls(String),
+    /// `--ca-file` cannot be used.
+    #[error("{0}")]
+    Authority(#[from] TlsError),
+    /// The instance's certificate does not prove that it is the one that is meant.
+    #[error("the certificate of {address} is not trusted: {reason}. Nothing was sent")]
+    Untrusted {
+        /// Where.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing answers.
+    #[error("no pgsluice answers at {address}: {reason}. Nothing was changed")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The command was sent, and no answer came.
+    #[error("{address} took the command and did not answer: {reason}. It may be carried out all the same")]
+    NoAnswer {
+        /// Where.
+        address: String,
+        /// What the connection said.
+        reason: String,
+    },
+    /// The instance refused.
+    #[error("{}", .0.detail)]
+    Refused(Box<ProblemRecord>),
+    /// Something answers, but not as a pgsluice of this version does.
+    #[error("{address} answered with status {status} and not as this version of pgsluice does ({reason})")]
+    Unexpected {
+        /// Where.
+        address: String,
+        /// HTTP status.
+        status: StatusCode,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The operation was accepted, and then nothing more was heard of it.
+    #[error(
+        "operation {epoch} was accepted, and its end is not known: {reason}. The instance rolls back or finishes it by \
+         itself when it starts again"
+    )]
+    LostSight {
+        /// The operation.
+        epoch: i64,
+        /// What happened.
+        reason: String,
+    },
+    /// Standard output is closed.
+    #[error("the result cannot be printed: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl ClientError {
+    /// How the program ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            // Exit 1 says that the source is still primary, which nobody knows here.
+            Self::Refused(problem)
+                if problem.is(ProblemRecord::PAST_THE_POINT_OF_NO_RETURN)
+                    || problem.is(ProblemRecord::UNRESPONSIVE) =>
+            {
+                Exit::Decision
+            }
+            Self::Refused(problem) if matches!(problem.status, 404 | 409 | 503) => Exit::Failed,
+            Self::LostSight { .. } | Self::NoAnswer { .. } => Exit::Decision,
+            Self::Output(_) => Exit::Failed,
+            Self::Refused(_)
+            | Self::Address { .. }
+            | Self::Tls(_)
+            | Self::Authority(_)
+            | Self::Untrusted { .. }
+            | Self::Unreachable { .. }
+            | Self::Unexpected { .. } => Exit::Usage,
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Address { .. } => "Use a URL such as http://127.0.0.1:8080.",
+            Self::Tls(_) => "Check the certificates of this machine.",
+            Self::Authority(_) => {
+                "Check --ca-file (PGSLUICE_CA_FILE): it names a file with certificates in PEM format."
+            }
+            Self::Untrusted { .. } => {
+                "Pass --ca-file (or PGSLUICE_CA_FILE) with the certificate authority that signed it (in Kubernetes `ca.crt` of its \
+                 Secret), or with the certificate itself if it is self-signed; and let --api name the host by a name that the \
+                 certificate is made out to."
+            }
+            Self::Unreachable { .. } => {
+                "Check that `pgsluice run` is running and that --api names the address it listens on (api.listen)."
+            }
+            Self::NoAnswer { .. } => "Look with `pgsluice status` before repeating it.",
+            Self::Refused(problem) => &problem.remedy,
+            Self::Unexpected { .. } => "Check --api, and that both are of the same version.",
+            Self::LostSight { .. } => "Look with `pgsluice status` before doing anything else.",
+            Self::Output(_) => "Look with `pgsluice status`: only what it says is lost.",
+        }
+        .to_owned()
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure::new(self.exit(), self, self.remedy())
+    }
+}
