@@ -1,6 +1,7 @@
 //! Composition root: wires configuration, migration, API and telemetry together, and turns the way they end into an
 //! exit code. No decisions of its own.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,10 +288,16 @@ pub async fn cleanup(
     let options = CleanupOptions { dry_run, unfence_source, without_source, unfence_target, without_target };
     let actions = cutover::cleanup(&start.config, options).await.map_err(Box::new)?;
     match output {
-        OutputFormat::Table => print!("{}", cleanup_text(&actions)),
-        OutputFormat::Json => println!("{:#}", cleanup_json(&actions)),
+        OutputFormat::Table => print_out(&cleanup_text(&actions)),
+        OutputFormat::Json => print_out(&format!("{:#}\n", cleanup_json(&actions))),
     }
     Ok(Exit::Success)
+}
+
+/// Who reads no further (`| head`), or has closed the output, is no reason to end otherwise than by what was done.
+fn print_out(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn records(findings: &[Finding]) -> Vec<FindingRecord> {
@@ -306,10 +313,10 @@ pub async fn check(start: Start, output: OutputFormat) -> Result<Exit, AppError>
     let findings = migration::check(&start.config, sight.as_ref()).await.map_err(Box::new)?;
     let records = records(&findings);
     match output {
-        OutputFormat::Table => print!("{}", findings_text(&records, Look::of_stdout())),
+        OutputFormat::Table => print_out(&findings_text(&records, Look::of_stdout())),
         OutputFormat::Json => {
             let summary = FindingsSummary::of(&records).json();
-            println!("{:#}", serde_json::json!({ "findings": records, "summary": summary }));
+            print_out(&format!("{:#}\n", serde_json::json!({ "findings": records, "summary": summary })));
         }
     }
     let blocked = findings.iter().any(|finding| finding.severity == Severity::Blocker);

@@ -1,5 +1,6 @@
 //! The program: arguments, logging, configuration, one command, an exit code. Everything else is in the library.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -72,7 +73,7 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
             return Exit::Success.into();
         }
         CliCommand::ConfigReference => {
-            print!("{}", configuration_reference());
+            let _ = io::stdout().write_all(configuration_reference().as_bytes());
             return Exit::Success.into();
         }
         CliCommand::Demo(demo) => {
@@ -132,7 +133,7 @@ async fn ask(global: &GlobalArguments, command: ClientCommand, api: &ApiArgument
 
 /// Help and the version, or arguments that are not understood: `--output json` holds for these, too, as far as it can be told.
 fn refuse(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || !asks_for_json(std::env::args()) {
+    if !error.use_stderr() || !asks_for_json(std::env::args_os()) {
         // Who has closed the output has no place where it could be told.
         let _ = error.print();
         return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
@@ -145,8 +146,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     Failure::new(Exit::Usage, what, remedy).tell(OutputFormat::Json).into()
 }
 
-fn asks_for_json(arguments: impl Iterator<Item = String>) -> bool {
-    let words: Vec<String> = arguments.collect();
+fn asks_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let words: Vec<OsString> = arguments.collect();
     words.iter().any(|word| word == "--output=json")
-        || words.windows(2).any(|pair| pair == ["--output", "json"])
+        || words
+            .windows(2)
+            .any(|pair| matches!(pair, [option, value] if option == "--output" && value == "json"))
 }

@@ -192,10 +192,17 @@ impl ApiArguments {
     #[must_use]
     pub fn address(&self, configured: &ApiConfig) -> String {
         match &self.api {
-            Some(given) if configured.tls.is_some() && !given.contains("://") => format!("https://{given}"),
+            Some(given) if self.speaks_tls(configured) && !given.contains("://") => {
+                format!("https://{given}")
+            }
             Some(given) => given.clone(),
             None => api_url(configured),
         }
+    }
+
+    /// Whoever names an authority means HTTPS.
+    const fn speaks_tls(&self, configured: &ApiConfig) -> bool {
+        configured.tls.is_some() || self.ca_file.is_some()
     }
 }
 
@@ -431,6 +438,10 @@ mod tests {
         };
         assert_eq!(given("db-7:8080"), "https://db-7:8080");
         assert_eq!(given("http://db-7:8080"), "http://db-7:8080");
+        // An authority is for HTTPS, whatever the configuration here says.
+        let arguments = parse(&["status", "--api", "db-7:8080", "--ca-file", "ca.crt"]);
+        let (_, api) = arguments.command.for_running_instance().unwrap();
+        assert_eq!(api.address(&configured("127.0.0.1:1", None)), "https://db-7:8080");
     }
 
     /// Every command and command of a command, but for those that are hidden.

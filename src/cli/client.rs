@@ -231,6 +231,10 @@ impl ApiClient {
         let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
         let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms };
         let accepted: CutoverRecord = self.http.ask(Method::POST, route, Some(&request)).await?;
+        if accepted.mode != mode {
+            let (asked, got) = (mode.as_str(), accepted.mode.as_str());
+            return Err(ClientError::AnotherOperation { address: self.http.address(), asked, got });
+        }
         if self.output == OutputFormat::Table {
             writeln!(out, "{} {} accepted", accepted.mode.as_str(), accepted.epoch)?;
         }

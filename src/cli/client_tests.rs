@@ -237,3 +237,66 @@ async fn tables_are_listed_with_reason_and_remedy() {
     let (_, printed) = run(&listing, ClientCommand::Tables).await;
     assert!(printed.contains("\"reason\": \"joining\""), "{printed}");
 }
+
+/// What stands at an address and is no instance of this version: answers each request like this.
+async fn stranger(status: u16, headers: &'static str, body: &'static str) -> SocketAddr {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = socket.read(&mut request).await;
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    address
+}
+
+/// A redirected POST becomes a GET, whose answer is some earlier operation.
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_an_answer_of_another_version_may_have_done_it() {
+    let cutover = || ClientCommand::Cutover { max_pause: None };
+    let redirecting = stranger(301, "location: https://elsewhere.example/v1/cutover\r\n", "").await;
+    let (refused, _) = run(&client(redirecting, OutputFormat::Table), cutover()).await;
+    let error = refused.expect_err("sent elsewhere");
+    assert!(error.to_string().contains("https://elsewhere.example/v1/cutover"), "{error}");
+    assert_eq!(error.exit(), Exit::Usage);
+    for (status, exit) in [(202, Exit::Decision), (504, Exit::Decision), (403, Exit::Usage)] {
+        let address = stranger(status, "", "<html>").await;
+        let (refused, _) = run(&client(address, OutputFormat::Table), cutover()).await;
+        assert_eq!(refused.expect_err("no record").exit(), exit, "{status}");
+    }
+    let address = stranger(200, "", "<html>").await;
+    let (refused, _) =
+        run(&client(address, OutputFormat::Table), ClientCommand::Status(StatusView::Once)).await;
+    assert_eq!(refused.expect_err("no record").exit(), Exit::Usage, "a question changes nothing");
+}
+
+#[tokio::test]
+async fn an_operation_of_another_kind_is_not_taken_for_the_one_that_was_asked_for() {
+    let record = crate::control::dto::CutoverRecord::from(&running(7, CutoverMode::Rehearsal));
+    let body: &'static str = serde_json::to_string(&record).expect("JSON").leak();
+    let address = stranger(202, "content-type: application/json\r\n", body).await;
+    let (refused, _) =
+        run(&client(address, OutputFormat::Table), ClientCommand::Cutover { max_pause: None }).await;
+    let error = refused.expect_err("another operation");
+    assert!(error.to_string().contains("rehearsal where a cutover was asked for"), "{error}");
+    assert_eq!(error.exit(), Exit::Decision);
+}
+
+#[test]
+fn whoever_names_an_authority_means_https_and_passwords_are_never_repeated() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let error =
+        ApiClient::trusting(Some(file.path()), "http://h:80", None, OutputFormat::Table).expect_err("plain");
+    assert!(error.to_string().contains("--ca-file"), "{error}");
+    for address in ["ftp://u:hunter2@h", "http://u:hunter2@h:99999", "u:hunter2@h", "http://u:hunter2@h"] {
+        let error = ApiClient::new(address, None, OutputFormat::Table).expect_err(address);
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}

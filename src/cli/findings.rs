@@ -184,7 +184,7 @@ fn takes(known: &mut [Vec<String>], lines: &[&str]) -> bool {
 
 /// Whether a line of a remedy is SQL, a key of the configuration or a command, as [`crate::preflight::Finding::remedy`] says.
 fn is_pasted(line: &str) -> bool {
-    const FIRST_WORDS: [&str; 15] = [
+    const FIRST_WORDS: [&str; 16] = [
         "ALTER",
         "CALL",
         "COMMIT",
@@ -198,6 +198,7 @@ fn is_pasted(line: &str) -> bool {
         "SET",
         "TRUNCATE",
         "UPDATE",
+        "kubectl",
         "--",
         "patronictl",
     ];

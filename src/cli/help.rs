@@ -29,8 +29,8 @@ EXIT CODES
 
 ENVIRONMENT
   PGSLUICE_SECTION__KEY sets the configuration's section.key, and wins over
-  the file. PGSLUICE_CONFIG, PGSLUICE_LOG, PGSLUICE_LOG_FORMAT, PGSLUICE_API
-  and PGSLUICE_TOKEN_FILE stand for the options. NO_COLOR turns colours off.";
+  the file. PGSLUICE_CONFIG, PGSLUICE_LOG, PGSLUICE_LOG_FORMAT, PGSLUICE_API,
+  PGSLUICE_TOKEN_FILE and PGSLUICE_CA_FILE stand for the options. NO_COLOR turns colours off.";
 
 pub(super) const EXIT_CODES: &str = "\
 EXIT CODES

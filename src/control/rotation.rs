@@ -42,9 +42,7 @@ impl RotatingIdentity {
     /// They cannot be used.
     pub(super) fn new(files: TlsFiles) -> Result<Arc<Self>, IdentityError> {
         let identity = ServerIdentity::read(&files.certificate, &files.key)?;
-        if identity.expires_at() < Timestamp::now().as_second() {
-            tracing::warn!(path = %files.certificate.display(), "the api's certificate has expired: clients that check it will not connect; renew it");
-        }
+        warn_if_expired(&identity, &files);
         Ok(Arc::new(Self { files, current: RwLock::new(identity) }))
     }
 
@@ -78,6 +76,7 @@ impl RotatingIdentity {
                     let expires_at = Timestamp::from_second(self.current().expires_at()).ok();
                     let expires_at = expires_at.map(|at| at.to_string()).unwrap_or_default();
                     tracing::info!(%expires_at, "the api's certificate was replaced");
+                    warn_if_expired(&self.current(), &self.files);
                 }
                 Look::Unusable(error) if said.as_ref() == Some(&error) => {}
                 Look::Unusable(error) => {
@@ -101,6 +100,12 @@ impl RotatingIdentity {
 
     fn current(&self) -> ServerIdentity {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn warn_if_expired(identity: &ServerIdentity, files: &TlsFiles) {
+    if identity.expires_at() < Timestamp::now().as_second() {
+        tracing::warn!(path = %files.certificate.display(), "the api's certificate has expired: clients that check it will not connect; renew it");
     }
 }
 

@@ -128,7 +128,7 @@ fn standbys(state: &ClusterState, durability: Durability) -> Option<Finding> {
             format!(
                 "Cluster {name} has standbys, and a change counts as kept before any of them has it: a failover may lose what the source was told is safe. That is noticed, and the migration would have to begin anew."
             ),
-            "Set target.durability = \"standbys\" and target.standbys = 1.",
+            "target.durability = \"standbys\"\ntarget.standbys = 1",
         )),
         Durability::Standbys(_) | Durability::Local => None,
     }
@@ -189,7 +189,7 @@ fn backup(state: &ClusterState, config: &Config) -> Option<Finding> {
             state.full_name(),
             format!("Cluster {} has had no backup that succeeded. The migration goes on; a cutover is refused until there is one.", state.full_name()),
             format!(
-                "Once the tables are copied: kubectl cnpg backup {} -n {}. Or set target.cnpg.backup = \"ignored\".",
+                "Once the tables are copied:\nkubectl cnpg backup {} -n {}\nTo do without:\ntarget.cnpg.backup = \"ignored\"",
                 state.name, state.namespace
             ),
         )

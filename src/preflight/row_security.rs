@@ -48,7 +48,7 @@ fn judge(id: &'static str, side: Side, role: &str, tables: &[String]) -> Option<
                 "Row security binds role {role} on the {side}, in {}: the migration would be refused rows, or see only some of them.",
                 enumerate(tables)
             ),
-            format!("As a superuser of the {side}: ALTER ROLE {} BYPASSRLS;", quote_ident(role)),
+            format!("As a superuser of the {side}:\nALTER ROLE {} BYPASSRLS;", quote_ident(role)),
         )
     })
 }
@@ -62,6 +62,6 @@ mod tests {
         assert!(judge(SOURCE, Side::Source, "app", &[]).is_none());
         let finding = judge(TARGET, Side::Target, "o'neil", &["shop.orders".into()]).expect("a finding");
         assert!(finding.finding.contains("on the target, in shop.orders"), "{finding:?}");
-        assert_eq!(finding.remedy, "As a superuser of the target: ALTER ROLE \"o'neil\" BYPASSRLS;");
+        assert_eq!(finding.remedy, "As a superuser of the target:\nALTER ROLE \"o'neil\" BYPASSRLS;");
     }
 }

@@ -85,8 +85,7 @@ fn of_operation(report: &CutoverReport) -> News {
         Outcome::Running => (EventKind::Normal, "Started", format!("A {what} has begun.")),
         Outcome::Completed => (EventKind::Normal, "Completed", format!("The {what} is completed.{pause}")),
         Outcome::Aborted { reason, remedy } => {
-            let message =
-                format!("The {what} was aborted, everything is as before: {} {remedy}", sentence(reason));
+            let message = format!("The {what} was rolled back: {} {remedy}", sentence(reason));
             (EventKind::Warning, "Aborted", message)
         }
         Outcome::InDoubt { reason, remedy } => {
@@ -239,7 +238,7 @@ mod tests {
         );
         let aborted = told(Outcome::Aborted { reason: "too slow".into(), remedy: "Try again.".into() });
         assert_eq!(aborted.0, "CutoverAborted");
-        assert!(aborted.1.ends_with("as before: too slow. Try again."), "{}", aborted.1);
+        assert!(aborted.1.ends_with("rolled back: too slow. Try again."), "{}", aborted.1);
     }
 
     #[test]

@@ -185,3 +185,21 @@ async fn a_source_and_target_that_are_the_same_database_are_refused() {
     command.target_url.clone_from(&command.source_url);
     fixture.refused(&command, 2, &["same database"]).await;
 }
+
+/// Arguments that are no text, and an output that nobody reads, are no reason to panic (exit code 101).
+#[test]
+fn arguments_that_are_no_text_and_a_closed_output_end_in_good_order() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let program = || std::process::Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+    let no_text = std::ffi::OsStr::from_bytes(b"\xff");
+    for arguments in [vec![no_text], vec![std::ffi::OsStr::new("--output=json"), no_text]] {
+        let output = program().args(&arguments).output().expect("the program");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+    }
+    for command in ["config-reference", "completions bash"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = program().args(command.split(' ')).stdout(writer).output().expect("the program");
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

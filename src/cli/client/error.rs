@@ -50,6 +50,24 @@ pub enum ClientError {
     /// The instance refused.
     #[error("{}", .0.detail)]
     Refused(Box<ProblemRecord>),
+    /// Something else than an instance stands in between, and sends elsewhere.
+    #[error("{address} sends elsewhere: {to}. It was not gone to")]
+    Redirected {
+        /// Where it was asked.
+        address: String,
+        /// Where it sends.
+        to: String,
+    },
+    /// Another operation was answered with than was asked for.
+    #[error("{address} answered with a {got} where a {asked} was asked for")]
+    AnotherOperation {
+        /// Where.
+        address: String,
+        /// What was asked for.
+        asked: &'static str,
+        /// What it says that it is.
+        got: &'static str,
+    },
     /// Something answers, but not as a pgsluice of this version does.
     #[error("{address} answered with status {status} and not as this version of pgsluice does ({reason})")]
     Unexpected {
@@ -59,6 +77,8 @@ pub enum ClientError {
         status: StatusCode,
         /// What does not fit.
         reason: String,
+        /// Whether it was asked to do something, which it may have done.
+        may_be_done: bool,
     },
     /// The operation was accepted, and then nothing more was heard of it.
     #[error(
@@ -89,7 +109,10 @@ impl ClientError {
                 Exit::Decision
             }
             Self::Refused(problem) if matches!(problem.status, 404 | 409 | 503) => Exit::Failed,
-            Self::LostSight { .. } | Self::NoAnswer { .. } => Exit::Decision,
+            Self::LostSight { .. }
+            | Self::NoAnswer { .. }
+            | Self::AnotherOperation { .. }
+            | Self::Unexpected { may_be_done: true, .. } => Exit::Decision,
             Self::Output(_) => Exit::Failed,
             Self::Refused(_)
             | Self::Address { .. }
@@ -97,6 +120,7 @@ impl ClientError {
             | Self::Authority(_)
             | Self::Untrusted { .. }
             | Self::Unreachable { .. }
+            | Self::Redirected { .. }
             | Self::Unexpected { .. } => Exit::Usage,
         }
     }
@@ -120,6 +144,13 @@ impl ClientError {
             }
             Self::NoAnswer { .. } => "Look with `pgsluice status` before repeating it.",
             Self::Refused(problem) => &problem.remedy,
+            Self::Redirected { .. } => {
+                "Name in --api where pgsluice itself listens: the token is for it alone. Nothing was changed."
+            }
+            Self::AnotherOperation { .. } | Self::Unexpected { may_be_done: true, .. } => {
+                "It may be carried out all the same: look with `pgsluice status` before repeating it, check --api, and that both are \
+                 of the same version."
+            }
             Self::Unexpected { .. } => "Check --api, and that both are of the same version.",
             Self::LostSight { .. } => "Look with `pgsluice status` before doing anything else.",
             Self::Output(_) => "Look with `pgsluice status`: only what it says is lost.",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Method, Url};
+use reqwest::{Method, Url, header};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
@@ -37,6 +37,12 @@ impl Http {
         token: Option<Secret>,
     ) -> Result<Self, ClientError> {
         let base = parse_address(address)?;
+        if authority.is_some() && base.scheme() == "http" {
+            let reason =
+                "it is plain HTTP, and an authority for HTTPS is given (--ca-file, PGSLUICE_CA_FILE)"
+                    .to_owned();
+            return Err(ClientError::Address { given: base.to_string(), reason });
+        }
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(&base, authority)?)
             .no_proxy()
@@ -70,11 +76,19 @@ impl Http {
         }
         let response = request.send().await.map_err(|error| self.silent(&method, &error))?;
         let status = response.status();
+        if status.is_redirection() {
+            let to = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
+            let to = to.unwrap_or("an unknown place").to_owned();
+            return Err(ClientError::Redirected { address: self.address(), to });
+        }
         let bytes = response.bytes().await.map_err(|error| self.silent(&method, &error))?;
+        // A proxy's refusal (4xx) has not reached the instance; its time-out may have.
+        let may_be_done = method != Method::GET && (status.is_success() || status.is_server_error());
         let unexpected = |error: serde_json::Error| ClientError::Unexpected {
             address: self.address(),
             status,
             reason: error.to_string(),
+            may_be_done,
         };
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(unexpected);
@@ -104,18 +118,16 @@ impl Http {
 /// A URL, or `host:port`; always ending in a slash, so that routes are joined below its path.
 fn parse_address(given: &str) -> Result<Url, ClientError> {
     let with_scheme = if given.contains("://") { given.to_owned() } else { format!("http://{given}") };
-    let wrong = |reason: String| ClientError::Address { given: given.to_owned(), reason };
-    let mut url = Url::parse(&format!("{}/", with_scheme.trim_end_matches('/')))
+    // What may hold a password is not repeated.
+    let shown = given.rsplit_once('@').map_or_else(|| given.to_owned(), |(_, place)| format!("…@{place}"));
+    let wrong = |reason: String| ClientError::Address { given: shown.clone(), reason };
+    let url = Url::parse(&format!("{}/", with_scheme.trim_end_matches('/')))
         .map_err(|error| wrong(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong(format!("{} is not http or https", url.scheme())));
     }
     if url.password().is_some() || !url.username().is_empty() {
-        let _ = url.set_password(None);
-        return Err(ClientError::Address {
-            given: url.host_str().unwrap_or_default().to_owned(),
-            reason: "it contains a user name; give the token with --token-file".to_owned(),
-        });
+        return Err(wrong("it contains a user name; give the token with --token-file".to_owned()));
     }
     Ok(url)
 }

@@ -31,7 +31,7 @@ pub struct ClusterRecord {
     pub ready_instances: Option<u32>,
     /// Standbys that each commit waits for; null without synchronous replication.
     pub synchronous_standbys: Option<u32>,
-    /// Whether it has had a backup that succeeded; null where that is not looked for (`target.cnpg.backup = "ignored"`).
+    /// Whether it is known to have had a backup that succeeded; null where that is not looked for (`target.cnpg.backup = "ignored"`).
     pub has_backup: Option<bool>,
     /// When it was seen; null until it was.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -46,7 +46,8 @@ impl From<&Sight> for ClusterRecord {
     fn from(sight: &Sight) -> Self {
         let (problem, remedy) = sight.problem.clone().unzip();
         let seen = sight.state.as_ref().map_or_else(Self::default, Self::from);
-        Self { seen_at: sight.seen_at, has_backup: sight.has_backup(), problem, remedy, ..seen }
+        let (changing, has_backup) = (sight.changing.clone(), sight.has_backup());
+        Self { seen_at: sight.seen_at, changing, has_backup, problem, remedy, ..seen }
     }
 }
 
@@ -57,7 +58,6 @@ impl From<&ClusterState> for ClusterRecord {
             phase: state.phase.clone(),
             current_primary: state.current_primary.clone(),
             target_primary: state.target_primary.clone(),
-            changing: state.changes_primary(),
             timeline: state.timeline,
             system_identifier: state.system_identifier.clone(),
             instances: state.instances,

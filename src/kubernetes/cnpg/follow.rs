@@ -71,16 +71,18 @@ pub struct Sight {
     pub seen_at: Option<Timestamp>,
     /// Why it is not seen now, and what to do.
     pub problem: Option<(String, String)>,
+    /// How its primary is being changed, as far as that still counts: what was seen long ago does not.
+    pub changing: Option<String>,
     /// Whether its backups are looked for: with `target.cnpg.backup = "required"`.
     pub looks_for_backup: bool,
 }
 
 impl Sight {
-    /// Whether it has had a backup that succeeded; `None` if that is not looked for, or not known.
+    /// Whether it is known to have had a backup that succeeded; `None` if that is not looked for.
     #[must_use]
     pub fn has_backup(&self) -> Option<bool> {
-        let state = self.state.as_ref().filter(|_| self.looks_for_backup)?;
-        Some(state.backup == Backup::Succeeded)
+        let has = self.state.as_ref().is_some_and(|state| state.backup == Backup::Succeeded);
+        self.looks_for_backup.then_some(has)
     }
 }
 
@@ -250,7 +252,8 @@ impl TargetCluster {
                 "the target's cluster cannot be looked at; the migration goes on without"
             );
         }
-        self.sight.send_modify(|sight| sight.problem = Some(problem));
+        let changing = self.turnover.under_way().map(|how| how.to_string());
+        self.sight.send_modify(|sight| (sight.problem, sight.changing) = (Some(problem), changing));
     }
 
     async fn ask(&self, is_seldom: bool) -> Result<ClusterState, KubernetesError> {
@@ -272,12 +275,13 @@ impl TargetCluster {
 
     fn saw(&self, state: ClusterState) {
         let before = self.turnover.under_way();
-        match state.changes_primary() {
+        let changing = state.changes_primary();
+        match &changing {
             Some(how) => {
                 if before.as_deref() != Some(how.as_str()) {
                     tracing::warn!("the target waits: {how}");
                 }
-                self.turnover.begins(&how);
+                self.turnover.begins(how);
             }
             None => {
                 if before.is_some() {
@@ -293,6 +297,7 @@ impl TargetCluster {
         let seen_at = Some(Timestamp::now());
         self.sight.send_modify(|sight| {
             (sight.state, sight.seen_at, sight.problem) = (Some(state), seen_at, None);
+            sight.changing = changing;
         });
     }
 

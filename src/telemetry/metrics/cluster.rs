@@ -1,5 +1,4 @@
-//! The CloudNativePG cluster that is moved into, as its operator sees it. All of it is absent without `target.cnpg.cluster`, and until the
-//! cluster was seen.
+//! The CloudNativePG cluster that is moved into, as its operator sees it. All of it is absent without `target.cnpg.cluster`.
 
 use prometheus::core::{AtomicI64, GenericGaugeVec};
 
@@ -38,7 +37,7 @@ impl ClusterMetrics {
             )?,
             seen: registrar.optional_gauge(
                 "pgsluice_cluster_seen_timestamp_seconds",
-                "When the cluster was seen last, in seconds since 1970.",
+                "When the cluster was seen last, in seconds since 1970; when the process started if it never was.",
             )?,
         })
     }
@@ -56,9 +55,12 @@ impl ClusterMetrics {
                 None => drop(self.instances.remove_label_values(&[label])),
             }
         }
-        self.changes_primary.set(state.map(|state| i64::from(state.changes_primary().is_some())));
+        self.changes_primary.set(
+            sight.filter(|sight| sight.state.is_some()).map(|sight| i64::from(sight.changing.is_some())),
+        );
         self.has_backup.set(sight.and_then(Sight::has_backup).map(i64::from));
         self.timeline.set(state.and_then(|state| state.timeline).map(i64::from));
-        self.seen.set(sight.and_then(|sight| sight.seen_at).map(jiff::Timestamp::as_second));
+        // Never seen since the start is as long ago as the start.
+        self.seen.set(sight.map(|sight| sight.seen_at.unwrap_or(status.started_at).as_second()));
     }
 }
