@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use kube::client::AuthError;
+use kube::config::KubeconfigError;
+
 use super::{Resource, ResourceName};
 
 /// The API could not be asked, or refused.
@@ -14,15 +17,21 @@ pub enum KubernetesError {
         source: kube::config::InClusterError,
     },
     /// The file cannot be used.
-    #[error("the kubeconfig file {} cannot be used ({source})", .path.display())]
+    #[error("the kubeconfig file {} cannot be used ({})", .path.display(), unusable(.source))]
     Kubeconfig {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: kube::config::KubeconfigError,
+        source: KubeconfigError,
+    },
+    /// A token with a line break, say.
+    #[error("a token in the kubeconfig file {} has characters that cannot be sent", .path.display())]
+    UnusableToken {
+        /// The file.
+        path: PathBuf,
     },
     /// TLS or the way to authenticate cannot be set up.
-    #[error("the client of the Kubernetes API cannot be set up ({source})")]
+    #[error("the client of the Kubernetes API cannot be set up ({})", chain(.source))]
     Client {
         /// Why.
         source: kube::Error,
@@ -122,7 +131,7 @@ impl KubernetesError {
                  pgsluice runs outside the cluster."
                     .into()
             }
-            Self::Kubeconfig { .. } | Self::Client { .. } => {
+            Self::Kubeconfig { .. } | Self::UnusableToken { .. } | Self::Client { .. } => {
                 "Try the same file with kubectl; its current context is used.".into()
             }
             Self::Missing { what } => format!(
@@ -164,8 +173,36 @@ fn rule(verb: &str, what: &ResourceName) -> String {
     )
 }
 
+/// Without what stands in the file: a parser quotes the lines around a mistake, and tokens are among them (INV-10).
+fn unusable(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(_) => "it is not YAML, or not that of a kubeconfig file".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Who would be calling cannot be proven. Without what a command has answered, which is a token or close to one (INV-10).
+fn unproven(error: &AuthError) -> String {
+    match error {
+        AuthError::AuthExecStart(problem) => format!("the command for a token cannot be started ({problem})"),
+        AuthError::AuthExecRun { out, .. } => format!("the command for a token ends with {}", out.status),
+        AuthError::AuthExecParse(_) => "what the command for a token answers is not understood".to_owned(),
+        AuthError::ReadTokenFile(problem, path) => {
+            format!("the token file {} cannot be read ({problem})", path.display())
+        }
+        _ => "the account's token, or the way to one, cannot be used".to_owned(),
+    }
+}
+
 /// With its causes, which the libraries keep apart.
 fn chain(error: &kube::Error) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(next) = cause {
+        if let Some(error) = next.downcast_ref::<AuthError>() {
+            return unproven(error);
+        }
+        cause = next.source();
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {

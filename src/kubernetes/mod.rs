@@ -157,10 +157,22 @@ async fn connect(access: &KubernetesAccess) -> Result<Connected, KubernetesError
         Some(path) => {
             let unusable = |source| KubernetesError::Kubeconfig { path: path.clone(), source };
             let file = Kubeconfig::read_from(path).map_err(unusable)?;
+            if !has_usable_tokens(&file) {
+                return Err(KubernetesError::UnusableToken { path: path.clone() });
+            }
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)?
         }
     };
     let namespace = access.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|source| KubernetesError::Client { source })?;
     Ok(Connected { client, namespace })
+}
+
+/// The library would panic over a token that no header can carry.
+fn has_usable_tokens(file: &Kubeconfig) -> bool {
+    let file = serde_json::to_value(file).unwrap_or_default();
+    let users = file["users"].as_array().into_iter().flatten();
+    users
+        .filter_map(|user| user["user"]["token"].as_str())
+        .all(|token| token.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '))
 }

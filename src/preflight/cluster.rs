@@ -111,18 +111,19 @@ fn standbys(state: &ClusterState, durability: Durability) -> Option<Finding> {
     let name = state.full_name();
     let there_are = state.instances?.saturating_sub(1);
     match durability {
-        Durability::Standbys(wanted) if wanted.get() > there_are => Some(Finding::blocker(
+        Durability::Standbys(wanted) if wanted.get() > there_are => Some(Finding::warning(
             ID,
             &name,
             format!(
-                "target.standbys is {wanted}, and cluster {name} has {there_are} standbys: nothing would ever be confirmed to the source."
+                "target.standbys is {wanted}, and cluster {name} has {there_are} standbys: unless others stream from it, nothing will ever be confirmed to the source."
             ),
             format!(
                 "Lower target.standbys, or set spec.instances of the cluster to {}.",
                 u64::from(wanted.get()) + 1
             ),
         )),
-        Durability::Local if there_are > 0 && state.synchronous.is_none() => Some(Finding::warning(
+        // Synchronous replication does not help: what is applied is committed without waiting for it.
+        Durability::Local if there_are > 0 => Some(Finding::warning(
             ID,
             &name,
             format!(

@@ -38,6 +38,10 @@ fn config(target: &str) -> Config {
     crate::config::load(None, variables).expect("a configuration")
 }
 
+fn synchronous() -> crate::kubernetes::cnpg::Synchronous {
+    crate::kubernetes::cnpg::Synchronous { method: "any".into(), number: 1, is_required: true }
+}
+
 const WITH_STANDBY: &str = "PGSLUICE_TARGET__DURABILITY=standbys PGSLUICE_TARGET__STANDBYS=1";
 
 fn seen(state: ClusterState, facts: &Facts, config: &Config) -> Vec<Finding> {
@@ -47,9 +51,6 @@ fn seen(state: ClusterState, facts: &Facts, config: &Config) -> Vec<Finding> {
 #[test]
 fn a_cluster_in_order_gives_nothing_to_say() {
     assert_eq!(seen(state(), &facts(), &config(WITH_STANDBY)), []);
-    let synchronous =
-        crate::kubernetes::cnpg::Synchronous { method: "any".into(), number: 1, is_required: true };
-    assert_eq!(seen(ClusterState { synchronous: Some(synchronous), ..state() }, &facts(), &config("")), []);
     assert_eq!(seen(ClusterState { instances: Some(1), ..state() }, &facts(), &config("")), []);
 }
 
@@ -59,7 +60,6 @@ fn another_cluster_or_a_replica_blocks() {
     for findings in [
         seen(state(), &other, &config(WITH_STANDBY)),
         seen(ClusterState { is_replica: true, ..state() }, &facts(), &config(WITH_STANDBY)),
-        seen(ClusterState { instances: Some(1), ..state() }, &facts(), &config(WITH_STANDBY)),
     ] {
         let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
         assert_eq!(severities, [Severity::Blocker], "{findings:#?}");
@@ -79,6 +79,8 @@ fn what_endangers_a_migration_warns() {
         (ClusterState { fenced: vec!["shop-3".into()], ..state() }, WITH_STANDBY, "fenced"),
         (ClusterState { backup: Backup::NotKnown, ..state() }, WITH_STANDBY, "no backup that succeeded"),
         (state(), "", "a failover may lose"),
+        (ClusterState { instances: Some(1), ..state() }, WITH_STANDBY, "has 0 standbys"),
+        (ClusterState { synchronous: Some(synchronous()), ..state() }, "", "a failover may lose"),
     ];
     for (state, target, said) in cases {
         let findings = seen(state, &facts(), &config(target));

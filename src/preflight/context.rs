@@ -13,6 +13,13 @@ use crate::source::SourceTable;
 /// Names listed in one finding; the rest is counted.
 const LISTED_MAX: usize = 10;
 
+/// SQL: `name` and `oid` of those relations whose names, quoted in any case, are in the array `$1`. By the catalogs: `to_regclass`
+/// refuses to look into a schema that the role may not use.
+pub(super) const NAMED_RELATIONS: &str = r#"
+SELECT wanted.name, c.oid FROM unnest($1::text[]) AS wanted (name)
+  JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace)
+    ON wanted.name = '"' || replace(n.nspname::text, '"', '""') || '"."' || replace(c.relname::text, '"', '""') || '"'"#;
+
 pub(super) struct Context<'a> {
     pub(super) config: &'a Config,
     pub(super) source: &'a SqlSession,

@@ -3,7 +3,7 @@
 
 use tokio_postgres::Row;
 
-use super::context::Context;
+use super::context::{Context, NAMED_RELATIONS};
 use super::{Finding, PreflightError};
 use crate::config::SchemaMode;
 use crate::model::{Side, TableName};
@@ -18,13 +18,13 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
         SchemaMode::Existing => Side::Target,
     };
     let names: Vec<String> = context.tables.iter().map(|table| table.name.to_string()).collect();
-    let rows = context.rows(ID, side, FIRING, &[&names]).await?;
+    let rows =
+        context.rows(ID, side, &format!("WITH wanted AS ({NAMED_RELATIONS}) {FIRING}"), &[&names]).await?;
     Ok(rows.iter().map(|row| judge(side, &Firing::decode(row))).collect())
 }
 
 /// Clones of a partitioned table's trigger follow their parent. Enabled `A`: always; `R`: for replicated changes only.
 const FIRING: &str = "
-WITH wanted AS (SELECT to_regclass(name)::oid AS oid FROM unnest($1::text[]) AS name)
 SELECT n.nspname::text, c.relname::text, f.kind, f.name, f.enabled
   FROM (SELECT tgrelid AS oid, 'TRIGGER' AS kind, tgname::text AS name, tgenabled::text AS enabled
           FROM pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 AND tgname !~ '^pgsluice_'

@@ -1,7 +1,7 @@
 //! `target.empty`: the schema is copied into an empty database, or the tables that are there are empty. Rows that
 //! are there already would mix with the source's, and be nobody's to delete.
 
-use super::context::{Context, enumerate};
+use super::context::{Context, NAMED_RELATIONS, enumerate};
 use super::{Finding, PreflightError};
 use crate::config::SchemaMode;
 use crate::model::{Side, TableName};
@@ -73,8 +73,9 @@ async fn readable_tables(context: &Context<'_>) -> Result<Vec<TableName>, Prefli
         .rows(
             ID,
             Side::Target,
-            "SELECT name FROM unnest($1::text[]) AS name
-              WHERE to_regclass(name) IS NOT NULL AND has_table_privilege(to_regclass(name), 'SELECT')",
+            &format!(
+                "SELECT name FROM ({NAMED_RELATIONS}) AS wanted WHERE has_table_privilege(oid, 'SELECT')"
+            ),
             &[&names],
         )
         .await?;

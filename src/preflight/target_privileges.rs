@@ -4,7 +4,7 @@
 use pgsluice_proto::command::quote_ident;
 use tokio_postgres::error::SqlState;
 
-use super::context::{Context, enumerate};
+use super::context::{Context, NAMED_RELATIONS, enumerate};
 use super::{Finding, PreflightError};
 use crate::config::SchemaMode;
 use crate::model::Side;
@@ -12,11 +12,14 @@ use crate::model::Side;
 const ID: &str = "target.privileges";
 
 struct Facts {
+    mode: SchemaMode,
     role: String,
     database: String,
+    database_owner: String,
     may_create: bool,
     may_be_replica: bool,
-    /// Schemas of the source's tables that exist on the target, and in which nothing may be created.
+    /// Schemas of the source's tables that exist on the target, and in which nothing may be created (or, where the tables exist,
+    /// nothing used).
     closed_schemas: Vec<String>,
     /// Tables of an existing schema that may not be written.
     unwritable: Vec<String>,
@@ -29,14 +32,17 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
         .row(
             ID,
             Side::Target,
-            "SELECT current_user::text, current_database()::text, has_database_privilege(current_database(), 'CREATE')",
+            "SELECT current_user::text, datname::text, has_database_privilege(oid, 'CREATE'), pg_get_userbyid(datdba)::text
+               FROM pg_database WHERE datname = current_database()",
             &[],
         )
         .await?;
     let facts = Facts {
+        mode: context.mode(),
         role: row.get(0),
         database: row.get(1),
         may_create: row.get(2),
+        database_owner: row.get(3),
         may_be_replica: may_be_replica(context).await?,
         closed_schemas: closed_schemas(context).await?,
         unwritable: unwritable(context).await?,
@@ -60,17 +66,18 @@ async fn may_be_replica(context: &Context<'_>) -> Result<bool, PreflightError> {
 }
 
 async fn closed_schemas(context: &Context<'_>) -> Result<Vec<String>, PreflightError> {
-    if context.mode() == SchemaMode::Existing {
-        return Ok(Vec::new());
-    }
+    let right = match context.mode() {
+        SchemaMode::Copy => "CREATE",
+        SchemaMode::Existing => "USAGE",
+    };
     let schemas: Vec<&str> = context.tables.iter().map(|table| table.name.schema.as_str()).collect();
     let rows = context
         .rows(
             ID,
             Side::Target,
             "SELECT nspname::text FROM pg_namespace
-              WHERE nspname = ANY ($1) AND NOT has_schema_privilege(oid, 'CREATE') ORDER BY 1",
-            &[&schemas],
+              WHERE nspname = ANY ($1) AND NOT has_schema_privilege(oid, $2) ORDER BY 1",
+            &[&schemas, &right],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -99,12 +106,13 @@ async fn unwritable(context: &Context<'_>) -> Result<Vec<String>, PreflightError
         .rows(
             ID,
             Side::Target,
-            "SELECT name FROM (SELECT name, to_regclass(name) AS oid FROM unnest($1::text[]) AS name) AS wanted
-              WHERE oid IS NOT NULL
-                AND NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+            &format!(
+                "SELECT name FROM ({NAMED_RELATIONS}) AS wanted
+              WHERE NOT (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
                          AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')
                          AND has_table_privilege(oid, 'TRUNCATE') AND has_table_privilege(oid, 'TRIGGER'))
-              ORDER BY 1",
+              ORDER BY 1"
+            ),
             &[&names],
         )
         .await?;
@@ -138,15 +146,20 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         );
     }
     for schema in &facts.closed_schemas {
+        let (what, rights) = match facts.mode {
+            SchemaMode::Copy => ("create tables in", "CREATE, USAGE"),
+            SchemaMode::Existing => ("use", "USAGE"),
+        };
         block(
-            format!("Role {} may not create tables in schema {schema} of the target.", facts.role),
-            format!("GRANT CREATE, USAGE ON SCHEMA {} TO {role};", quote_ident(schema)),
+            format!("Role {} may not {what} schema {schema} of the target.", facts.role),
+            format!("GRANT {rights} ON SCHEMA {} TO {role};", quote_ident(schema)),
         );
     }
     if let Some(owner) = &facts.public_of_another {
         // From PostgreSQL 15 on the schema belongs to whoever owns the database.
         let remedy = if owner == "pg_database_owner" {
-            format!("ALTER DATABASE {} OWNER TO {role};", quote_ident(&facts.database))
+            // Whoever is a member of the database's owner is one of this role, too.
+            format!("GRANT {} TO {role};", quote_ident(&facts.database_owner))
         } else {
             format!("GRANT {} TO {role};", quote_ident(owner))
         };
@@ -181,8 +194,10 @@ mod tests {
     #[test]
     fn each_right_that_is_missing_blocks_with_its_grant() {
         let facts = Facts {
+            mode: SchemaMode::Copy,
             role: "app".into(),
             database: "shop".into(),
+            database_owner: "boss".into(),
             may_create: false,
             may_be_replica: false,
             closed_schemas: vec!["public".into()],
@@ -194,7 +209,7 @@ mod tests {
         assert_eq!(remedies[0], r#"GRANT CREATE ON DATABASE "shop" TO "app";"#);
         assert!(remedies[1].contains(r#"GRANT SET ON PARAMETER session_replication_role TO "app";"#));
         assert_eq!(remedies[2], r#"GRANT CREATE, USAGE ON SCHEMA "public" TO "app";"#);
-        assert_eq!(remedies[3], r#"ALTER DATABASE "shop" OWNER TO "app";"#);
+        assert_eq!(remedies[3], r#"GRANT "boss" TO "app";"#);
         assert!(remedies[4].contains(r#"ON "public"."t" TO "app";"#));
     }
 }
