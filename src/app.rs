@@ -4,17 +4,18 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::{
     CleanupArguments, Exit, FindingsSummary, Look, OutputFormat, cleanup_json, cleanup_text, findings_text,
 };
 use crate::config::{self, Config, ConfigError, KubernetesConfig};
+use crate::connection::ConnectionSettings;
 use crate::control::dto::FindingRecord;
 use crate::control::{self, ApiState, ControlError};
 use crate::cutover::{self, CleanupError, CleanupOptions, CutoverError};
@@ -23,11 +24,15 @@ use crate::kubernetes::lease::Lease;
 use crate::migration::monitor::Monitor;
 use crate::migration::{self, LeaseKeeper, LeaseLost, Legs, MigrationError, StatusBoard};
 use crate::preflight::{Finding, Severity};
-use crate::runtime::{Shutdown, Supervisor};
+use crate::runtime::{Backoff, Shutdown, Supervisor};
 use crate::telemetry::{self, Console, Metrics};
 
 /// Commands of the API that wait for the migration task (INV-11).
 const COMMANDS_QUEUED_MAX: usize = 16;
+/// How long an API server that does not answer is waited for when the program starts, and how often it is asked.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+const SILENCE_RETRY_FIRST: Duration = Duration::from_millis(500);
+const SILENCE_RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// All tasks must have ended this long after the signal; SIGTERM promises five seconds.
 const DRAIN_GRACE: Duration = Duration::from_millis(4_500);
 
@@ -118,17 +123,52 @@ impl Start {
     pub async fn from(
         path: Option<&Path>,
         environment: impl Iterator<Item = (String, String)>,
+        target: TargetNeeded,
     ) -> Result<Self, AppError> {
         let written = config::read(path, environment)?;
-        let Some(named) = written.cluster() else {
-            return Ok(Self { config: written.complete(None)?, cluster: None });
+        let named = match (written.cluster(), target) {
+            (Some(named), TargetNeeded::AtOnce | TargetNeeded::InTheEnd) => named,
+            (Some(_), TargetNeeded::Never) if written.asks_cluster() => {
+                return Ok(Self { config: written.complete_without_target()?, cluster: None });
+            }
+            _ => return Ok(Self { config: written.complete(None)?, cluster: None }),
         };
         let mut cluster = TargetCluster::new(named);
         cluster.look().await;
-        let found = if written.asks_cluster() { Some(cluster.find().await?) } else { None };
+        let found = match target {
+            _ if !written.asks_cluster() => None,
+            TargetNeeded::InTheEnd => Some(find_patiently(&mut cluster).await?),
+            _ => Some(cluster.find().await?),
+        };
         let mut config = written.complete(found)?;
         config.target.connection = config.target.connection.with_turnover(cluster.turnover());
         Ok(Self { config, cluster: Some(cluster) })
+    }
+}
+
+/// What a command needs the target for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetNeeded {
+    /// It is asked, and if it cannot be, that is the answer.
+    AtOnce,
+    /// An API server that is away when the program starts, as often when a pod does, is waited for.
+    InTheEnd,
+    /// It is lost.
+    Never,
+}
+
+/// Waits out an API server that does not answer; what it refuses is told at once.
+async fn find_patiently(cluster: &mut TargetCluster) -> Result<ConnectionSettings, CnpgError> {
+    let begun = Instant::now();
+    let mut backoff = Backoff::new(SILENCE_RETRY_FIRST, SILENCE_RETRY_LONGEST);
+    loop {
+        match cluster.find().await {
+            Err(error) if error.is_silence() && begun.elapsed() < SILENCE_MAX => {
+                tracing::warn!(%error, "waiting for the Kubernetes API");
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+            found => return found,
+        }
     }
 }
 
@@ -136,8 +176,20 @@ impl Start {
 ///
 /// # Errors
 /// [`AppError`]; nothing is lost, and the next start resumes.
-pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
-    let Start { config, cluster } = start;
+pub async fn run(
+    start: impl Future<Output = Result<Start, AppError>> + Send,
+    console: Console,
+) -> Result<Exit, AppError> {
+    let mut signals = Signals::listen()?;
+    let Start { config, cluster } = tokio::select! {
+        start = start => start?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it began");
+            return Ok(Exit::Success);
+        }
+    };
+    // Until the last session has ended.
+    let _authority = cluster.as_ref().and_then(TargetCluster::keepsake);
     let config = Arc::new(config);
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| AppError::Listen { listen, error })?;
@@ -192,7 +244,7 @@ pub async fn run(start: Start, console: Console) -> Result<Exit, AppError> {
         }
         Ok(())
     });
-    tasks.spawn("signals", await_signal(shutdown.clone()));
+    tasks.spawn("signals", await_signal(signals, shutdown.clone()));
     if console.is_terminal() {
         tasks.spawn("progress", {
             let shutdown = shutdown.clone();
@@ -260,13 +312,30 @@ async fn end(mut tasks: Supervisor<AppError>, shutdown: Shutdown) -> Result<Exit
     }
 }
 
-async fn await_signal(shutdown: Shutdown) -> Result<(), AppError> {
-    let listen = |kind| signal(kind).map_err(|error| AppError::Start(error.to_string()));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+/// What tells the program to stop. Listened to before anything else is done.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, AppError> {
+        let listen = |kind| signal(kind).map_err(|error| AppError::Start(error.to_string()));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The next one's name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn await_signal(mut signals: Signals, shutdown: Shutdown) -> Result<(), AppError> {
     let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        name = signals.next() => name,
         () = shutdown.requested() => return Ok(()),
     };
     tracing::info!(signal = name, "stopping");

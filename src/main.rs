@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pgsluice::app::{self, AppError, Start};
+use pgsluice::app::{self, AppError, Start, TargetNeeded};
 use pgsluice::cli::{
     ApiArguments, ApiClient, Arguments, CliCommand, ClientCommand, Exit, Failure, GlobalArguments,
     OutputFormat, completions,
@@ -82,11 +82,19 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
                 Err(error) => Failure::new(Exit::Failed, &error, error.remedy()).tell(global.output).into(),
             };
         }
-        CliCommand::Check => started(&global, |start| app::check(start, global.output)).await,
-        CliCommand::Cleanup(cleanup) => {
-            started(&global, |start| app::cleanup(start, cleanup, global.output)).await
+        CliCommand::Check => {
+            started(&global, TargetNeeded::AtOnce, |start| app::check(start, global.output)).await
         }
-        _ => started(&global, |start| app::run(start, console)).await,
+        CliCommand::Cleanup(cleanup) => {
+            let target = if cleanup.without_target { TargetNeeded::Never } else { TargetNeeded::AtOnce };
+            started(&global, target, |start| app::cleanup(start, cleanup, global.output)).await
+        }
+        _ => {
+            let environment: Vec<_> = process_environment().collect();
+            let start =
+                Start::from(global.config.as_deref(), environment.into_iter(), TargetNeeded::InTheEnd);
+            Box::pin(app::run(start, console)).await
+        }
     };
     match ended {
         Ok(exit) => exit.into(),
@@ -94,11 +102,15 @@ async fn perform(arguments: Arguments, console: Console) -> ExitCode {
     }
 }
 
-async fn started<F>(global: &GlobalArguments, act: impl FnOnce(Start) -> F) -> Result<Exit, AppError>
+async fn started<F>(
+    global: &GlobalArguments,
+    target: TargetNeeded,
+    act: impl FnOnce(Start) -> F,
+) -> Result<Exit, AppError>
 where
     F: Future<Output = Result<Exit, AppError>>,
 {
-    let start = Start::from(global.config.as_deref(), process_environment()).await?;
+    let start = Start::from(global.config.as_deref(), process_environment(), target).await?;
     Box::pin(act(start)).await
 }
 

@@ -12,7 +12,9 @@ const OWNERS_SECRET: &str = "-app";
 /// The cluster, if one is named.
 pub(super) fn cnpg(target: &RawTarget) -> Result<Option<CnpgConfig>, ConfigError> {
     let raw = &target.cnpg;
-    let Some(cluster) = &raw.cluster else { return nothing_without_cluster(raw) };
+    let Some(cluster) = raw.cluster.as_ref().filter(|cluster| !cluster.is_empty()) else {
+        return nothing_without_cluster(raw);
+    };
     let cluster = name("target.cnpg.cluster", cluster)?;
     let of_secret = [("secret", raw.secret.is_some()), ("database", raw.database.is_some())];
     if let (Some((key, _)), Some(_)) = (of_secret.iter().find(|(_, given)| *given), &target.url) {

@@ -27,6 +27,9 @@ pub fn load(
     read(path, environment)?.complete(None)
 }
 
+/// A name that never resolves (RFC 2606).
+const NOWHERE: &str = "host=target.invalid user=nobody dbname=nobody";
+
 /// A configuration as it was written: complete, unless the target is to be found in its cluster.
 #[derive(Debug)]
 pub struct Written {
@@ -46,6 +49,19 @@ impl Written {
     #[must_use]
     pub const fn asks_cluster(&self) -> bool {
         self.cluster.is_some() && self.raw.target.url.is_none()
+    }
+
+    /// The configuration where the target is lost, and would have been found in its cluster: at an address that leads nowhere.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn complete_without_target(self) -> Result<Config, ConfigError> {
+        let nowhere = ConnectionSettings::parse(NOWHERE).map_err(|source| ConfigError::Connection {
+            key: "target.url",
+            origin: self.origins.of("target.url"),
+            source,
+        })?;
+        self.complete(Some(nowhere))
     }
 
     /// The configuration, with the target as its cluster says it is reached, if that was asked for.

@@ -36,4 +36,4 @@ pub use sql::{CancelHandle, SqlSession, connect_sql};
 pub use sql_error::SqlError;
 pub use system::{system_identity, timeline};
 pub use tls::{TlsError, https_client_config};
-pub use turnover::Turnover;
+pub use turnover::{Incumbent, Turnover};

@@ -4,6 +4,7 @@
 //! a migration waiting, and the checks within each session are made in any case.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,64 @@ const VALID: Duration = Duration::from_secs(30);
 
 /// Whether a server is being replaced now. Clones share what is known; without anybody who watches it never is.
 #[derive(Clone, Default)]
-pub struct Turnover(Arc<RwLock<Option<Said>>>);
+pub struct Turnover {
+    said: Arc<RwLock<Option<Said>>>,
+    /// How often it was replaced, as far as that was seen.
+    times: Arc<AtomicU64>,
+    /// The timeline that is written now; 0 if it is not known.
+    timeline: Arc<AtomicU32>,
+}
 
 /// In words, and when.
 type Said = (Arc<str>, Instant);
+
+/// The server that was there at a moment. What it has flushed says nothing of one that has replaced it since.
+#[derive(Clone, Debug)]
+pub struct Incumbent {
+    turnover: Turnover,
+    times: u64,
+}
+
+impl Incumbent {
+    /// Whether it is still there, and not being replaced.
+    #[must_use]
+    pub fn is_steady(&self) -> bool {
+        !self.was_replaced() && self.turnover.under_way().is_none()
+    }
+
+    /// Whether another one has taken its place, even if it answers all the same.
+    #[must_use]
+    pub fn was_replaced(&self) -> bool {
+        self.turnover.times.load(Ordering::Acquire) != self.times
+    }
+}
 
 impl Turnover {
     /// It is being replaced: how, in words for a person, e.g. `cluster shop/shop changes its primary from shop-1 to shop-2`.
     pub fn begins(&self, how: &str) {
         self.set(Some((how.into(), Instant::now())));
+    }
+
+    /// Another server has taken its place. Sessions with the old one may still be open.
+    pub fn has_happened(&self) {
+        self.times.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// This timeline is written now: a primary with an earlier one has been replaced.
+    pub fn writes(&self, timeline: u32) {
+        self.timeline.fetch_max(timeline, Ordering::AcqRel);
+    }
+
+    /// The timeline that is written now, as far as it is known.
+    #[must_use]
+    pub fn timeline(&self) -> Option<u32> {
+        Some(self.timeline.load(Ordering::Acquire)).filter(|timeline| *timeline > 0)
+    }
+
+    /// The server that is there now. To be asked for before it is connected to.
+    #[must_use]
+    pub fn incumbent(&self) -> Incumbent {
+        Incumbent { turnover: self.clone(), times: self.times.load(Ordering::Acquire) }
     }
 
     /// It is not, or not any more.
@@ -31,12 +81,12 @@ impl Turnover {
     /// How it is being replaced, if it is.
     #[must_use]
     pub fn under_way(&self) -> Option<Arc<str>> {
-        let said = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let said = self.said.read().unwrap_or_else(PoisonError::into_inner);
         said.as_ref().filter(|(_, at)| at.elapsed() < VALID).map(|(how, _)| Arc::clone(how))
     }
 
     fn set(&self, said: Option<Said>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = said;
+        *self.said.write().unwrap_or_else(PoisonError::into_inner) = said;
     }
 }
 
@@ -68,6 +118,19 @@ mod tests {
         assert_eq!(seen.under_way().as_deref(), Some("a becomes b"));
         watched.is_over();
         assert_eq!(seen.under_way(), None);
+    }
+
+    #[test]
+    fn an_incumbent_is_steady_until_it_is_being_replaced_and_never_again_once_it_was() {
+        let watched = Turnover::default();
+        let first = watched.clone().incumbent();
+        assert!(first.is_steady());
+        watched.begins("a becomes b");
+        assert!(!first.is_steady() && !first.was_replaced());
+        watched.has_happened();
+        watched.is_over();
+        assert!(!first.is_steady() && first.was_replaced());
+        assert!(watched.incumbent().is_steady());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 
 use super::actions::{RETRY_FIRST, RETRY_LONGEST};
+use super::driver::steady;
 use super::operation::Operation;
 use super::state::Event;
 use super::{CutoverError, SqlFailure};
@@ -52,7 +53,8 @@ impl Operation {
 
     async fn try_to_open(&mut self) -> Result<(), CutoverError> {
         let target = match self.target.take() {
-            Some(session) if !session.is_closed() => session,
+            // One that is being replaced is not the one to open.
+            Some(session) if !session.is_closed() && steady(&self.ctx.config).is_ok() => session,
             _ => self.reconnected_target().await?,
         };
         let opened = transaction(&target, &statements(self.terms.epoch), "COMMIT").await;

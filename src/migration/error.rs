@@ -115,7 +115,15 @@ impl MigrationError {
     /// Whether a server is being replaced just now, so that nothing was connected to.
     #[must_use]
     pub fn is_turnover(&self) -> bool {
-        matches!(self, Self::Connect(error) if error.is_turnover())
+        let connect = match self {
+            Self::Connect(error)
+            | Self::Cutover(CutoverError::Connect(error))
+            | Self::Slot(SlotError::Connect(error))
+            | Self::Snapshot(SnapshotError::Connect(error))
+            | Self::Join(JoinError::Connect(error)) => error,
+            _ => return false,
+        };
+        connect.is_turnover()
     }
 
     /// Whether it passes by itself: a connection was lost, a server restarts or fails over.

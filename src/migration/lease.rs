@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::command::{Command, Refusal};
 use super::status::{Blocking, Problem, Status, StatusBoard};
-use crate::cutover::Outcome;
 use crate::kubernetes::KubernetesError;
 use crate::kubernetes::lease::{Holder, LEASE_DURATION, Lease, RENEW_EVERY, RETRY_EVERY, Standing};
 use crate::runtime::Shutdown;
@@ -204,9 +203,8 @@ impl LeaseKeeper {
     /// A cutover that runs has a bound of its own, and its clients wait: breaking it off would help nobody, and whoever has the
     /// Lease cannot begin before our sessions have ended.
     async fn lost(&self, holder: Holder) -> LeaseLost {
-        let is_running = |status: &Status| {
-            status.cutover.as_ref().is_some_and(|report| report.outcome == Outcome::Running)
-        };
+        let is_running =
+            |status: &Status| status.cutover.as_ref().is_some_and(|report| report.ended_at.is_none());
         if self.board.with(is_running) {
             tracing::warn!(
                 holder = holder.identity,

@@ -164,6 +164,8 @@ impl Migration {
             return Ok(Prepared::CutOver(finishing));
         }
         let source = self.connect(Side::Source).await?;
+        // Both sides answer: what was told of an outage is over.
+        self.board.update(|status| status.problem = None);
         let recorded = records::read(&target).await?;
         let is_back = self.config.direction == Direction::Back;
         if is_back && recorded.is_none() {

@@ -58,7 +58,7 @@ fn judge(sight: &Sight, facts: &Facts, config: &Config) -> Vec<Finding> {
     findings.extend(standing(state));
     findings.extend(standbys(state, config.target.durability));
     findings.extend(grants(state, facts, config));
-    findings.extend(backup(state, config));
+    findings.extend(backup(sight, state, config));
     findings
 }
 
@@ -182,8 +182,18 @@ fn quote_word(word: &str) -> String {
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-fn backup(state: &ClusterState, config: &Config) -> Option<Finding> {
+fn backup(sight: &Sight, state: &ClusterState, config: &Config) -> Option<Finding> {
     let is_wanted = config.target.cnpg.as_ref().is_some_and(|cnpg| cnpg.backup == BackupGate::Required);
+    if is_wanted
+        && state.backup == Backup::NotKnown
+        && let Some((problem, remedy)) = &sight.backup_problem
+    {
+        let text = format!(
+            "It cannot be looked for backups of cluster {}: {problem}. A cutover is refused until one is seen.",
+            state.full_name()
+        );
+        return Some(Finding::warning(BACKUP_ID, state.full_name(), text, remedy.as_str()));
+    }
     (is_wanted && state.backup == Backup::NotKnown).then(|| {
         Finding::warning(
             BACKUP_ID,

@@ -114,6 +114,18 @@ fn every_grant_that_is_missing_is_in_one_command_that_needs_no_superusers_passwo
 }
 
 #[test]
+fn backups_that_cannot_be_looked_for_are_no_reason_to_pass_over_the_cluster() {
+    let problem = Some(("forbidden".to_owned(), "Grant it.".to_owned()));
+    let unknown = ClusterState { backup: Backup::NotKnown, ..state() };
+    let sight = Sight { state: Some(unknown), backup_problem: problem, ..Sight::default() };
+    let other = Facts { system_identifier: "1".into(), ..facts() };
+    let findings = judge(&sight, &other, &config(WITH_STANDBY));
+    let ids: Vec<_> = findings.iter().map(|finding| (finding.id, finding.severity)).collect();
+    assert_eq!(ids, [(ID, Severity::Blocker), (BACKUP_ID, Severity::Warning)]);
+    assert_eq!(findings[1].remedy, "Grant it.");
+}
+
+#[test]
 fn a_cluster_that_cannot_be_seen_is_a_warning_with_its_remedy() {
     let sight = Sight { problem: Some(("forbidden".into(), "Grant it.".into())), ..Sight::default() };
     let findings = judge(&sight, &facts(), &config(WITH_STANDBY));

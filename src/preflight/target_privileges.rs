@@ -15,7 +15,8 @@ struct Facts {
     mode: SchemaMode,
     role: String,
     database: String,
-    database_owner: String,
+    /// Unless a superuser owns the database: nobody is to become a member of that one.
+    database_owner: Option<String>,
     may_create: bool,
     may_be_replica: bool,
     /// Schemas of the source's tables that exist on the target, and in which nothing may be created (or, where the tables exist,
@@ -32,7 +33,7 @@ pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, Preflig
         .row(
             ID,
             Side::Target,
-            "SELECT current_user::text, datname::text, has_database_privilege(oid, 'CREATE'), pg_get_userbyid(datdba)::text
+            "SELECT current_user::text, datname::text, has_database_privilege(oid, 'CREATE'), (SELECT rolname::text FROM pg_roles r WHERE r.oid = datdba AND NOT rolsuper)
                FROM pg_database WHERE datname = current_database()",
             &[],
         )
@@ -159,7 +160,10 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         // From PostgreSQL 15 on the schema belongs to whoever owns the database.
         let remedy = if owner == "pg_database_owner" {
             // Whoever is a member of the database's owner is one of this role, too.
-            format!("GRANT {} TO {role};", quote_ident(&facts.database_owner))
+            match &facts.database_owner {
+                Some(owner) => format!("GRANT {} TO {role};", quote_ident(owner)),
+                None => format!("ALTER DATABASE {} OWNER TO {role};", quote_ident(&facts.database)),
+            }
         } else {
             format!("GRANT {} TO {role};", quote_ident(owner))
         };
@@ -197,7 +201,7 @@ mod tests {
             mode: SchemaMode::Copy,
             role: "app".into(),
             database: "shop".into(),
-            database_owner: "boss".into(),
+            database_owner: Some("boss".into()),
             may_create: false,
             may_be_replica: false,
             closed_schemas: vec!["public".into()],

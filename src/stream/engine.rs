@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
-use crate::connection::{SqlSession, connect_sql};
+use crate::connection::{Incumbent, SqlSession, connect_sql, timeline};
 use crate::migration::{Blocking, Problem, StatusBoard};
 use crate::model::{Direction, Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
@@ -49,6 +49,8 @@ const ROLE: &str = "SET session_replication_role = replica; SET synchronous_comm
 const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 /// Sessions of ours may wait for one another by way of this process, which the server cannot see and would never end.
 const NEVER_WAIT_FOR_EACH_OTHER: &str = "SET lock_timeout = '30s'";
+/// How often it is looked whether the target's operator has another primary.
+const INCUMBENT_POLL: Duration = Duration::from_millis(250);
 /// A way back that halts is no harm to the primary; remedies that start the migration over would be.
 const NO_WAY_BACK: &str = "The configured target is the primary, works, and has everything: do not empty it. The side that was left is \
      not current any more. End the way back: stop pgsluice, then `pgsluice cleanup`.";
@@ -176,6 +178,8 @@ async fn attempt(
     hold_before: Option<HoldBefore>,
 ) -> Result<(), StreamError> {
     let config = &context.config;
+    // Before anything is connected to.
+    let incumbent = config.target.connection.turnover().incumbent();
     let first = connect_applier(config).await?;
     tokio::select! {
         () = shutdown.requested() => return Ok(()),
@@ -278,13 +282,10 @@ async fn attempt(
         holding,
         shutdown: tasks.shutdown().clone(),
     };
-    let watch = DurabilityWatch::new(
-        watch_session,
-        config.target.durability,
-        config.target.connection.turnover().clone(),
-    );
+    let watch = DurabilityWatch::new(watch_session, config.target.durability, incumbent.clone());
     let (publisher, stopping) = (context.publisher.clone(), tasks.shutdown().clone());
     let mut standby_wait = StandbyWait::new(context.board.clone());
+    tasks.spawn("incumbent", leave_when_replaced(incumbent, tasks.shutdown().clone()));
     tasks.spawn("reader", feed.run(source.place, source.source_end, tasks.shutdown().clone()));
     tasks.spawn("gather", work.run(chunks));
     tasks.spawn("durability", async move {
@@ -320,9 +321,29 @@ fn is_without_its_cause(end: Option<&TaskEnd<StreamError>>) -> bool {
     end.is_some_and(|end| matches!(end.outcome, Err(Some(StreamError::TaskGone(_)))))
 }
 
+/// Ends the stream once the target's operator has another primary: the old one may still answer, and would be applied to for ever.
+async fn leave_when_replaced(incumbent: Incumbent, shutdown: Shutdown) -> Result<(), StreamError> {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            () = tokio::time::sleep(INCUMBENT_POLL) => {}
+        }
+        if incumbent.was_replaced() {
+            return Err(StreamError::TargetReplaced);
+        }
+    }
+}
+
 /// A session that applies, in the role for replicated changes.
 async fn connect_applier(config: &Config) -> Result<SqlSession, StreamError> {
     let session = connect_target(config, "apply").await?;
+    // Its address may lead to the old primary for a while after there is a new one.
+    if let Some(known) = config.target.connection.turnover().timeline()
+        && !session.in_recovery()
+        && i64::from(timeline(&session).await?) < i64::from(known)
+    {
+        return Err(StreamError::TargetReplaced);
+    }
     // Should we be gone while a statement waits for a lock, the server ends the session soon, and with it our claim to be
     // the one replicator.
     session.batch_execute(&format!("{ROLE}; {NOTICE_LOST_CLIENT}")).await?;

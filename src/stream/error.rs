@@ -136,6 +136,9 @@ pub enum StreamError {
     /// Its address leads to one server and then to another.
     #[error("two connections to the target reached two different servers, as while it fails over")]
     TargetMoves,
+    /// Its operator has another primary, and this was connected to the former one.
+    #[error("the target's cluster has another primary than the one that was connected to")]
+    TargetReplaced,
     /// Anything else the target answered.
     #[error("the target answered: {}", describe(.0))]
     Target(#[from] tokio_postgres::Error),
@@ -177,6 +180,7 @@ impl StreamError {
             Self::EndedBySource
             | Self::ProgressMoved
             | Self::TargetMoves
+            | Self::TargetReplaced
             | Self::TaskGone(_)
             | Self::NotBinary(_)
             | Self::Spool(_)

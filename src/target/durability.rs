@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::standbys::{self, StandbyShortage, Standbys};
 use crate::config::Durability;
-use crate::connection::{SqlSession, Turnover};
+use crate::connection::{Incumbent, SqlSession};
 use crate::model::Lsn;
 use crate::runtime::Shutdown;
 
@@ -131,8 +131,8 @@ pub enum DurabilityNews {
 pub struct DurabilityWatch {
     session: SqlSession,
     durability: Durability,
-    /// What a server has flushed that is being replaced says nothing of the one that replaces it.
-    turnover: Turnover,
+    /// The server of the session.
+    incumbent: Incumbent,
     outstanding: Outstanding,
     /// Since when something waits and nothing became durable.
     waits_since: Instant,
@@ -148,9 +148,9 @@ impl DurabilityWatch {
     /// A watch that asks over `session`, which must be on the server that gives the receipts
     /// ([`same_server`](super::same_server::same_server)): a position in the WAL of another one means nothing.
     #[must_use]
-    pub fn new(session: SqlSession, durability: Durability, turnover: Turnover) -> Self {
+    pub fn new(session: SqlSession, durability: Durability, incumbent: Incumbent) -> Self {
         let (outstanding, waits_since) = (Outstanding::default(), Instant::now());
-        Self { session, durability, turnover, outstanding, waits_since }
+        Self { session, durability, incumbent, outstanding, waits_since }
     }
 
     /// Takes receipts as they come and hands what becomes of them to `tell`, until the sender is gone or shutdown is
@@ -176,7 +176,7 @@ impl DurabilityWatch {
                 self.outstanding.add(receipt);
             }
             let sight = self.look().await?;
-            let is_steady = self.turnover.under_way().is_none();
+            let is_steady = self.incumbent.is_steady();
             let flushed = sight.flushed().filter(|_| is_steady);
             if let Some(durable) = flushed.and_then(|lsn| self.outstanding.confirm(lsn)) {
                 self.waits_since = Instant::now();

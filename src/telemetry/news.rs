@@ -13,6 +13,8 @@ use crate::runtime::Shutdown;
 
 /// The same thing is not told again within this time.
 const REPEATED_AFTER: Duration = Duration::from_secs(600);
+/// How long telling why it stops may take.
+const LAST_WORDS_BOUND: Duration = Duration::from_secs(2);
 /// What was told lately is remembered, as much as this (INV-11).
 const REMEMBERED_MAX: usize = 64;
 
@@ -66,7 +68,10 @@ fn news(before: &Seen, status: &Status) -> Vec<News> {
         let message = "The migration goes on.".to_owned();
         news.push(News { kind: EventKind::Normal, reason: "ProblemOver".into(), message });
     }
-    if let Some(report) = status.cutover.as_ref().filter(|_| seen.operation != before.operation) {
+    // One that ended before this process began was told by the one that ended it.
+    let is_ours = |report: &&CutoverReport| report.ended_at.is_none_or(|at| at >= status.started_at);
+    let operation = status.cutover.as_ref().filter(|_| seen.operation != before.operation);
+    if let Some(report) = operation.filter(is_ours) {
         news.push(of_operation(report));
     }
     news
@@ -131,28 +136,39 @@ pub async fn tell_cluster(
     shutdown: Shutdown,
 ) {
     let mut changes = board.subscribe();
-    let (mut seen, mut told) = (board.with(Seen::of), Told::default());
+    let mut teller = Teller { seen: board.with(Seen::of), told: Told::default(), cluster, recorder };
     loop {
         tokio::select! {
-            () = shutdown.requested() => return,
-            changed = changes.changed() => if changed.is_err() { return },
+            () = shutdown.requested() => break,
+            changed = changes.changed() => if changed.is_err() { break },
         }
-        let (now, fresh) = {
-            let status = changes.borrow_and_update();
-            let now = Seen::of(&status);
-            if now == seen {
-                continue;
-            }
-            (now, news(&seen, &status))
-        };
-        seen = now;
-        for item in fresh.iter().filter(|item| told.is_news(item, Instant::now())) {
-            let Some(about) = about(&cluster) else { continue };
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = recorder.tell(&about, item.kind, &item.reason, &item.message) => {}
+        let status = changes.borrow_and_update().clone();
+        tokio::select! {
+            () = shutdown.requested() => break,
+            () = teller.tell(&status) => {}
+        }
+    }
+    // Why it stops is worth the most.
+    let _ = tokio::time::timeout(LAST_WORDS_BOUND, teller.tell(&board.read())).await;
+}
+
+/// Tells what is new, and remembers that it was.
+struct Teller {
+    seen: Seen,
+    told: Told,
+    cluster: ClusterWatch,
+    recorder: EventRecorder,
+}
+
+impl Teller {
+    async fn tell(&mut self, status: &Status) {
+        let Some(about) = about(&self.cluster) else { return };
+        for item in news(&self.seen, status) {
+            if self.told.is_news(&item, Instant::now()) {
+                self.recorder.tell(&about, item.kind, &item.reason, &item.message).await;
             }
         }
+        self.seen = Seen::of(status);
     }
 }
 

@@ -54,6 +54,10 @@ impl CredentialsError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
+            Self::Missing { key: "ca.crt", .. } | Self::NotText { key: "ca.crt", .. } => {
+                "The Secret with the authority of the cluster's servers (CLUSTER-ca, or status.certificates.serverCASecret) is to have it; \
+                 otherwise set `target.url` with its own sslrootcert."
+            }
             Self::Missing { .. } | Self::NotText { .. } => {
                 "Name a Secret with `username` and `password` in `target.cnpg.secret`: the one of the cluster's application \
                  (CLUSTER-app), of its superuser (CLUSTER-superuser), or of a managed role."

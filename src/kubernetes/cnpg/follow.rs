@@ -3,15 +3,15 @@
 //! password or an authority that was replaced needs no restart. An API server that does not answer changes nothing: what was seen
 //! last is shown with its age, and no connection is kept from being made.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::credentials::{self, CredentialsError, Place, SecretObject};
-use super::state::{self, Backup, ClusterState};
+use super::state::{Backup, ClusterState};
 use crate::config::{BackupGate, CnpgConfig, EventsMode};
 use crate::connection::{ConnectionSettings, Secret, SecretKeeper, Turnover};
 use crate::kubernetes::{EventRecorder, Kubernetes, KubernetesError, Resource};
@@ -46,6 +46,16 @@ pub enum CnpgError {
 }
 
 impl CnpgError {
+    /// Whether nobody answered, which may pass.
+    #[must_use]
+    pub const fn is_silence(&self) -> bool {
+        match self {
+            Self::Api(error) => error.is_silence(),
+            Self::NoAnswer => true,
+            Self::Credentials(_) | Self::AuthorityFile(_) => false,
+        }
+    }
+
     /// What to do.
     #[must_use]
     pub fn remedy(&self) -> String {
@@ -71,6 +81,8 @@ pub struct Sight {
     pub seen_at: Option<Timestamp>,
     /// Why it is not seen now, and what to do.
     pub problem: Option<(String, String)>,
+    /// Why its backups cannot be looked for, and what to do.
+    pub backup_problem: Option<(String, String)>,
     /// How its primary is being changed, as far as that still counts: what was seen long ago does not.
     pub changing: Option<String>,
     /// Whether its backups are looked for: with `target.cnpg.backup = "required"`.
@@ -123,6 +135,14 @@ impl ClusterWatch {
                 ),
             ));
         };
+        if state.backup == Backup::NotKnown
+            && let Some((problem, remedy)) = &sight.backup_problem
+        {
+            let name = state.full_name();
+            let text =
+                format!("It is not known whether the target's cluster {name} has a backup: {problem}.");
+            return Some((text, format!("{remedy} Or set target.cnpg.backup = \"ignored\".")));
+        }
         (state.backup == Backup::NotKnown).then(|| {
             (
                 format!("The target's cluster {} has had no backup that succeeded.", state.full_name()),
@@ -145,14 +165,16 @@ pub struct TargetCluster {
     /// If the cluster was asked how it is reached.
     found: Option<Found>,
     looks: u32,
+    /// Whether it was said that the Secrets cannot be read now.
+    is_told: bool,
 }
 
 /// What was taken from its Secrets.
 #[derive(Debug)]
 struct Found {
     password: SecretKeeper,
-    /// Has the file with the authority.
-    folder: TempDir,
+    /// Has the file with the authority. Whoever connects to the last keeps it, too.
+    folder: Arc<TempDir>,
     authority: String,
 }
 
@@ -170,6 +192,7 @@ impl TargetCluster {
             }),
             found: None,
             looks: 0,
+            is_told: false,
         }
     }
 
@@ -183,6 +206,12 @@ impl TargetCluster {
     #[must_use]
     pub fn watch(&self) -> ClusterWatch {
         ClusterWatch { sight: self.sight.subscribe(), gate: self.config.backup }
+    }
+
+    /// What has to be kept for as long as anything connects to the target.
+    #[must_use]
+    pub fn keepsake(&self) -> Option<Arc<TempDir>> {
+        self.found.as_ref().map(|found| Arc::clone(&found.folder))
     }
 
     /// To tell what happens as Events of the cluster, unless that is not wanted.
@@ -221,7 +250,7 @@ impl TargetCluster {
         let settings = credentials::settings(secret, &place, password)?;
         let authority = self.authority().await?;
         std::fs::write(&authorities, &authority).map_err(CnpgError::AuthorityFile)?;
-        Ok((settings, Found { password: keeper, folder, authority }))
+        Ok((settings, Found { password: keeper, folder: Arc::new(folder), authority }))
     }
 
     /// The authority of the servers' certificates, in PEM.
@@ -240,7 +269,7 @@ impl TargetCluster {
         self.looks = self.looks.wrapping_add(1);
         let seen = tokio::time::timeout(LOOK_BOUND, self.ask(is_seldom)).await;
         let problem = match seen {
-            Ok(Ok(state)) => return self.saw(state),
+            Ok(Ok((state, backup_problem))) => return self.saw(state, backup_problem),
             Ok(Err(error)) => (error.to_string(), error.remedy()),
             Err(_) => (CnpgError::NoAnswer.to_string(), CnpgError::NoAnswer.remedy()),
         };
@@ -256,24 +285,49 @@ impl TargetCluster {
         self.sight.send_modify(|sight| (sight.problem, sight.changing) = (Some(problem), changing));
     }
 
-    async fn ask(&self, is_seldom: bool) -> Result<ClusterState, KubernetesError> {
+    /// As it is now, and why its backups could not be looked for: what is known of the cluster is worth as much without them.
+    async fn ask(
+        &self,
+        is_seldom: bool,
+    ) -> Result<(ClusterState, Option<(String, String)>), KubernetesError> {
         let name = self.api.named(Resource::Cluster, &self.config.cluster).await?;
         let mut state = ClusterState::of(&self.api.get(&name).await?);
-        let known = self.sight.borrow().state.as_ref().map_or(Backup::NotKnown, |state| state.backup);
+        let (had_one, mut problem) = {
+            let sight = self.sight.borrow();
+            let same = sight.state.as_ref().filter(|known| known.uid == state.uid);
+            (same.is_some_and(|known| known.backup == Backup::Succeeded), sight.backup_problem.clone())
+        };
         // The first one is what counts: from then on there is one.
-        if known == Backup::Succeeded {
-            state.backup = known;
-        } else if state.backup == Backup::NotKnown && is_seldom && self.config.backup == BackupGate::Required
-        {
-            let backups: Vec<Value> = self.api.list(Resource::Backup, None).await?;
-            if state::any_completed(&backups, &self.config.cluster) {
-                state.backup = Backup::Succeeded;
+        if had_one {
+            state.backup = Backup::Succeeded;
+        }
+        let is_looked_for = state.backup == Backup::NotKnown && self.config.backup == BackupGate::Required;
+        if is_looked_for && is_seldom {
+            match self.api.list(Resource::Backup, None).await {
+                Ok(backups) => {
+                    problem = None;
+                    if state.is_backed_up_by(&backups) {
+                        state.backup = Backup::Succeeded;
+                    }
+                }
+                Err(error) => problem = Some((error.to_string(), error.remedy())),
             }
         }
-        Ok(state)
+        Ok((state, problem.filter(|_| is_looked_for)))
     }
 
-    fn saw(&self, state: ClusterState) {
+    fn saw(&self, state: ClusterState, backup_problem: Option<(String, String)>) {
+        let primary_of = |state: &ClusterState| state.current_primary.clone();
+        let last = self.sight.borrow().state.as_ref().and_then(primary_of);
+        if let (Some(last), Some(now)) = (last, &state.current_primary)
+            && last != *now
+        {
+            tracing::warn!(before = last, now, "the target's cluster has another primary");
+            self.turnover.has_happened();
+        }
+        if let Some(timeline) = state.timeline {
+            self.turnover.writes(timeline);
+        }
         let before = self.turnover.under_way();
         let changing = state.changes_primary();
         match &changing {
@@ -297,7 +351,7 @@ impl TargetCluster {
         let seen_at = Some(Timestamp::now());
         self.sight.send_modify(|sight| {
             (sight.state, sight.seen_at, sight.problem) = (Some(state), seen_at, None);
-            sight.changing = changing;
+            (sight.changing, sight.backup_problem) = (changing, backup_problem);
         });
     }
 
@@ -336,10 +390,14 @@ impl TargetCluster {
         let authority = match tokio::time::timeout(LOOK_BOUND, read).await.map_err(|_| CnpgError::NoAnswer) {
             Ok(Ok(authority)) => authority,
             Ok(Err(error)) | Err(error) => {
-                tracing::debug!(%error, "the cluster's Secrets are as they were read last");
+                if !self.is_told {
+                    tracing::warn!(%error, remedy = error.remedy(), "the cluster's Secrets cannot be read now; they are as they were read last");
+                }
+                self.is_told = true;
                 return;
             }
         };
+        self.is_told = false;
         if authority == found.authority {
             return;
         }

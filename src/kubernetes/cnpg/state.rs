@@ -3,14 +3,13 @@
 //!
 //! Source: CloudNativePG's API reference, `ClusterSpec` and `ClusterStatus`; `api/v1/cluster_types.go`.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// What `status.targetPrimary` says while the operator has given the primary up and has not chosen another one.
 const PENDING: &str = "pending";
 /// Instances that the operator keeps from running, as a list in JSON; `*` for all.
 const FENCED: &str = "cnpg.io/fencedInstances";
-/// `on`: the whole cluster is switched off.
-const HIBERNATION: &str = "cnpg.io/hibernation";
 
 /// A cluster as its operator sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub struct ClusterState {
     pub name: String,
     /// The object's own identifier, by which Events are about it.
     pub uid: String,
+    /// When the object was made.
+    pub created_at: Option<Timestamp>,
     /// In the operator's words, e.g. `Cluster in healthy state`.
     pub phase: Option<String>,
     /// The instance that is the primary.
@@ -43,8 +44,6 @@ pub struct ClusterState {
     pub backup: Backup,
     /// Instances that are fenced: their PostgreSQL is stopped.
     pub fenced: Vec<String>,
-    /// Whether it is hibernated: nothing of it runs.
-    pub is_hibernated: bool,
     /// Whether it is a replica of another cluster, and has no primary of its own.
     pub is_replica: bool,
     /// The Secret with the authority of its servers' certificates.
@@ -81,6 +80,7 @@ impl ClusterState {
             namespace: text(&metadata["namespace"]).unwrap_or_default(),
             name: text(&metadata["name"]).unwrap_or_default(),
             uid: text(&metadata["uid"]).unwrap_or_default(),
+            created_at: moment(&metadata["creationTimestamp"]),
             phase: text(&status["phase"]),
             current_primary: text(&status["currentPrimary"]),
             target_primary: text(&status["targetPrimary"]),
@@ -92,7 +92,6 @@ impl ClusterState {
             has_superuser: spec["enableSuperuserAccess"] == true,
             backup: backup(status),
             fenced: fenced(&metadata["annotations"][FENCED]),
-            is_hibernated: metadata["annotations"][HIBERNATION] == "on",
             is_replica: spec["replica"]["enabled"] == true,
             server_authority: text(&status["certificates"]["serverCASecret"]),
         }
@@ -117,6 +116,19 @@ impl ClusterState {
         }
     }
 
+    /// Whether one of these Backup objects is of this cluster and succeeded. They outlive their cluster: one that is older than it
+    /// is of another one that had its name.
+    #[must_use]
+    pub fn is_backed_up_by(&self, backups: &[Value]) -> bool {
+        let is_of_it = |backup: &&Value| {
+            let began = moment(&backup["status"]["startedAt"])
+                .or_else(|| moment(&backup["metadata"]["creationTimestamp"]));
+            backup["spec"]["cluster"]["name"] == self.name.as_str()
+                && self.created_at.is_none_or(|created| began.is_some_and(|began| began >= created))
+        };
+        backups.iter().filter(is_of_it).any(|backup| backup["status"]["phase"] == "completed")
+    }
+
     /// `cluster namespace/name`, without the kind.
     #[must_use]
     pub fn full_name(&self) -> String {
@@ -126,6 +138,10 @@ impl ClusterState {
 
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn moment(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(|text| text.parse().ok())
 }
 
 fn number(value: &Value) -> Option<u32> {
@@ -150,13 +166,6 @@ fn backup(status: &Value) -> Backup {
         |condition: &Value| condition["type"] == "LastBackupSucceeded" && condition["status"] == "True";
     let is_told = status["conditions"].as_array().is_some_and(|all| all.iter().any(succeeded));
     if is_dated || is_told { Backup::Succeeded } else { Backup::NotKnown }
-}
-
-/// Whether one of these Backup objects is of the cluster and succeeded.
-pub(super) fn any_completed(backups: &[Value], cluster: &str) -> bool {
-    backups.iter().any(|backup| {
-        backup["spec"]["cluster"]["name"] == cluster && backup["status"]["phase"] == "completed"
-    })
 }
 
 fn fenced(annotation: &Value) -> Vec<String> {

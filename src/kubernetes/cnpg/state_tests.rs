@@ -29,7 +29,7 @@ fn everything_that_is_said_is_read() {
     let synchronous = Synchronous { method: "any".into(), number: 1, is_required: true };
     assert_eq!(state.synchronous, Some(synchronous));
     assert_eq!(state.server_authority.as_deref(), Some("shop-ca"));
-    assert!(!state.has_superuser && !state.is_replica && !state.is_hibernated && state.fenced.is_empty());
+    assert!(!state.has_superuser && !state.is_replica && state.fenced.is_empty());
     assert_eq!(state.changes_primary(), None);
 }
 
@@ -69,21 +69,28 @@ fn a_backup_counts_once_it_succeeded_whoever_made_it() {
     let condition = |status: &str| json!([{ "type": "LastBackupSucceeded", "status": status }]);
     assert_eq!(with("conditions", condition("True")), Backup::Succeeded);
     assert_eq!(with("conditions", condition("False")), Backup::NotKnown);
-    let backup = |cluster: &str, phase: &str| json!({ "spec": { "cluster": { "name": cluster } }, "status": { "phase": phase } });
-    assert!(any_completed(&[backup("shop", "failed"), backup("shop", "completed")], "shop"));
-    assert!(!any_completed(&[backup("other", "completed"), backup("shop", "running")], "shop"));
+    let mut cluster = healthy();
+    cluster["metadata"]["creationTimestamp"] = json!("2026-11-30T01:00:00Z");
+    let cluster = ClusterState::of(&cluster);
+    let backup = |cluster: &str, phase: &str, at: &str| json!({ "spec": { "cluster": { "name": cluster } }, "status": { "phase": phase, "startedAt": at } });
+    let done = backup("shop", "completed", at);
+    assert!(cluster.is_backed_up_by(&[backup("shop", "failed", at), done.clone()]));
+    assert!(!cluster.is_backed_up_by(&[backup("other", "completed", at), backup("shop", "running", at)]));
+    // Of a cluster that had its name before.
+    assert!(!cluster.is_backed_up_by(&[backup("shop", "completed", "2026-04-01T00:00:00Z")]));
+    // Whose age is not told.
+    assert!(ClusterState::of(&healthy()).is_backed_up_by(&[done]));
 }
 
 #[test]
 fn what_keeps_instances_from_running_is_seen() {
     let mut object = healthy();
-    object["metadata"]["annotations"] =
-        json!({ "cnpg.io/fencedInstances": "[\"shop-1\"]", "cnpg.io/hibernation": "on" });
+    object["metadata"]["annotations"] = json!({ "cnpg.io/fencedInstances": "[\"shop-1\"]" });
     object["spec"]["replica"] = json!({ "enabled": true, "source": "old" });
     object["spec"]["postgresql"]["synchronous"]["dataDurability"] = json!("preferred");
     let state = ClusterState::of(&object);
     assert_eq!(state.fenced, ["shop-1"]);
-    assert!(state.is_hibernated && state.is_replica);
+    assert!(state.is_replica);
     assert!(state.synchronous.is_some_and(|synchronous| !synchronous.is_required));
 }
 

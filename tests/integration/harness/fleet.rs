@@ -101,6 +101,13 @@ impl Fleet {
         until("the primary to be ahead", || async { text(&primary, &query).await == "true" }).await;
     }
 
+    /// The standby becomes the primary and the address follows; the old primary does not know, and serves whom it has.
+    pub(crate) async fn replace_the_primary(&mut self) {
+        promote(&self.standby).await;
+        std::mem::swap(&mut self.stage.target, &mut self.standby);
+        self.service.lead_to(self.stage.target.port());
+    }
+
     /// The standby becomes the primary, the old primary is gone, the address follows.
     pub(crate) async fn fail_over(&mut self) {
         promote(&self.standby).await;

@@ -245,6 +245,37 @@ async fn a_change_of_the_primary_that_is_announced_is_waited_for_and_loses_nothi
     }
 }
 
+/// The old primary lives on, cut off from the operator, say, and commits what it is given; nobody says so but the operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_primary_that_still_answers_is_left_once_there_is_another_one() {
+    let (api, mut fleet) = (ApiDouble::start().await, Fleet::new(Pair::of(14, 17)).await);
+    put_cluster(&api, &system_identifier(&fleet.stage).await);
+    let source = fleet.stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let configuration = section(&api, "target.durability = \"local\"\ntarget.cnpg.backup = \"ignored\"\n");
+    let mut replicator = fleet.streaming(&configuration).await;
+    fleet.stage.caught_up().await;
+    let kept = fleet.leave_the_standby_behind().await;
+    api.change("clusters", "shop", &json!({ "status": { "targetPrimary": "shop-2" } }));
+    status_with(&mut replicator, "the change", |_, cluster| cluster.changing.is_some()).await;
+    source
+        .batch_execute("INSERT INTO other SELECT 6000 + i, repeat('x', 2000) FROM generate_series(1, 500) i")
+        .await
+        .expect("SQL");
+    fleet.primary_gets_beyond(&kept, 500_000).await;
+    fleet.replace_the_primary().await;
+    let settled = json!({ "status": { "currentPrimary": "shop-2", "timelineID": 2 } });
+    api.change("clusters", "shop", &settled);
+    fleet.stage.caught_up().await;
+    fleet.stage.assert_same_rows().await;
+    assert!(
+        replicator.log().contains("another primary than the one that was connected to"),
+        "{}",
+        replicator.log()
+    );
+    cut_over(&mut replicator).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_while_the_primary_changes_waits_instead_of_ending() {
     let (api, stage) = (ApiDouble::start().await, Stage::new(PAIR).await);
@@ -347,6 +378,70 @@ async fn a_check_names_what_the_operator_knows_and_what_is_to_be_granted() {
     let (code, _, complaint) = check();
     assert_eq!(code, Some(2), "{complaint}");
     assert!(complaint.contains("there is no secret shop/shop-app"), "{complaint}");
+}
+
+/// The remedy for a target that is lost must not need it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_side_can_be_cleaned_without_the_cluster_that_is_lost() {
+    let (api, stage) = (ApiDouble::start().await, Stage::new(PAIR).await);
+    put_cluster(&api, &system_identifier(&stage).await);
+    api.change("clusters", "shop", &json!({ "status": { "lastSuccessfulBackup": "2026-11-30T02:00:00Z" } }));
+    put_secrets(&api, &stage, OWNER_PASSWORD);
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let command = without_url(&stage, &section(&api, ""));
+    let mut replicator = command.start().expect("the program");
+    streaming(&mut replicator).await;
+    cut_over(&mut replicator).await;
+    replicator.signal(nix::sys::signal::Signal::SIGTERM);
+    replicator.wait_for_end(COPY_WAIT).await.expect("an end");
+    assert!(source.batch_execute("INSERT INTO other VALUES (9100, 'x')").await.is_err(), "it is fenced");
+
+    for secret in ["shop-app", "shop-ca"] {
+        api.delete("secrets", secret);
+    }
+    api.delete("clusters", "shop");
+    let arguments = ["cleanup", "--without-target", "--unfence-source"];
+    let cleaned = command.command(&arguments).output().expect("the program");
+    assert!(cleaned.status.success(), "{}", String::from_utf8_lossy(&cleaned.stderr));
+    source.batch_execute("INSERT INTO other VALUES (9100, 'x')").await.expect("it is open again");
+}
+
+/// An API server that is away when the pod starts is waited for, and a signal to stop is heard meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_that_is_away_at_the_start_is_waited_for() {
+    let (api, stage) = (ApiDouble::start().await, Stage::new(PAIR).await);
+    put_cluster(&api, &system_identifier(&stage).await);
+    put_secrets(&api, &stage, OWNER_PASSWORD);
+    stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
+    api.be_out_of_order(true);
+    let command = without_url(&stage, &section(&api, ""));
+    let mut stopped = command.start().expect("the program");
+    until("it to wait", || async { stopped.log().contains("waiting for the Kubernetes API") }).await;
+    stopped.signal(nix::sys::signal::Signal::SIGTERM);
+    let status = stopped.wait_for_end(Duration::from_secs(5)).await.expect("an end in time");
+    assert_eq!(status.code(), Some(0), "{}", stopped.log());
+
+    let mut replicator = command.start().expect("the program");
+    until("it to wait", || async { replicator.log().contains("waiting for the Kubernetes API") }).await;
+    api.be_out_of_order(false);
+    streaming(&mut replicator).await;
+}
+
+/// What the program stops for is the last thing that is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halt_is_told_as_an_event_before_the_program_ends() {
+    let (api, stage) = (ApiDouble::start().await, Stage::new(Pair::of(14, 17)).await);
+    put_cluster(&api, &system_identifier(&stage).await);
+    let source = stage.source_client().await;
+    source.batch_execute(SCHEMA).await.expect("schema");
+    let replicator = stage.streaming_with(&section(&api, "")).await;
+    let intruder = crate::harness::two_tables::intruder(&stage).await;
+    intruder.batch_execute("DELETE FROM t WHERE id = 1").await.expect("SQL");
+    source.batch_execute("UPDATE t SET v = 'after' WHERE id = 1").await.expect("SQL");
+    crate::harness::two_tables::halted(replicator).await;
+    let told = events(&api);
+    assert!(told.iter().any(|(reason, _)| reason == "Halted"), "{told:?}");
 }
 
 /// Everything is asked for by names, but what has none: the list of backups, and the Events that are made.
