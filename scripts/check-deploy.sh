@@ -18,7 +18,8 @@ set_of_versions=$(printf '%s\n' "${packages[@]}" | cksum | cut -d ' ' -f 1)
 lib=$PWD/.tools/check-deploy/$(python3 -c 'import sys; print(sys.implementation.cache_tag)')-$set_of_versions || die "python3 is needed"
 staging=
 rendered=$(mktemp -d)
-trap 'rm -rf "$rendered" ${staging:+"$staging"}' EXIT
+outside=
+trap 'rm -rf "$rendered" ${staging:+"$staging"} ${outside:+"$outside"}' EXIT
 if [ ! -x "$lib/bin/kubernetes-validate" ]; then
     python3 -m pip --version >/dev/null 2>&1 || die "python3 with pip is needed (on Debian: apt-get install python3-pip)"
     mkdir -p "$(dirname "$lib")"
@@ -36,6 +37,13 @@ if command -v kubectl >/dev/null; then
         overlay=$(basename "$(dirname "$file")")
         kubectl kustomize "deploy/kustomize/$overlay" >"$rendered/$overlay.yaml"
     done
+    # As docs/cloudnativepg.md says for a cluster in another namespace. One that is written in a component's files would be replaced.
+    outside=$(mktemp -d)
+    cp -r deploy/kustomize "$outside/"
+    mkdir "$outside/kustomize/elsewhere"
+    sed -n '/^# deploy\/kustomize\/elsewhere\//,/^```$/{/^```$/!p}' docs/cloudnativepg.md >"$outside/kustomize/elsewhere/kustomization.yaml"
+    kubectl kustomize "$outside/kustomize/elsewhere" >"$rendered/elsewhere.yaml"
+    python3 scripts/check_elsewhere.py "$rendered/statefulset.yaml" "$rendered/elsewhere.yaml"
 else
     echo "check-deploy: no kubectl here: the base is checked as written, the overlays as Helm renders them; nothing is compared" >&2
     for file in deploy/kustomize/base/*.yaml; do

@@ -41,6 +41,14 @@ WRONG_VALUES = {
     "a quantity with another unit": {"resources": {"limits": {"memory": "512MB"}}},
 }
 
+# What no schema refuses in words that say what to do: each value is valid, and without another one it would have no effect.
+WITHOUT_EFFECT = {
+    "kubernetesSecret.valuesFrom": {"kubernetesSecret": {"valuesFrom": ["shop-app"]}},
+    "kubernetesSecret.deployments": {"kubernetesSecret": {"deployments": ["web"]}},
+    "kubernetesSecret.statefulSets": {"kubernetesSecret": {"secrets": [], "statefulSets": ["worker"]}},
+    "cnpg.secrets": {"cnpg": {"secrets": ["shop-app"]}},
+}
+
 # Whatever can be set and is in no overlay, under another name than the chart's: valid, whatever it is compared with.
 EVERYTHING = {
     "config": "[source]",
@@ -61,6 +69,30 @@ EVERYTHING = {
     "tolerations": [{"key": "migration", "operator": "Exists", "effect": "NoSchedule"}],
 }
 
+# Valid, and hard to render: the release's name, and what is set otherwise than in EVERYTHING.
+HARD_VALUES = {
+    "a release and a namespace that end as the names of the cluster's objects do": (
+        "move-cluster",
+        {"cnpg": {**EVERYTHING["cnpg"], "namespace": "db-cluster"}},
+    ),
+    "names that YAML takes for numbers": (
+        "2024",
+        {
+            "image": {"repository": "2024", "tag": "20"},
+            "secrets": {name: {"name": "2024", "key": "1e3"} for name in ("sourcePassword", "targetPassword", "apiToken")},
+            "sourceCa": {"name": "0x10", "key": "1.0"},
+            "targetCa": {"name": "1e3", "key": "1.0"},
+            "api": {"tls": {"secretName": "2024", "caKey": "1e3", "serverName": "2024"}},
+            "kubernetesTraffic": {kind: ["2024"] for kind in ("services", "deployments", "statefulSets", "poolers")},
+            "kubernetesSecret": {kind: ["2024"] for kind in ("secrets", "valuesFrom", "deployments", "statefulSets")},
+            "cnpg": {"cluster": "2024", "namespace": "1e3", "secrets": ["2024"]},
+            "lease": {"name": "2024"},
+            "networkPolicy": {"monitoringNamespace": "1e3"},
+        },
+    ),
+    "a configuration whose first line is indented": ("pgsluice", {"config": "    # Ours.\n[source]\n\n  [target]\nurl = 'a: b'\n"}),
+}
+
 
 def main() -> int:
     rendered = pathlib.Path(sys.argv[1])
@@ -68,6 +100,15 @@ def main() -> int:
     with Chart.load(CHART) as chart:
         failures += refusals(chart) + lints("everything set", EVERYTHING)
         write(rendered, "everything", render(chart, EVERYTHING, name="shop-move"))
+        for number, (what, (name, set_otherwise)) in enumerate(HARD_VALUES.items(), start=1):
+            values = {**EVERYTHING, **set_otherwise}
+            try:
+                by_helm = render(chart, values, name=name)
+            except (HelmError, yaml.YAMLError) as error:
+                failures.append(f"{what}: nothing is rendered that can be read: {error}")
+                continue
+            failures += [f"{what}: {each}" for each in misplaced(by_helm, values, name)]
+            write(rendered, f"hard-{number}", by_helm)
         origins = sorted(file.parent for file in OVERLAYS.glob("*/helm-values.yaml"))
         objects_compared = 0
         for origin in origins:
@@ -91,7 +132,7 @@ def main() -> int:
     if not failures:
         print(f"check-deploy: the Helm chart lints with its defaults and {len(origins) + 1} sets of values,", end=" ")
         compared = f"renders {objects_compared} objects as kustomize does" if objects_compared else "was compared with nothing"
-        print(f"refuses {len(WRONG_VALUES)} wrong ones, and {compared}")
+        print(f"refuses {len(WRONG_VALUES) + len(WITHOUT_EFFECT)} wrong ones, and {compared}")
     return 1 if failures else 0
 
 
@@ -112,6 +153,14 @@ def refusals(chart: Chart) -> list[str]:
         except HelmError:
             continue
         failures.append(f"values.schema.json accepts {what}: {wrong}")
+    for key, idle in WITHOUT_EFFECT.items():
+        try:
+            render(chart, {"config": "[source]", **idle})
+        except HelmError as error:
+            if f"{key} is set without" not in str(error):
+                failures.append(f"the chart refuses {idle} in other words: {error}")
+            continue
+        failures.append(f"the chart ignores {idle}")
     try:
         render(chart, {})
         failures.append("the chart renders without a configuration")
@@ -129,6 +178,24 @@ def render(chart: Chart, values: dict, name: str = "pgsluice") -> list[dict]:
     files = chart.render(values, name=name, namespace="shop")
     documents = [text for path, text in sorted(files.items()) if path.endswith(".yaml")]
     return [each for text in documents for each in yaml.safe_load_all(text) if each]
+
+
+def misplaced(objects: list[dict], values: dict, release: str) -> list[str]:
+    """Whether each object is where it belongs, by its own name, and the configuration as it was given."""
+    problems = []
+    of_cluster = {(kind, f"{release}-{end}") for kind in ("Role", "RoleBinding") for end in ("cluster", "cluster-secrets")}
+    names = {(each["kind"], each["metadata"]["name"]) for each in objects}
+    problems += [f"there is no {kind} {name}" for kind, name in sorted(of_cluster - names, key=str)]
+    for each in objects:
+        kind, metadata = each["kind"], each["metadata"]
+        expected = values["cnpg"]["namespace"] if (kind, metadata["name"]) in of_cluster else "shop"
+        if metadata["namespace"] != expected:
+            problems.append(f"{kind} {metadata['name']} is in namespace {metadata['namespace']!r}, not {expected!r}")
+        if kind == "RoleBinding" and (each["roleRef"]["name"], each["subjects"][0]["name"]) != (metadata["name"], release):
+            problems.append(f"{kind} {metadata['name']} binds {each['roleRef']} to {each['subjects']}")
+        if kind == "ConfigMap" and each["data"]["pgsluice.toml"].rstrip("\n") != values["config"].rstrip("\n"):
+            problems.append(f"the configuration is {each['data']['pgsluice.toml']!r}")
+    return problems
 
 
 def differences(by_kustomize: list[dict], by_helm: list[dict]) -> list[str]:

@@ -361,8 +361,12 @@ fn an_object_of_kubernetes_is_changed_by_one_adapter_only() {
         let between = "adapter = 'manual'\n";
         let error = refused(&all(&[first, between, second]), &[]);
         assert!(error.contains(key) && error.contains(object) && error.contains("traffic[0]"), "{error}");
+        // Which namespace one is in that names none is not known here.
         let elsewhere = format!("{second}namespace = 'elsewhere'\n");
-        load_text(&all(&[first, between, &elsewhere]), &[]).unwrap();
+        let error = refused(&all(&[first, between, &elsewhere]), &[]);
+        assert!(error.contains(key) && error.contains("name the `namespace` in both"), "{error}");
+        let here = format!("{first}namespace = 'here'\n");
+        load_text(&all(&[&here, between, &elsewhere]), &[]).unwrap();
     }
 }
 

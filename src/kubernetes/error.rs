@@ -42,7 +42,7 @@ pub enum KubernetesError {
         /// What was asked for.
         what: ResourceName,
     },
-    /// 403.
+    /// 403, by whoever decides about rights.
     #[error("the Kubernetes API does not allow to {verb} {what}: {said}")]
     Forbidden {
         /// As rules of RBAC name it.
@@ -64,7 +64,7 @@ pub enum KubernetesError {
         /// What was to be changed.
         what: ResourceName,
     },
-    /// Any other answer that is no success; 422 if the result would be invalid.
+    /// Any other answer that is no success; 422 if the result would be invalid, 403 if a webhook or a policy denies it.
     #[error("the Kubernetes API refuses to {verb} {what} ({code}): {said}")]
     Refused {
         /// As rules of RBAC name it.
@@ -95,17 +95,15 @@ pub enum KubernetesError {
 impl KubernetesError {
     pub(super) fn of(error: kube::Error, verb: &'static str, what: &ResourceName) -> Self {
         let kube::Error::Api(status) = error else { return Self::Unreachable { source: error } };
-        // A refusal may quote what it refuses.
-        let said = match (what.resource, status.code) {
-            (Resource::Secret, 400 | 405..) => {
-                "its words are left out, because they could hold a value".to_owned()
-            }
+        // A refusal may quote what it refuses, whatever its code: webhooks choose theirs.
+        let said = match what.resource {
+            Resource::Secret => "its words are left out, because they could hold a value".to_owned(),
             _ => status.message.clone(),
         };
         let what = what.clone();
         match status.code {
             401 => Self::Unauthorized { said },
-            403 => Self::Forbidden { verb, what, said },
+            403 if !is_denied(&status.message) => Self::Forbidden { verb, what, said },
             404 => Self::Missing { what },
             409 => Self::Conflict { what },
             code => Self::Refused { verb, what, code, said },
@@ -157,6 +155,11 @@ impl KubernetesError {
             Self::NotUnderstood { .. } => "Check what answers at the API server's address.".into(),
         }
     }
+}
+
+/// Whether a webhook or a policy has looked at the change itself and denied it: the right to make it is there.
+fn is_denied(said: &str) -> bool {
+    said.contains("admission webhook") || said.contains("denied request")
 }
 
 /// As it stands in a Role. What is to be created has no name by which the API server could allow it.

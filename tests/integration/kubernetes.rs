@@ -29,9 +29,13 @@ const FORWARD: [Step; 4] = [Step::Prepare, Step::Pause, Step::Retarget, Step::Re
 
 /// The adapter of `entry` as a fresh process has it.
 fn traffic(api: &ApiDouble, entry: &str) -> Traffic {
+    traffic_by(&api.kubeconfig(), entry)
+}
+
+fn traffic_by(kubeconfig: &str, entry: &str) -> Traffic {
     let text = format!(
         "[source]\nurl = 'postgres://old/shop'\n[target]\nurl = 'postgres://new/shop'\n{}",
-        entry.replace("KUBECONFIG", &format!("kubeconfig = {:?}", api.kubeconfig()))
+        entry.replace("KUBECONFIG", &format!("kubeconfig = {kubeconfig:?}"))
     );
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("pgsluice.toml");

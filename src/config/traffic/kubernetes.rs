@@ -102,22 +102,39 @@ pub(super) fn pooler(key: &str, raw: RawTraffic, timeout: Duration) -> Result<Cn
 }
 
 /// Each object has one annotation for what it was before: two adapters that change it would take each other's word for it. Likewise a
-/// workload is restarted once in an operation: by the last of the Secrets that it reads.
+/// workload is restarted once in an operation: by the last of the Secrets that it reads. Which namespace is meant by an entry that
+/// names none is known only to the API, so such a name is taken for one of any namespace.
 pub(super) fn nothing_twice(entries: &[TrafficConfig]) -> Result<(), ConfigError> {
     let mut seen: Vec<(usize, &KubernetesAccess, String)> = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let Some((access, objects)) = objects(entry) else { continue };
         for (key, object) in objects {
-            let same =
-                |(_, other, name): &&(usize, &KubernetesAccess, String)| *other == access && *name == object;
-            if let Some((first, ..)) = seen.iter().find(same) {
-                let problem = format!("{object} is named by traffic[{first}] too");
-                return Err(invalid(&format!("traffic[{index}].{key}"), &problem, "Remove one of the two."));
+            let same = |(_, other, name): &&(usize, &KubernetesAccess, String)| {
+                may_be_same(other, access) && *name == object
+            };
+            if let Some((first, other, _)) = seen.iter().find(same) {
+                let (problem, remedy) = if other.namespace == access.namespace {
+                    (format!("{object} is named by traffic[{first}] too"), "Remove one of the two.")
+                } else {
+                    (
+                        format!(
+                            "{object} is named by traffic[{first}] too, and only one of them says in which `namespace` it is"
+                        ),
+                        "Remove one of the two if they are the same object; name the `namespace` in both if they are not.",
+                    )
+                };
+                return Err(invalid(&format!("traffic[{index}].{key}"), &problem, remedy));
             }
             seen.push((index, access, object));
         }
     }
     Ok(())
+}
+
+/// Whether two entries may mean the same namespace of the same API server.
+fn may_be_same(one: &KubernetesAccess, other: &KubernetesAccess) -> bool {
+    one.kubeconfig == other.kubeconfig
+        && (one.namespace == other.namespace || one.namespace.is_none() || other.namespace.is_none())
 }
 
 /// What an adapter changes, and by which key it is named.

@@ -149,4 +149,30 @@ mod tests {
         assert!(error.contains("traffic[1].restart") && error.contains("deployment/web"), "{error}");
         resolved(&[&format!("{NAMES}{KEYS}"), &format!("{other}{KEYS}{restart}")]).expect("by the last");
     }
+
+    /// An entry without a namespace may mean the very one that the other entry names.
+    #[test]
+    fn entries_of_which_one_names_the_namespace_may_mean_the_same_object() {
+        let other = NAMES.replace("'shop-db'", "'other'");
+        let restart = "restart = ['deployment/web']\n";
+        let (shop, billing) = ("namespace = 'shop'\n", "namespace = 'billing'\n");
+        for (first, second, named) in [
+            (format!("{NAMES}{KEYS}{shop}"), format!("{NAMES}{KEYS}"), "traffic[1].secret"),
+            (format!("{NAMES}{KEYS}"), format!("{NAMES}{KEYS}{shop}"), "traffic[1].secret"),
+            (
+                format!("{NAMES}{KEYS}{restart}"),
+                format!("{other}{KEYS}{restart}{shop}"),
+                "traffic[1].restart",
+            ),
+        ] {
+            let error = resolved(&[&first, &second]).expect_err(named);
+            assert!(error.contains(named) && error.contains("name the `namespace` in both"), "{error}");
+            resolved(&[&format!("{first}kubeconfig = 'a'\n"), &second]).expect("another API server");
+        }
+        resolved(&[&format!("{NAMES}{KEYS}{shop}"), &format!("{NAMES}{KEYS}{billing}")])
+            .expect("two namespaces");
+        let error = resolved(&[&format!("{NAMES}{KEYS}{shop}"), &format!("{NAMES}{KEYS}{shop}")])
+            .expect_err("one namespace");
+        assert!(error.contains("Remove one of the two") && !error.contains("in both"), "{error}");
+    }
 }

@@ -29,6 +29,8 @@ pub(super) use service::Service;
 const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 /// Tries, before it is said that somebody keeps changing the object.
 const CONFLICT_TRIES: u32 = 50;
+/// How long is looked for what is only told.
+const GLANCE_BOUND: Duration = Duration::from_secs(1);
 
 /// What a step does to an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +152,12 @@ async fn undo(
 fn versioned(mut patch: Value, object: &Value) -> Value {
     patch["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
     patch
+}
+
+/// A look for what is only to be told, within [`GLANCE_BOUND`] and well within the step's own bound: an API server that does not
+/// answer, which may take longer than any step, keeps nobody else waiting. `None` if there was no answer in time.
+async fn glance<T>(step_bound: Duration, look: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(GLANCE_BOUND.min(step_bound / 2), look).await.ok()
 }
 
 /// Those of the notes that say something.

@@ -14,7 +14,7 @@ use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, Tr
 use super::annotation::{self, Before};
 use super::interference::{Field, changed_by, keepers};
 use super::metrics::{Pools, pools};
-use super::{Change, change, merged, put_back, said};
+use super::{Change, change, glance, merged, put_back, said};
 use crate::config::{CnpgPoolerConfig, SessionPools};
 use crate::kubernetes::{Effect, Kubernetes, KubernetesError, Resource, ResourceName};
 use crate::model::{Direction, counted};
@@ -162,10 +162,10 @@ impl Pooler {
     /// be seen while nobody uses it; what cannot be seen is said, and held against nobody.
     async fn served(&self, waiting: &Waiting) -> Result<Option<String>, Trouble> {
         loop {
-            let Ok(told) = self.told().await else {
+            let Some(Ok(pods)) = glance(self.config.timeout, self.pods()).await else {
                 return Ok(Some("whether its clients are served could not be seen".into()));
             };
-            let mut stuck = None;
+            let (told, mut stuck) = (self.told_by(pods).await, None);
             for (pod, told) in &told {
                 match told {
                     Ok(Pools { servers: 0, waiting: clients @ 1.. }) => stuck = Some((pod, clients)),
@@ -188,15 +188,22 @@ impl Pooler {
 
     /// What each pod that has not ended says of its pools now.
     async fn told(&self) -> Result<Vec<Told>, Trouble> {
+        Ok(self.told_by(self.pods().await?).await)
+    }
+
+    async fn pods(&self) -> Result<Vec<Value>, KubernetesError> {
         let labels = format!("{POOLER_LABEL}={}", self.config.pooler);
-        let pods = self.api.list(Resource::Pod, Some(&labels)).await?;
+        self.api.list(Resource::Pod, Some(&labels)).await
+    }
+
+    async fn told_by(&self, pods: Vec<Value>) -> Vec<Told> {
         let has_ended =
             |pod: &&Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
         let each = pods.iter().filter(|pod| !has_ended(pod)).map(async |pod| {
             let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             (name, self.metrics_of(pod).await.and_then(|text| pools(&text)))
         });
-        Ok(join_all(each).await)
+        join_all(each).await
     }
 
     async fn metrics_of(&self, pod: &Value) -> Result<String, String> {

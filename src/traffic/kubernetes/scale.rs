@@ -15,7 +15,7 @@ use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
 use super::annotation::{self, Before};
 use super::interference::{Field, autoscaled, changed_by, keepers};
-use super::{Change, change, merged, named, put_back, said};
+use super::{Change, change, glance, merged, named, put_back, said};
 use crate::config::{KubernetesScaleConfig, Workload};
 use crate::kubernetes::{Effect, Kubernetes, Resource, ResourceName};
 use crate::model::counted;
@@ -122,11 +122,14 @@ impl Scale {
     }
 
     /// Whether somebody has brought it back too early. It is only told: the fence refuses what it would write on the side that
-    /// is left, and what cannot be seen is no reason to keep the others waiting.
+    /// is left, and what cannot be seen, or not soon, is no reason to keep the others waiting.
     async fn look(&self, workload: &Workload, epoch: i64) -> Option<String> {
-        let what = named(&self.api, workload).await.ok()?;
-        let object = self.api.get(&what).await.ok()?;
-        brought_back(&what, &object, epoch)
+        let seen = glance(self.config.timeout, async {
+            let what = named(&self.api, workload).await.ok()?;
+            let object = self.api.get(&what).await.ok()?;
+            brought_back(&what, &object, epoch)
+        });
+        seen.await.flatten()
     }
 
     async fn bring_back(

@@ -6,12 +6,12 @@
 mod restart;
 mod values;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::Value;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::super::trouble::{Trouble, Waiting, within};
 use super::super::{InRehearsals, Notes, Step, TrafficAdapter, TrafficContext, TrafficError};
@@ -109,7 +109,7 @@ impl Secret {
             let what = named(&self.api, workload).await?;
             let tried = |object: &Value| {
                 restart::check(&what, object)?;
-                Ok(restart::plan(Step::Retarget, &what, object, &operation.name, &at))
+                Ok(restart::plan(Step::Retarget, &what, object, (&operation.name, 1), &at))
             };
             change(&self.api, &what, Effect::Trial, tried).await?;
             Ok(())
@@ -121,12 +121,19 @@ impl Secret {
     async fn retarget(&self, operation: &Operation) -> Result<Notes, Trouble> {
         let Operation { epoch, left, what, .. } = operation;
         let reached = self.values(operation.reached).await?;
-        let plan =
-            |object: &Value| values::retarget(what, object, *epoch, *left, (operation.reached, &reached));
+        let led = AtomicU32::new(1);
+        let plan = |object: &Value| {
+            let planned = values::retarget(what, object, *epoch, *left, (operation.reached, &reached))?;
+            let so_far = values::times_led(object, *epoch)?;
+            led.store(so_far.saturating_add(u32::from(planned.is_some())).max(1), Ordering::Relaxed);
+            Ok(planned)
+        };
         // One that is gone leads nobody to the target: that is told until it is there, or taken out of the configuration.
         let note = change(&self.api, what, Effect::Change, plan).await?;
+        // Once for each time that the Secret was led: what has started after somebody put it back reads the wrong values.
+        let restart = (operation.name.as_str(), led.load(Ordering::Relaxed));
         let restarted = self
-            .restart(&|what, object, at| restart::plan(Step::Retarget, what, object, &operation.name, at))
+            .restart(&|what, object, at| restart::plan(Step::Retarget, what, object, restart, at))
             .await?;
         Ok(said(std::iter::once(note).chain(restarted)))
     }
@@ -159,7 +166,7 @@ impl Secret {
         // Also when an undo before this one was broken off between the Secret and the workloads.
         let plan = |what: &ResourceName, object: &Value, at: &str| {
             let is_due = was_changed || restart::was_for(object, Step::Retarget, &operation.name);
-            is_due.then(|| restart::plan(Step::Undo, what, object, &operation.name, at)).flatten()
+            is_due.then(|| restart::plan(Step::Undo, what, object, (&operation.name, 1), at)).flatten()
         };
         let restarted = self.restart(&plan).await?;
         Ok(said(std::iter::once(note).chain(restarted)))
@@ -202,17 +209,22 @@ impl Secret {
             Err(error) => return Some(format!("the rollout of {workload} could not be seen: {error}")),
         };
         loop {
-            let object = match self.api.get(&what).await {
-                Ok(object) => object,
-                Err(KubernetesError::Missing { .. }) => return None,
-                Err(error) => return Some(format!("the rollout of {what} could not be seen: {error}")),
+            let object = match timeout_at(until, self.api.get(&what)).await {
+                Ok(Ok(object)) => object,
+                Ok(Err(KubernetesError::Missing { .. })) => return None,
+                Ok(Err(error)) => return Some(format!("the rollout of {what} could not be seen: {error}")),
+                Err(_) => {
+                    return Some(format!(
+                        "the rollout of {what} could not be seen: the API server does not answer"
+                    ));
+                }
             };
             let is_late = Instant::now() + POLL >= until;
             match restart::rollout(&object) {
                 Rollout::Complete => return None,
                 Rollout::Failed(why) => {
                     return Some(format!(
-                        "the rollout of {what} has failed ({why}): pods that are still old find the side that is closed;                          `kubectl rollout status`, `kubectl describe`"
+                        "the rollout of {what} has failed ({why}): pods that are still old find the side that is closed; `kubectl rollout status`, `kubectl describe`"
                     ));
                 }
                 Rollout::Incomplete(how) if is_late => {

@@ -27,6 +27,9 @@ pub(crate) struct Recorded {
     pub(crate) body: Value,
 }
 
+/// Verb and resource.
+type Call = (&'static str, &'static str);
+
 #[derive(Default)]
 struct State {
     /// By plural and name.
@@ -34,9 +37,11 @@ struct State {
     version: u64,
     requests: Vec<Recorded>,
     all_requests: Vec<Recorded>,
-    forbidden: BTreeSet<(&'static str, &'static str)>,
-    /// Verb, resource, and the words with which it is refused.
-    refused: Option<(&'static str, &'static str, &'static str)>,
+    forbidden: BTreeSet<Call>,
+    /// With the code and the words.
+    refused: Option<(Call, (StatusCode, &'static str))>,
+    /// Never answered.
+    silent: BTreeSet<Call>,
     /// What somebody else does right before the next patch, and to which object.
     meanwhile: Option<((String, String), Value)>,
     /// What somebody else changes before every patch.
@@ -72,15 +77,7 @@ impl ApiDouble {
         let address = listener.local_addr().expect("an address");
         let router = Router::new().fallback(answer).with_state(inside.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "double",
-            "clusters": [{ "name": "double", "cluster": { "server": format!("http://{address}") } }],
-            "users": [{ "name": "double", "user": { "token": TOKEN } }],
-            "contexts": [{ "name": "double", "context": { "cluster": "double", "user": "double", "namespace": "shop" } }],
-        });
-        std::fs::write(folder.path().join("kubeconfig"), file.to_string()).expect("written");
-        Self { inside, folder }
+        Self { inside, folder: kubeconfig_for(address) }
     }
 
     pub(crate) fn kubeconfig(&self) -> String {
@@ -136,9 +133,14 @@ impl ApiDouble {
         self.with(|state| state.forbidden.insert((verb, resource)));
     }
 
-    /// From now on every such request is answered by 422, as by an admission webhook.
-    pub(crate) fn refuse(&self, verb: &'static str, resource: &'static str, words: &'static str) {
-        self.with(|state| state.refused = Some((verb, resource, words)));
+    /// From now on every such request is refused in these words: by 422, as by validation, or by 403, as by an admission webhook.
+    pub(crate) fn refuse(&self, code: StatusCode, asked: Call, words: &'static str) {
+        self.with(|state| state.refused = Some((asked, (code, words))));
+    }
+
+    /// From now on no request with this verb for this resource is answered, nor refused.
+    pub(crate) fn fall_silent(&self, verb: &'static str, resource: &'static str) {
+        self.with(|state| state.silent.insert((verb, resource)));
     }
 
     pub(crate) fn allow_everything(&self) {
@@ -200,6 +202,19 @@ impl ApiDouble {
         self.inside.released.notify_one();
         self.inside.finished.notified().await;
     }
+}
+
+/// A folder with a kubeconfig file that leads to this address.
+pub(crate) fn kubeconfig_for(address: std::net::SocketAddr) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "double",
+        "clusters": [{ "name": "double", "cluster": { "server": format!("http://{address}") } }],
+        "users": [{ "name": "double", "user": { "token": TOKEN } }],
+        "contexts": [{ "name": "double", "context": { "cluster": "double", "user": "double", "namespace": "shop" } }],
+    });
+    std::fs::write(folder.path().join("kubeconfig"), file.to_string()).expect("written");
+    folder
 }
 
 fn is_workload(resource: &str) -> bool {
@@ -349,7 +364,8 @@ async fn answer(
         url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
     let patch: Value = serde_json::from_str(&body).unwrap_or_default();
-    let is_held = {
+    let is_meant = |(verb, resource): &Call| *verb == asked.verb && *resource == asked.resource;
+    let (is_silent, is_held) = {
         let mut state = inside.state.lock().expect("lock");
         let recorded = Recorded {
             verb: asked.verb,
@@ -364,23 +380,25 @@ async fn answer(
         if state.is_out_of_order {
             return failure(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "out of order");
         }
-        if state.forbidden.iter().any(|(verb, resource)| *verb == asked.verb && *resource == asked.resource) {
+        if state.forbidden.iter().any(is_meant) {
             let Asked { verb, group, resource, .. } = &asked;
             let message = format!(
                 "{resource} is forbidden: User \"system:serviceaccount:shop:pgsluice\" cannot {verb} resource \"{resource}\" in API group \"{group}\" in the namespace \"shop\""
             );
             return failure(StatusCode::FORBIDDEN, "Forbidden", &message);
         }
-        if let Some((verb, resource, words)) = state.refused
-            && verb == asked.verb
-            && resource == asked.resource
+        if let Some((call, (code, words))) = &state.refused
+            && is_meant(call)
         {
-            return failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", words);
+            return failure(*code, code.canonical_reason().unwrap_or_default(), words);
         }
         let is_held = asked.verb == "patch" && state.held > 0;
         state.held -= usize::from(is_held);
-        is_held
+        (state.silent.iter().any(is_meant), is_held)
     };
+    if is_silent {
+        return std::future::pending().await;
+    }
     if !is_held {
         return respond(&inside, &asked, &headers, &patch, parameter("dryRun"), parameter("labelSelector"));
     }

@@ -73,6 +73,28 @@ async fn every_step_done_twice_is_done_once() {
     }
 }
 
+/// The side that is left is closed by then: nobody has a database before every adapter was told.
+#[tokio::test]
+async fn an_api_server_that_does_not_answer_keeps_no_other_adapter_from_its_retarget() {
+    for bound in ["", "timeout_ms = 700\n"] {
+        // Connections to it are made, and never answered.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let folder = double::kubeconfig_for(silent.local_addr().expect("an address"));
+        let told = folder.path().join("told");
+        let program = format!(
+            "[[traffic]]\nadapter = 'exec'\ncommand = ['sh', '-c', 'touch {}', 'sh']\n",
+            told.display()
+        );
+        let kubeconfig = folder.path().join("kubeconfig").display().to_string();
+        let traffic = traffic_by(&kubeconfig, &format!("{ENTRY}{bound}{program}"));
+        let begun = Instant::now();
+        let notes = traffic.perform(Step::Retarget, &context(Direction::Forward, 7)).await;
+        assert_eq!(notes.expect("the look is no reason to fail"), Notes::new());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(told.exists(), "the next adapter was not told");
+    }
+}
+
 #[tokio::test]
 async fn undo_after_any_step_puts_everything_back() {
     for steps in 0..=FORWARD.len() {

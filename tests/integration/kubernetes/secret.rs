@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use axum::http::StatusCode;
+
 use super::*;
 use crate::harness::wait::until;
 
@@ -167,9 +169,14 @@ async fn the_mark_of_another_migration_is_not_taken_for_this_ones() {
     let first = context(Direction::Forward, 7);
     done(&api, ENTRY, Step::Retarget, &first).await;
     api.change("secrets", "shop-db", &json!({ "data": { "DATABASE_URL": OLD, "PGPASSWORD": OLD } }));
-    let other = TrafficContext { nonce: "def".into(), ..first };
-    done(&api, ENTRY, Step::Retarget, &other).await;
-    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-def-retarget")));
+    let other = |nonce: &str| TrafficContext { nonce: nonce.into(), ..first.clone() };
+    done(&api, ENTRY, Step::Retarget, &other("def")).await;
+    // The number of the times is that of the epoch, whose annotation was still there.
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-def-retarget-2")));
+    done(&api, ENTRY, Step::Resume, &other("def")).await;
+    api.change("secrets", "shop-db", &json!({ "data": { "DATABASE_URL": OLD, "PGPASSWORD": OLD } }));
+    done(&api, ENTRY, Step::Retarget, &other("ghi")).await;
+    assert_eq!((data(&api), restarted_for(&api)), (of(NEW), both("7-ghi-retarget")));
 }
 
 #[tokio::test]
@@ -261,12 +268,63 @@ async fn what_could_not_work_later_is_refused_before_anybody_waits_and_names_no_
 /// A webhook may quote what it refuses.
 #[tokio::test]
 async fn the_words_of_a_refusal_are_left_out_for_a_secret() {
+    let words =
+        "admission webhook \"policy.example.com\" denied the request: DATABASE_URL old-hunter is not allowed";
+    for code in [400, 401, 403, 422, 500] {
+        let api = scene().await;
+        let status = StatusCode::from_u16(code).expect("a code");
+        api.refuse(status, ("patch", "secrets"), words);
+        let error =
+            step(&api, ENTRY, Step::Retarget, &context(Direction::Forward, 7)).await.expect_err("refused");
+        assert!(error.problem.contains("words are left out"), "{error}");
+        assert!(code == 401 || error.problem.contains(&code.to_string()), "{error}");
+        assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+        assert!(!error.remedy.contains("Role"), "the right is there: {}", error.remedy);
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_denies_a_change_by_403_is_not_taken_for_a_missing_right() {
     let api = scene().await;
-    api.refuse("patch", "secrets", "admission webhook denied: DATABASE_URL old-hunter is not allowed");
-    let error =
-        step(&api, ENTRY, Step::Retarget, &context(Direction::Forward, 7)).await.expect_err("refused");
-    assert!(error.problem.contains("422") && error.problem.contains("words are left out"), "{error}");
-    assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+    let words = "admission webhook \"policy.example.com\" denied the request: no restarts on Mondays";
+    api.refuse(StatusCode::FORBIDDEN, ("patch", "deployments"), words);
+    let error = step(&api, ENTRY, Step::Retarget, &context(Direction::Forward, 7)).await.expect_err("denied");
+    assert!(error.problem.contains("no restarts on Mondays"), "{error}");
+    assert!(
+        error.remedy.contains("a webhook, a policy") && !error.remedy.contains("Role"),
+        "{}",
+        error.remedy
+    );
+}
+
+/// A retarget is repeated until every workload was told, and somebody may put the Secret back in between.
+#[tokio::test]
+async fn a_secret_that_was_put_back_between_two_tries_is_led_again_and_everybody_restarted_again() {
+    let api = scene().await;
+    let context = context(Direction::Forward, 7);
+    api.forbid("patch", "statefulsets");
+    step(&api, ENTRY, Step::Retarget, &context).await.expect_err("forbidden");
+    for times in 2..4 {
+        let put_back = json!({ "data": { "PGPASSWORD": OLD }, "metadata": { "managedFields": [{
+            "manager": "argocd-controller", "time": "2026-11-30T03:00:00Z",
+            "fieldsV1": { "f:data": { "f:PGPASSWORD": {} } } }] } });
+        api.change("secrets", "shop-db", &put_back);
+        let error = step(&api, ENTRY, Step::Retarget, &context).await.expect_err("forbidden");
+        assert!(error.problem.contains("statefulset"), "{error}");
+        let web: Value = format!("7-abc-retarget-{times}").into();
+        assert_eq!((data(&api), restarted_for(&api)), (of(NEW), (web, Value::Null)));
+    }
+    api.change("secrets", "shop-db", &json!({ "data": { "PGPASSWORD": OLD } }));
+    api.allow_everything();
+    let said = done(&api, ENTRY, Step::Retarget, &context).await;
+    assert!(said.contains("leads to the target again by PGPASSWORD, changed in between by argocd"), "{said}");
+    assert!(said.contains("may still use the other side"), "{said}");
+    assert!(said.contains("deployment shop/web restarted; statefulset shop/worker restarted"), "{said}");
+    assert_eq!(restarted_for(&api), both("7-abc-retarget-4"));
+    assert_eq!(done(&api, ENTRY, Step::Retarget, &context).await, "", "nobody a fifth time");
+    done(&api, ENTRY, Step::Undo, &context).await;
+    assert_eq!((data(&api), restarted_for(&api)), (of(OLD), both("7-abc-undo")));
+    assert!(annotations_are_gone(&api));
 }
 
 #[tokio::test]
@@ -303,6 +361,17 @@ async fn a_rollout_that_takes_too_long_is_told_and_is_no_failure() {
         "{said}"
     );
     assert!(said.contains("the rollout of statefulset shop/worker"), "{said}");
+    assert!(annotations_are_gone(&api));
+}
+
+#[tokio::test]
+async fn a_rollout_that_an_api_server_tells_nothing_of_is_no_failure() {
+    let api = scene().await;
+    let context = context(Direction::Forward, 7);
+    done(&api, &QUICK, Step::Retarget, &context).await;
+    api.fall_silent("get", "deployments");
+    let said = done(&api, &QUICK, Step::Resume, &context).await;
+    assert_eq!(said, "the rollout of deployment shop/web could not be seen: the API server does not answer");
     assert!(annotations_are_gone(&api));
 }
 

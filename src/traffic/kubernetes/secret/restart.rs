@@ -1,6 +1,6 @@
-//! Restarting a workload, once for a step of an operation: which one that was stands in an annotation of the pods' template,
-//! beside the one that kubectl sets, so that a step which is repeated finds its work done. It stays there: taking it
-//! off would be another restart. And how far a rollout has come, as `kubectl rollout status` sees it. Pure.
+//! Restarting a workload, once for a step of an operation, or once for each time that the step is due: which one that was stands in
+//! an annotation of the pods' template, beside the one that kubectl sets, so that a step which is repeated finds its work done.
+//! It stays there: taking it off would be another restart. And how far a rollout has come, as `kubectl rollout status` sees it. Pure.
 
 use serde_json::{Value, json};
 
@@ -25,30 +25,43 @@ pub(super) enum Rollout {
     Failed(String),
 }
 
-/// Restarts it, unless that was done for this step already. Marks stay, and epochs begin again with another migration: so
-/// `operation` must be a name that no other operation ever has.
+/// Restarts it, unless that was done for this step already, as many `times` as it is due. Marks stay, and epochs begin again with
+/// another migration: so `operation` must be a name that no other operation ever has.
 pub(super) fn plan(
     step: Step,
     what: &ResourceName,
     object: &Value,
-    operation: &str,
+    (operation, times): (&str, u32),
     at: &str,
 ) -> Option<Change> {
-    if was_for(object, step, operation) {
+    if times_for(object, step, operation) >= times {
         return None;
     }
-    let annotations = json!({ RESTARTED_AT: at, RESTARTED_FOR: mark(step, operation) });
+    let annotations = json!({ RESTARTED_AT: at, RESTARTED_FOR: mark(step, operation, times) });
     let patch = json!({ "spec": { "template": { "metadata": { "annotations": annotations } } } });
     Some(Change { patch, note: format!("{what} restarted") })
 }
 
 /// Whether it was restarted for this step last.
 pub(super) fn was_for(object: &Value, step: Step, operation: &str) -> bool {
-    object["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR] == mark(step, operation)
+    times_for(object, step, operation) > 0
 }
 
-fn mark(step: Step, operation: &str) -> String {
-    format!("{operation}-{}", step.as_str())
+/// How often it was restarted for this step; never, if it was for another one last.
+fn times_for(object: &Value, step: Step, operation: &str) -> u32 {
+    let found = object["spec"]["template"]["metadata"]["annotations"][RESTARTED_FOR].as_str();
+    let once = mark(step, operation, 1);
+    match found.and_then(|found| found.strip_prefix(&once)) {
+        None => 0,
+        Some("") => 1,
+        Some(more) => more.strip_prefix('-').and_then(|times| times.parse().ok()).unwrap_or(0),
+    }
+}
+
+/// The number only from the second time on.
+fn mark(step: Step, operation: &str, times: u32) -> String {
+    let step = step.as_str();
+    if times > 1 { format!("{operation}-{step}-{times}") } else { format!("{operation}-{step}") }
 }
 
 /// Whether another template means other pods.

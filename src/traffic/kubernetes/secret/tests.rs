@@ -136,15 +136,15 @@ fn nothing_that_can_be_printed_has_a_value_in_it() {
 fn a_workload_is_restarted_once_for_a_step_of_an_operation() {
     let web = workload(Resource::Deployment);
     let object = json!({ "metadata": {}, "spec": { "template": { "metadata": { "annotations": { "kept": "yes" } } } } });
-    let first = after(&object, restart::plan(Step::Retarget, &web, &object, "7-abc", AT));
+    let first = after(&object, restart::plan(Step::Retarget, &web, &object, ("7-abc", 1), AT));
     let annotations = &first["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(
         *annotations,
         json!({ "kept": "yes", "kubectl.kubernetes.io/restartedAt": AT, "pgsluice.io/restarted-for": "7-abc-retarget" })
     );
-    assert_eq!(restart::plan(Step::Retarget, &web, &first, "7-abc", "later"), None);
+    assert_eq!(restart::plan(Step::Retarget, &web, &first, ("7-abc", 1), "later"), None);
     for (step, operation) in [(Step::Undo, "7-abc"), (Step::Retarget, "8-abc"), (Step::Retarget, "7-def")] {
-        let again = after(&first, restart::plan(step, &web, &first, operation, "later"));
+        let again = after(&first, restart::plan(step, &web, &first, (operation, 1), "later"));
         assert_eq!(
             again["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"],
             "later"
@@ -154,6 +154,52 @@ fn a_workload_is_restarted_once_for_a_step_of_an_operation() {
         restart::was_for(&first, Step::Retarget, "7-abc")
             && !restart::was_for(&first, Step::Retarget, "7-def")
     );
+}
+
+#[test]
+fn a_workload_is_restarted_as_often_as_the_secret_was_led() {
+    let web = workload(Resource::Deployment);
+    let mut object = json!({ "metadata": {}, "spec": {} });
+    for times in [1, 2, 11] {
+        object = after(&object, restart::plan(Step::Retarget, &web, &object, ("7-abc", times), AT));
+        for done in 1..=times {
+            assert_eq!(
+                restart::plan(Step::Retarget, &web, &object, ("7-abc", done), "later"),
+                None,
+                "{done}"
+            );
+        }
+        assert!(restart::was_for(&object, Step::Retarget, "7-abc"));
+    }
+    let mark = &object["spec"]["template"]["metadata"]["annotations"]["pgsluice.io/restarted-for"];
+    assert_eq!(mark, "7-abc-retarget-11");
+    assert!(
+        !restart::was_for(&object, Step::Retarget, "7-ab") && !restart::was_for(&object, Step::Undo, "7-abc")
+    );
+}
+
+#[test]
+fn a_secret_that_was_put_back_is_led_again_and_who_did_it_is_told() {
+    let mut object = retargeted(&secret(OLD), 7);
+    for times in 1..3 {
+        assert_eq!(values::times_led(&object, 7).expect("ours"), times);
+        assert_eq!(values::times_led(&object, 8).expect("another's"), 0);
+        object["data"]["PGPASSWORD"] = OLD.into();
+        object["metadata"]["managedFields"] = json!([{ "manager": "kubectl-edit", "time": AT,
+            "fieldsV1": { "f:data": { "f:PGPASSWORD": {} } } }]);
+        let values = values(NEW);
+        let change = values::retarget(&what(), &object, 7, Side::Source, (Side::Target, &values));
+        let change = change.expect("a plan").expect("a change");
+        assert!(
+            change.note.contains("again by PGPASSWORD, changed in between by kubectl-edit"),
+            "{}",
+            change.note
+        );
+        object = after(&object, Some(change));
+        assert_eq!(object["data"], secret(NEW)["data"]);
+    }
+    let other = retargeted(&object, 8);
+    assert_eq!(other, object, "nothing to be done for another operation");
 }
 
 #[test]

@@ -33,6 +33,34 @@ impl fmt::Display for Side {
     }
 }
 
+/// What the annotation keeps of the Secret as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Was {
+    /// The side.
+    Once(Side),
+    /// The same, where the operation has led the Secret more than once, because somebody put it back in between.
+    Again {
+        /// The side.
+        side: Side,
+        /// How often it was led.
+        times: u32,
+    },
+}
+
+impl Was {
+    const fn of(side: Side, times: u32) -> Self {
+        if times > 1 { Self::Again { side, times } } else { Self::Once(side) }
+    }
+
+    const fn times(self) -> u32 {
+        match self {
+            Self::Once(_) => 1,
+            Self::Again { times, .. } => times,
+        }
+    }
+}
+
 /// The values of a side, by the keys of the Secret that applications read.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Values(BTreeMap<String, ByteString>);
@@ -124,7 +152,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Leads to the side that is reached.
+/// Leads to the side that is reached. A Secret that this operation has led already, and that has other values all the same, was
+/// changed in between: who did that is told, and that it was led once more is written down.
 pub(super) fn retarget(
     what: &ResourceName,
     object: &Value,
@@ -133,13 +162,32 @@ pub(super) fn retarget(
     (reached, values): (Side, &Values),
 ) -> Result<Option<Change>, Trouble> {
     // One that another program wrote must not be written over.
-    read(object)?;
+    let so_far = times_led(object, epoch)?;
     let differing = values.differing(object);
     if differing.is_empty() {
         return Ok(None);
     }
-    let note = format!("{what} leads to the {reached} by {}", differing.join(", "));
-    Ok(Some(Change { patch: merged(Before { epoch, was: left }.patch(), values.patch()), note }))
+    let keys = differing.join(", ");
+    let mut notes = Vec::new();
+    if so_far == 0 {
+        notes.push(format!("{what} leads to the {reached} by {keys}"));
+    } else {
+        let fields = fields_of(&differing);
+        notes.push(format!(
+            "{what} leads to the {reached} again by {keys}, changed in between by {}: what has started meanwhile and is not restarted \
+             may still use the other side",
+            changed_by(object, &fields)
+        ));
+        notes.extend(keepers(what, object, &fields));
+    }
+    let was = Was::of(left, so_far.saturating_add(1));
+    let patch = merged(Before { epoch, was }.patch(), values.patch());
+    Ok(Some(Change { patch, note: notes.join("; ") }))
+}
+
+/// How often this operation has led the Secret.
+pub(super) fn times_led(object: &Value, epoch: i64) -> Result<u32, Trouble> {
+    Ok(read(object)?.filter(|before| before.epoch == epoch).map_or(0, |before| before.was.times()))
 }
 
 /// Forgets what was before, and tells who has changed it since.
@@ -153,7 +201,7 @@ pub(super) fn resume(
     let differing = values.differing(object);
     let mut notes = Vec::new();
     if before.epoch == epoch && !differing.is_empty() {
-        let fields: Vec<Field> = differing.iter().map(|key| Field::of(&["data", *key])).collect();
+        let fields = fields_of(&differing);
         notes.push(format!(
             "{what} no longer has the values of the {reached} in {}, changed by {}: pods that start from now on may find the side that is closed",
             differing.join(", "),
@@ -178,7 +226,7 @@ pub(super) fn resume_unseen(
 
 /// Whether this operation has changed it.
 pub(super) fn is_of(object: &Value, epoch: i64) -> Result<bool, Trouble> {
-    Ok(read(object)?.is_some_and(|before| before.epoch == epoch))
+    Ok(times_led(object, epoch)? > 0)
 }
 
 /// Leads back to the side that is left.
@@ -189,6 +237,10 @@ pub(super) fn undo(what: &ResourceName, (left, values): (Side, &Values)) -> Chan
     }
 }
 
-fn read(object: &Value) -> Result<Option<Before<Side>>, Trouble> {
+fn fields_of(keys: &[&str]) -> Vec<Field> {
+    keys.iter().map(|key| Field::of(&["data", *key])).collect()
+}
+
+fn read(object: &Value) -> Result<Option<Before<Was>>, Trouble> {
     annotation::read(object)
 }
