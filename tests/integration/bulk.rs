@@ -126,6 +126,9 @@ pub(crate) async fn killed_at_8_random_moments_of_bulk_and_streaming_the_rows_ar
     killed_at_random_moments(pair, 8).await;
 }
 
+/// Kills beyond those asked for, until one has struck while a backlog was read.
+const AIMED_MAX: u32 = 60;
+
 /// INV-1 to INV-5: in the middle of pieces, between them, at the change in both directions, while streaming.
 async fn killed_at_random_moments(pair: Pair, kills: u32) {
     let (mut random, seed) = seed::random("killed while reading in bulk");
@@ -136,7 +139,11 @@ async fn killed_at_random_moments(pair: Pair, kills: u32) {
     let options = WorkloadOptions { writers: 4, seed, scale, transactions_per_second_max: Some(400.0) };
     let workload = Workload::start(stage.source_url(), options);
     let mut ways = BTreeMap::new();
-    for _ in 0..kills {
+    let mut struck = 0;
+    // A backlog is read within milliseconds where nothing else is at work: then a few more are aimed at it.
+    while struck < kills || (!ways.contains_key("in bulk") && struck < kills + AIMED_MAX) {
+        let latest_ms = if struck < kills { 500 } else { 60 };
+        struck += 1;
         kill(&mut replicator).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..1_500))).await;
         // All starts write into one log.
@@ -144,7 +151,7 @@ async fn killed_at_random_moments(pair: Pair, kills: u32) {
         replicator = stage.command(ALWAYS).start().expect("the program");
         let log = |replicator: &Replicator| replicator.log().split_off(before);
         until("the first change", || async { log(&replicator).contains("reading changes") }).await;
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..500))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..latest_ms))).await;
         assert!(replicator.ended().is_none(), "seed {seed}: it ended by itself:\n{}", replicator.log());
         *ways.entry(last_way(&log(&replicator))).or_insert(0) += 1;
     }
