@@ -80,18 +80,17 @@ impl Servers {
         load(Some(&command.configuration_path()), std::iter::empty()).expect("a valid configuration")
     }
 
-    /// The findings on rights, of any severity. Any other blocker fails the test.
-    async fn lacks(&self, more: &str) -> BTreeSet<&'static str> {
+    async fn findings(&self, more: &str) -> Vec<preflight::Finding> {
         let config = self.config(more);
         let source = connect_sql(&config.source.connection, Side::Source, "test").await.expect("a session");
         let target = connect_sql(&config.target.connection, Side::Target, "test").await.expect("a session");
-        let findings = preflight::run(
-            &config,
-            preflight::Asked { source: &source, target: &target, cluster: None },
-            preflight::Stage::Fresh,
-        )
-        .await
-        .expect("preflight");
+        let asked = preflight::Asked { source: &source, target: &target, cluster: None };
+        preflight::run(&config, asked, preflight::Stage::Fresh).await.expect("preflight")
+    }
+
+    /// The findings on rights, of any severity. Any other blocker fails the test.
+    async fn lacks(&self, more: &str) -> BTreeSet<&'static str> {
+        let findings = self.findings(more).await;
         for finding in findings.iter().filter(|finding| !RIGHTS.contains(&finding.id)) {
             assert_ne!(finding.severity, Severity::Blocker, "{finding:?}");
         }
@@ -230,17 +229,9 @@ async fn standbys_are_seen_once_that_is_granted() {
 }
 
 async fn blockers(servers: &Servers, more: &str) -> BTreeSet<&'static str> {
-    let config = servers.config(more);
-    let source = connect_sql(&config.source.connection, Side::Source, "test").await.expect("a session");
-    let target = connect_sql(&config.target.connection, Side::Target, "test").await.expect("a session");
-    let findings = preflight::run(
-        &config,
-        preflight::Asked { source: &source, target: &target, cluster: None },
-        preflight::Stage::Fresh,
-    )
-    .await
-    .expect("preflight");
-    findings
+    servers
+        .findings(more)
+        .await
         .iter()
         .filter(|finding| finding.severity == Severity::Blocker)
         .map(|finding| finding.id)

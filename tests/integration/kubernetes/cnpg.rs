@@ -185,6 +185,15 @@ async fn the_servers_certificate_is_checked_against_the_operators_authority_also
     assert!(log.contains("the authority of the target's certificates was replaced"), "{log}");
 }
 
+/// The operator chooses another primary, and the old one commits what the new one, which has `kept`, will lack.
+async fn written_while_it_changes(api: &ApiDouble, fleet: &Fleet, replicator: &mut Replicator, kept: &str) {
+    api.change("clusters", "shop", &json!({ "status": { "targetPrimary": "shop-2" } }));
+    status_with(replicator, "the change", |_, cluster| cluster.changing.is_some()).await;
+    let write = "INSERT INTO other SELECT 5000 + i, repeat('x', 2000) FROM generate_series(1, 500) i";
+    fleet.stage.source_client().await.batch_execute(write).await.expect("SQL");
+    fleet.primary_gets_beyond(kept, 500_000).await;
+}
+
 /// What the old primary commits meanwhile is not confirmed to the source, so that it comes again when the new one lacks it; with
 /// `durability = "local"`, for which a failover without warning is the end of the migration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,14 +209,7 @@ async fn a_change_of_the_primary_that_is_announced_is_waited_for_and_loses_nothi
     fleet.stage.caught_up().await;
     let usual = begun.elapsed();
     let kept = fleet.leave_the_standby_behind().await;
-
-    api.change("clusters", "shop", &json!({ "status": { "targetPrimary": "shop-2" } }));
-    status_with(&mut replicator, "the change", |_, cluster| cluster.changing.is_some()).await;
-    source
-        .batch_execute("INSERT INTO other SELECT 5000 + i, repeat('x', 2000) FROM generate_series(1, 500) i")
-        .await
-        .expect("SQL");
-    fleet.primary_gets_beyond(&kept, 500_000).await;
+    written_while_it_changes(&api, &fleet, &mut replicator, &kept).await;
     // Longer than it takes otherwise.
     let applied = Instant::now();
     while applied.elapsed() < 2 * usual + Duration::from_secs(2) {
@@ -255,13 +257,7 @@ async fn an_old_primary_that_still_answers_is_left_once_there_is_another_one() {
     let mut replicator = fleet.streaming(&configuration).await;
     fleet.stage.caught_up().await;
     let kept = fleet.leave_the_standby_behind().await;
-    api.change("clusters", "shop", &json!({ "status": { "targetPrimary": "shop-2" } }));
-    status_with(&mut replicator, "the change", |_, cluster| cluster.changing.is_some()).await;
-    source
-        .batch_execute("INSERT INTO other SELECT 6000 + i, repeat('x', 2000) FROM generate_series(1, 500) i")
-        .await
-        .expect("SQL");
-    fleet.primary_gets_beyond(&kept, 500_000).await;
+    written_while_it_changes(&api, &fleet, &mut replicator, &kept).await;
     fleet.replace_the_primary().await;
     let settled = json!({ "status": { "currentPrimary": "shop-2", "timelineID": 2 } });
     api.change("clusters", "shop", &settled);
