@@ -326,3 +326,30 @@ async fn errors_do_not_show_the_token() {
     assert!(error.problem.contains("does not know who is calling"), "{error}");
     assert!(!format!("{error:?} {traffic:?}").contains("hunter2"));
 }
+
+/// A parser quotes the lines around a mistake, a command's answer is a token or close to one, and a token that no header can carry is
+/// no reason to panic.
+#[tokio::test]
+async fn a_kubeconfig_that_cannot_be_used_is_not_quoted() {
+    let api = ApiDouble::start().await;
+    let entry = "[[traffic]]\nadapter = 'kubernetes-scale'\nworkloads = ['deployment/web']\nKUBECONFIG\n";
+    let file: Value =
+        serde_json::from_str(&fs::read_to_string(api.kubeconfig()).expect("a file")).expect("JSON");
+    let with_user = |user: Value| {
+        let mut file = file.clone();
+        file["users"][0]["user"] = user;
+        file.to_string()
+    };
+    let command = json!({ "exec": { "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+        "command": "sh", "args": ["-c", "echo hunter2; exit 3"] } });
+    for text in [
+        "users:\n- name: double\n  user:\n    token: hunter2\n    exec: [wrong\n".to_owned(),
+        with_user(json!({ "token": "hunter2", "exec": 7 })),
+        with_user(json!({ "token": "hunter2\nhunter2" })),
+        with_user(command),
+    ] {
+        fs::write(api.kubeconfig(), &text).expect("written");
+        let error = step(&api, entry, Step::Prepare, &context(Direction::Forward, 7)).await.expect_err(&text);
+        assert!(!format!("{error} {}", error.remedy).contains("hunter2"), "{error}");
+    }
+}
