@@ -24,6 +24,11 @@ def copy_tree() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.splitlines()
+    kept = {COPY / name for name in listed if (ROOT / name).is_file()}
+    # Folders that are links (.postgres, .tools) are not gone into.
+    for folder, _, names in os.walk(COPY, followlinks=False):
+        for gone in {pathlib.Path(folder) / name for name in names} - kept:
+            gone.unlink()
     for name in listed:
         source, copy = ROOT / name, COPY / name
         if not source.is_file() or (copy.is_file() and copy.read_bytes() == source.read_bytes()):
