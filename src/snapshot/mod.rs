@@ -8,7 +8,10 @@ mod error;
 mod guard;
 mod plan;
 mod progress;
+mod key;
+mod lifecycle;
 mod records;
+mod reliance;
 mod visibility;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Whether a transaction is contained in a snapshot, decided as PostgreSQL decides it: by transaction ids, never by
 //! comparing LSNs, since a commit can be in the WAL before its transaction is visible. Pure.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::model::Xid;
@@ -22,6 +23,22 @@ pub struct Snapshot {
 pub struct InvalidSnapshot;
 
 impl Snapshot {
+    /// A transaction that `other` contains, or would if it committed, and this one does not; `None` if there is none.
+    #[must_use]
+    pub fn first_lacking_of(&self, other: &Self) -> Option<Xid> {
+        let holds = |full: u64| {
+            full < other.xmax && (full < other.xmin || other.in_progress.binary_search(&full).is_err())
+        };
+        let running = self.in_progress.iter().copied();
+        running.chain(self.xmax..other.xmax).find(|full| holds(*full)).map(low_half)
+    }
+
+    /// Whether everything of this 32-bit id had ended before the snapshot, so that no later snapshot has it running.
+    #[must_use]
+    pub fn is_after_all_of(&self, xid: Xid) -> bool {
+        nearest(xid, self.xmax) < self.xmin
+    }
+
     /// Whether the transaction's effects are in the snapshot (if it committed at all).
     ///
     /// `xid` is the 32-bit id of the stream's BEGIN; it is taken as the one of that value nearest to `xmax`, which
@@ -32,6 +49,10 @@ impl Snapshot {
         let full = nearest(xid, self.xmax);
         full < self.xmax && (full < self.xmin || self.in_progress.binary_search(&full).is_err())
     }
+}
+
+fn low_half(full: u64) -> Xid {
+    Xid(u32::try_from(full & u64::from(u32::MAX)).unwrap_or_default())
 }
 
 /// The 64-bit id whose low half is `xid` and that is nearest to `reference`.
@@ -45,6 +66,18 @@ fn nearest(xid: Xid, reference: u64) -> u64 {
         full.saturating_add(EPOCH)
     } else {
         full
+    }
+}
+
+/// As `pg_current_snapshot()` prints it.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:", self.xmin, self.xmax)?;
+        for (index, xid) in self.in_progress.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(f, "{comma}{xid}")?;
+        }
+        Ok(())
     }
 }
 
@@ -114,6 +147,7 @@ mod tests {
             let expected = full < xmin || (full < xmax && !running.contains(&full));
             let low = u32::try_from(full % (1 << 32)).unwrap();
             prop_assert_eq!(snapshot.contains(Xid(low)), expected);
+            prop_assert_eq!(snapshot.to_string().parse(), Ok(snapshot));
         }
     }
 }
