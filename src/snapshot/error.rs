@@ -1,9 +1,12 @@
 //! Why a copy failed, and what that means: nothing half-copied is ever kept.
 
+use pgsluice_proto::command::quote_ident;
+
 use crate::connection::{ConnectError, SqlError};
 use crate::model::{Disposition, Side, TableName};
 use crate::source::CatalogError;
 use crate::source::slot::SlotError;
+use crate::target::schema::SchemaError;
 
 /// Why a copy failed. What was copied is recorded on the target, and emptied before the next try.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,37 @@ pub enum SnapshotError {
         /// Which.
         table: TableName,
     },
+    /// The record of the plan holds something this version does not know.
+    #[error("what the target has recorded of the copy of table {} cannot be read", .table.plain())]
+    PlanUnreadable {
+        /// Which.
+        table: TableName,
+    },
+    /// A column of the source's table is not there.
+    #[error("table {} on the target has no column {column}", .table.plain())]
+    TargetColumnMissing {
+        /// Which table.
+        table: TableName,
+        /// Its column.
+        column: String,
+        /// As the source has it.
+        type_name: String,
+    },
+    /// An index or a constraint could not be built.
+    #[error("{object} of table {} could not be built on the target: {error}", .table.plain())]
+    Index {
+        /// Of which table.
+        table: TableName,
+        /// What was built.
+        object: String,
+        /// As the server said, without values.
+        error: SqlError,
+        /// What builds it.
+        statement: String,
+    },
+    /// The rest of the schema, or reading it, failed.
+    #[error(transparent)]
+    Schema(Box<SchemaError>),
     /// Copying into it would mix rows.
     #[error("table {} on the target has rows that this program did not copy", .table.plain())]
     TargetNotEmpty {
@@ -116,6 +150,15 @@ impl SnapshotError {
             Self::Slot(error) => error.remedy(),
             Self::Source { .. } => "Read the source's message above; its role needs SELECT on every table. The source was only read.".to_owned(),
             Self::Target { .. } => "Read the target's message above. The copy is emptied and begun again; the source was only read.".to_owned(),
+            Self::PlanUnreadable { .. } => "An other version of pgsluice has made this plan. Go on with that one, or begin anew: `pgsluice cleanup`, and empty the target's tables.".to_owned(),
+            Self::TargetColumnMissing { table, column, type_name } => format!(
+                "ALTER TABLE {table} ADD COLUMN {} {type_name}; on the target, as the source has it: the copy goes on by itself.",
+                quote_ident(column)
+            ),
+            Self::Index { statement, .. } => format!(
+                "Nothing is copied again: it is tried again every few seconds, and with every start. Remove the cause, or build it by hand under the same name:\n{statement}"
+            ),
+            Self::Schema(error) => error.remedy(),
             Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
                 "Nothing: the copy is emptied and begun again. The source was only read.".to_owned()
             }
@@ -144,6 +187,17 @@ impl SnapshotError {
             Self::Source { error, .. } | Self::Target { error, .. } => error.disposition(),
             Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
                 Disposition::Retry
+            }
+            Self::Schema(error) => match error.disposition() {
+                Disposition::Retry => Disposition::Retry,
+                Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => {
+                    Disposition::WaitForOperator { remedy }
+                }
+            },
+            Self::Index { error, .. } if matches!(error.disposition(), Disposition::Retry) => Disposition::Retry,
+            Self::PlanUnreadable { .. } => Disposition::Halt { remedy: self.remedy() },
+            Self::Index { .. } | Self::TargetColumnMissing { .. } => {
+                Disposition::WaitForOperator { remedy: self.remedy() }
             }
             Self::TableAltered { .. } | Self::TargetTableMissing { .. } | Self::WalRetained { .. } => {
                 Disposition::WaitForOperator { remedy: self.remedy() }

@@ -99,6 +99,22 @@ impl KeyRange {
 }
 
 impl Key {
+    /// The kind of its column.
+    #[must_use]
+    pub const fn kind(self) -> KeyKind {
+        match self {
+            Self::Integer(_) => KeyKind::Integer,
+            Self::Uuid(_) => KeyKind::Uuid,
+        }
+    }
+
+    /// As its [`Display`](fmt::Display) writes it: what has 32 digits is no integer.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let kind = if text.len() == 32 { KeyKind::Uuid } else { KeyKind::Integer };
+        kind.parse(text)
+    }
+
     /// A literal whose type leaves the column's index usable.
     fn literal(self) -> String {
         match self {
@@ -165,7 +181,7 @@ mod tests {
             let key = KeyKind::Integer.of_value(TupleValue::Binary(&value.to_be_bytes()));
             prop_assert_eq!(key, Some(Key::Integer(value)));
             prop_assert_eq!(KeyKind::Integer.of_value(TupleValue::Text(value.to_string().as_bytes())), key);
-            prop_assert_eq!(KeyKind::Integer.parse(&Key::Integer(value).to_string()), key);
+            prop_assert_eq!(Key::parse(&Key::Integer(value).to_string()), key);
         }
 
         #[test]
@@ -182,7 +198,7 @@ mod tests {
             let key = |value: u128| KeyKind::Uuid.of_value(TupleValue::Binary(&value.to_be_bytes())).unwrap();
             prop_assert_eq!(key(one).cmp(&key(other)), one.to_be_bytes().cmp(&other.to_be_bytes()));
             prop_assert_eq!(KeyKind::Uuid.parse(&uuid_text(one)), Some(key(one)));
-            prop_assert_eq!(KeyKind::Uuid.parse(&key(one).to_string()), Some(key(one)));
+            prop_assert_eq!(Key::parse(&key(one).to_string()), Some(key(one)));
         }
     }
 }

@@ -3,12 +3,15 @@
 //! transaction that does it. A copy is finished or it is started over ([`reset`]); it never resumes half a table
 //! under another snapshot.
 
+mod board;
 mod chunk;
 mod error;
 mod guard;
 mod plan;
+mod plan_records;
 mod progress;
 mod key;
+mod layout;
 mod lifecycle;
 mod records;
 mod reliance;

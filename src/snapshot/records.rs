@@ -16,15 +16,25 @@ use crate::migration::TableState;
 use crate::model::TableName;
 use crate::source::fence;
 
+/// Tables that one statement looks at.
+const TABLES_PER_STATEMENT: usize = 200;
 /// How long somebody else's lock on a target table may hold us up before the step is tried anew.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// `end_block` NULL: no upper bound. `snapshot`: as `pg_current_snapshot()` of the source prints it.
+/// `source_oid`: of the tables of the migration's own copy, whose chunks have snapshots of their own; NULL for those that are
+/// copied together under one. `is_passed`: the stream has passed every snapshot of the table. `is_finished`: its indexes are
+/// built. `first_key` and `end_key`: NULL without bound; `first_block`, `end_block` for tables that are copied together.
+/// `snapshot`: as `pg_current_snapshot()` of the source prints it; `snapshot_lsn`: a position of the source's WAL after every
+/// commit that it contains.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS pgsluice.copy_table (
     schema_name text NOT NULL,
     table_name text NOT NULL,
+    source_oid oid,
+    key_column text,
     state text NOT NULL CHECK (state IN ('pending', 'snapshotting', 'copying', 'joined')),
+    is_passed boolean NOT NULL DEFAULT false,
+    is_finished boolean NOT NULL DEFAULT false,
     rows_copied bigint NOT NULL DEFAULT 0,
     bytes_copied bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (schema_name, table_name)
@@ -33,12 +43,16 @@ CREATE TABLE IF NOT EXISTS pgsluice.copy_chunk (
     schema_name text NOT NULL,
     table_name text NOT NULL,
     chunk integer NOT NULL,
-    first_block bigint NOT NULL,
+    first_block bigint,
     end_block bigint,
+    first_key text,
+    end_key text,
     state text NOT NULL CHECK (state IN ('pending', 'snapshotting', 'copying', 'joined')),
-    snapshot text NOT NULL,
+    snapshot text,
+    snapshot_lsn pg_lsn,
     rows_copied bigint,
     bytes_copied bigint,
+    begun_at timestamptz,
     joined_at timestamptz,
     PRIMARY KEY (schema_name, table_name, chunk)
 );";
@@ -96,6 +110,17 @@ pub(super) async fn register(
     chunks: &[Chunk],
     snapshot: &str,
 ) -> Result<(), SnapshotError> {
+    let transaction = begin_registration(target, tables).await?;
+    insert_tables(&transaction, tables).await?;
+    insert_chunks(&transaction, chunks, snapshot).await?;
+    transaction.commit().await.map_err(SnapshotError::target)
+}
+
+/// A transaction that has the records' tables, and these tables locked and seen empty.
+pub(super) async fn begin_registration<'a>(
+    target: &'a mut SqlSession,
+    tables: &[TableName],
+) -> Result<Transaction<'a>, SnapshotError> {
     let schema_exists = schema_exists(target).await?;
     let transaction = target.transaction().await.map_err(SnapshotError::target)?;
     if !schema_exists {
@@ -113,12 +138,10 @@ pub(super) async fn register(
         ))
         .await
         .map_err(SnapshotError::target)?;
-    for table in tables {
-        refuse_rows(&transaction, table).await?;
+    for some in tables.chunks(TABLES_PER_STATEMENT) {
+        refuse_rows(&transaction, some).await?;
     }
-    insert_tables(&transaction, tables).await?;
-    insert_chunks(&transaction, chunks, snapshot).await?;
-    transaction.commit().await.map_err(SnapshotError::target)
+    Ok(transaction)
 }
 
 async fn refuse_missing(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<(), SnapshotError> {
@@ -138,12 +161,18 @@ async fn refuse_missing(transaction: &Transaction<'_>, tables: &[TableName]) -> 
     }
 }
 
-async fn refuse_rows(transaction: &Transaction<'_>, table: &TableName) -> Result<(), SnapshotError> {
-    let row = transaction
-        .query_one(&format!("SELECT EXISTS (SELECT FROM ONLY {table})"), &[])
-        .await
-        .map_err(SnapshotError::target)?;
-    if row.get(0) { Err(SnapshotError::TargetNotEmpty { table: table.clone() }) } else { Ok(()) }
+async fn refuse_rows(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<(), SnapshotError> {
+    let looks: Vec<String> = tables
+        .iter()
+        .enumerate()
+        .map(|(place, table)| format!("(SELECT {place} FROM ONLY {table} LIMIT 1)"))
+        .collect();
+    let found = transaction.query_opt(&format!("{} LIMIT 1", looks.join(" UNION ALL ")), &[]).await;
+    let place = found.map_err(SnapshotError::target)?.and_then(|row| usize::try_from(row.get::<_, i32>(0)).ok());
+    match place.and_then(|place| tables.get(place)) {
+        Some(table) => Err(SnapshotError::TargetNotEmpty { table: table.clone() }),
+        None => Ok(()),
+    }
 }
 
 async fn insert_tables(transaction: &Transaction<'_>, tables: &[TableName]) -> Result<(), SnapshotError> {
@@ -348,6 +377,6 @@ async fn schema_exists(target: &SqlSession) -> Result<bool, SnapshotError> {
 }
 
 /// Counts are never negative; the protocol has no unsigned type.
-fn unsigned(count: i64) -> u64 {
+pub(super) fn unsigned(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
