@@ -1,12 +1,13 @@
 //! Results as text for a person: tables, the status, a cutover with its steps. Pure: values in, text out.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use indicatif::{BinaryBytes, HumanCount};
+use indicatif::{BinaryBytes, HumanCount, HumanDuration};
 
 use crate::control::dto::{
-    ClusterRecord, CutoverRecord, StandbysRecord, StatusRecord, StepRecord, TableRecord, TableStandingRecord,
-    TablesRecord,
+    ClusterRecord, CopyRecord, CutoverRecord, StandbysRecord, StatusRecord, StepRecord, TableRecord,
+    TableStandingRecord, TablesRecord,
 };
 use crate::model::Direction;
 
@@ -100,6 +101,7 @@ pub fn status_text(status: &StatusRecord) -> String {
         push_cluster(&mut text, cluster);
     }
     push_standbys(&mut text, status.standbys.as_ref());
+    push_copy(&mut text, &status.copy);
     push_tables(&mut text, &status.tables);
     push_outside(&mut text, &status.tables_outside);
     for finding in status.findings.iter().filter(|finding| finding.severity != "info") {
@@ -159,22 +161,39 @@ fn push_standbys(text: &mut String, standbys: Option<&StandbysRecord>) {
     let _ = writeln!(text, "standbys    {connected} of the target connected, {wanted} wanted{behind}");
 }
 
-fn push_tables(text: &mut String, tables: &[TableRecord]) {
-    if tables.is_empty() {
+/// The copy of all tables, and the indexes: a line each.
+fn push_copy(text: &mut String, copy: &CopyRecord) {
+    if copy.tables == 0 {
         return;
     }
-    let joined = tables.iter().filter(|table| table.state == "joined").count();
-    let rows: u64 = tables.iter().map(|table| table.rows_copied).sum();
-    let bytes: u64 = tables.iter().map(|table| table.bytes_copied).sum();
-    let estimated: u64 = tables.iter().map(|table| table.bytes_estimated).sum();
-    let _ = writeln!(
+    let _ = write!(
         text,
-        "copy        {joined} of {} tables, {} rows, {} of about {}",
-        tables.len(),
-        HumanCount(rows),
-        BinaryBytes(bytes),
-        BinaryBytes(estimated),
+        "copy        {} of {} tables, {} rows, {} of about {}",
+        copy.joined,
+        copy.tables,
+        HumanCount(copy.rows_copied),
+        BinaryBytes(copy.bytes_copied),
+        BinaryBytes(copy.bytes_estimated),
     );
+    if copy.bytes_per_second > 0.0 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate in whole bytes")]
+        let rate = copy.bytes_per_second as u64;
+        let _ = write!(text, ", {}/s", BinaryBytes(rate));
+    }
+    if let Some(seconds) = copy.eta_seconds {
+        let _ = write!(text, ", about {} left", HumanDuration(Duration::from_secs(seconds)));
+    }
+    text.push('\n');
+    if copy.bytes_repeated > 0 {
+        let repeated = BinaryBytes(copy.bytes_repeated);
+        let _ = writeln!(text, "            {repeated} copied again, because a chunk was interrupted");
+    }
+    if copy.indexes_total > 0 {
+        let _ = writeln!(text, "indexes     {} of {} built", copy.indexes_built, copy.indexes_total);
+    }
+}
+
+fn push_tables(text: &mut String, tables: &[TableRecord]) {
     let mut unfinished: Vec<&TableRecord> = tables.iter().filter(|table| table.state != "joined").collect();
     if unfinished.is_empty() {
         return;
@@ -314,6 +333,38 @@ mod tests {
         table.row(["two\nlines".into(), "1".into()]);
         table.row(["é".into(), "22".into()]);
         assert_eq!(table.text(), "name       x\ntwo lines  1\né          22\n");
+    }
+
+    #[test]
+    fn the_copy_is_summed_up_with_its_rate_and_what_is_left() {
+        let mut copy = CopyRecord {
+            tables: 10_000,
+            joined: 12,
+            rows_copied: 3_000_000,
+            bytes_copied: 1 << 30,
+            bytes_estimated: 3 << 30,
+            bytes_per_second: 10_485_760.4,
+            eta_seconds: Some(205),
+            ..CopyRecord::default()
+        };
+        let said = |copy: &CopyRecord| {
+            let mut text = String::new();
+            push_copy(&mut text, copy);
+            text
+        };
+        let begin = "copy        12 of 10000 tables, 3,000,000 rows, 1.00 GiB of about 3.00 GiB";
+        assert_eq!(said(&copy), format!("{begin}, 10.00 MiB/s, about 3 minutes left\n"));
+        copy = CopyRecord {
+            bytes_per_second: 0.0,
+            eta_seconds: None,
+            bytes_repeated: 2048,
+            indexes_built: 3,
+            indexes_total: 10,
+            ..copy
+        };
+        let repeated = "            2.00 KiB copied again, because a chunk was interrupted";
+        assert_eq!(said(&copy), format!("{begin}\n{repeated}\nindexes     3 of 10 built\n"));
+        assert_eq!(said(&CopyRecord::default()), "");
     }
 
     #[test]

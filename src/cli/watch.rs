@@ -197,6 +197,8 @@ mod tests {
                 bytes_estimated: 100,
                 rows_copied: 5,
                 rows_estimated: 10,
+                indexes_built: 0,
+                indexes_total: 0,
             })
             .collect();
         watched.heard(large);

@@ -127,6 +127,28 @@ fn values_of_the_wrong_kind_say_what_is_allowed() {
 }
 
 #[test]
+fn the_copy_is_unlimited_unless_asked_and_limits_that_would_stop_it_are_refused() {
+    let snapshot = load_text(&format!("{MINIMAL}[snapshot]\njobs = 3\n"), &[]).unwrap().snapshot;
+    assert_eq!((snapshot.index_jobs, snapshot.max_bytes_per_second), (3, None));
+    assert_eq!((snapshot.max_wal_retained_bytes, snapshot.max_standby_lag_bytes), (None, None));
+
+    let limits = "max_bytes_per_second = '64kB'\nmax_standby_lag_bytes = '1GB'\nindex_jobs = 1\n";
+    let snapshot = load_text(&format!("{MINIMAL}[snapshot]\njobs = 3\n{limits}"), &[]).unwrap().snapshot;
+    assert_eq!(snapshot.max_bytes_per_second.map(std::num::NonZero::get), Some(65536));
+    assert_eq!((snapshot.max_standby_lag_bytes, snapshot.index_jobs), (Some(1 << 30), 1));
+
+    for (wrong, said) in [
+        ("max_bytes_per_second = 65535", "at least 64KiB"),
+        ("max_standby_lag_bytes = 0", "snapshot.max_standby_lag_bytes"),
+        ("max_wal_retained_bytes = 0", "snapshot.max_wal_retained_bytes"),
+        ("index_jobs = 0", "snapshot.index_jobs"),
+    ] {
+        let error = refused(&format!("{MINIMAL}[snapshot]\n{wrong}\n"), &[]);
+        assert!(error.contains(said), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn a_missing_url_says_which_variable_would_do() {
     let error = refused("", &[]);
     assert!(error.contains("`source.url`") && error.contains("PGSLUICE_SOURCE__URL"));

@@ -212,9 +212,19 @@ pub(super) struct RawSnapshot {
     pub(super) jobs: Option<u32>,
     /// Tables larger than this are copied in pieces of about this size, so that several connections can share one table.
     pub(super) chunk_bytes: ByteSize,
-    /// How much WAL the slot may hold back on the source during the copy before you are asked what to do. Without it:
-    /// no limit.
+    /// While the slot holds back more WAL than this on the source, no further piece is begun: those under way are finished, the
+    /// stream catches up, and the copy goes on by itself below 80 % of it. Meanwhile `pgsluice status` says what holds the WAL
+    /// and what you can do. Without it: no limit.
     pub(super) max_wal_retained_bytes: Option<ByteSize>,
+    /// While a standby of the source has more WAL than this still to replay, no further piece is begun; the copy goes on by
+    /// itself below 80 % of it. The user needs `pg_read_all_stats` on the source: others are not told how far
+    /// standbys are. Without it: no limit.
+    pub(super) max_standby_lag_bytes: Option<ByteSize>,
+    /// The most data a second that is read from the source, by all connections of the copy together, at least 64KiB. Counted are
+    /// the bytes of `COPY`. Without it: no limit.
+    pub(super) max_bytes_per_second: Option<ByteSize>,
+    /// Indexes that are built on the target at the same time, 1 to 64. Without it: as many as `jobs`.
+    pub(super) index_jobs: Option<u32>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -362,7 +372,14 @@ impl Default for RawSchema {
 
 impl Default for RawSnapshot {
     fn default() -> Self {
-        Self { jobs: None, chunk_bytes: ByteSize::mib(256), max_wal_retained_bytes: None }
+        Self {
+            jobs: None,
+            chunk_bytes: ByteSize::mib(256),
+            max_wal_retained_bytes: None,
+            max_standby_lag_bytes: None,
+            max_bytes_per_second: None,
+            index_jobs: None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! Every key is looked at exactly once, here.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::Path;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ const CONNECTIONS_MAX: u32 = 16;
 /// Connections used for the copy unless configured: as many as cores, within these.
 const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
 const CHUNK_BYTES_MIN: ByteSize = ByteSize::mib(1);
+const BYTES_PER_SECOND_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);
 const SPOOL_BYTES_MIN: ByteSize = ByteSize::mib(1);
@@ -221,29 +222,45 @@ fn schema(raw: RawSchema) -> Result<SchemaConfig, ConfigError> {
 }
 
 fn snapshot(raw: &RawSnapshot) -> Result<SnapshotConfig, ConfigError> {
-    let jobs = match raw.jobs {
-        None => {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-            cores.clamp(*DEFAULT_JOBS.start(), *DEFAULT_JOBS.end())
-        }
-        Some(jobs) if (1..=JOBS_MAX).contains(&jobs) => usize::try_from(jobs).unwrap_or(1),
-        Some(_) => {
-            return Err(invalid("snapshot.jobs", "it is out of range", &format!("Use 1 to {JOBS_MAX}.")));
-        }
-    };
+    let jobs = jobs_in_range("snapshot.jobs", raw.jobs)?.unwrap_or_else(|| {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        cores.clamp(*DEFAULT_JOBS.start(), *DEFAULT_JOBS.end())
+    });
+    let index_jobs = jobs_in_range("snapshot.index_jobs", raw.index_jobs)?.unwrap_or(jobs);
     if raw.chunk_bytes < CHUNK_BYTES_MIN {
         let remedy = format!("Use at least {CHUNK_BYTES_MIN}; smaller pieces only cost time.");
         return Err(invalid("snapshot.chunk_bytes", "it is too small", &remedy));
     }
-    if raw.max_wal_retained_bytes == Some(ByteSize(0)) {
-        let remedy = "Use a size such as \"100GB\", or remove the key for no limit.";
-        return Err(invalid("snapshot.max_wal_retained_bytes", "it is 0", remedy));
+    for (key, limit) in [
+        ("snapshot.max_wal_retained_bytes", raw.max_wal_retained_bytes),
+        ("snapshot.max_standby_lag_bytes", raw.max_standby_lag_bytes),
+    ] {
+        if limit == Some(ByteSize(0)) {
+            let remedy = "Use a size such as \"100GB\", or remove the key for no limit.";
+            return Err(invalid(key, "it is 0", remedy));
+        }
+    }
+    if raw.max_bytes_per_second.is_some_and(|rate| rate < BYTES_PER_SECOND_MIN) {
+        let remedy = format!("Use at least {BYTES_PER_SECOND_MIN}, or remove the key for no limit.");
+        return Err(invalid("snapshot.max_bytes_per_second", "it is too small", &remedy));
     }
     Ok(SnapshotConfig {
         jobs,
         chunk_bytes: raw.chunk_bytes.0,
         max_wal_retained_bytes: raw.max_wal_retained_bytes.map(|size| size.0),
+        max_standby_lag_bytes: raw.max_standby_lag_bytes.map(|size| size.0),
+        max_bytes_per_second: raw.max_bytes_per_second.and_then(|size| NonZeroU64::new(size.0)),
+        index_jobs,
     })
+}
+
+fn jobs_in_range(key: &str, jobs: Option<u32>) -> Result<Option<usize>, ConfigError> {
+    match jobs {
+        Some(jobs) if !(1..=JOBS_MAX).contains(&jobs) => {
+            Err(invalid(key, "it is out of range", &format!("Use 1 to {JOBS_MAX}.")))
+        }
+        jobs => Ok(jobs.and_then(|jobs| usize::try_from(jobs).ok())),
+    }
 }
 
 fn apply(raw: &RawApply) -> Result<ApplyConfig, ConfigError> {

@@ -1,7 +1,7 @@
 //! The configuration as the program uses it: parsed once, into types that cannot hold a wrong value.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -255,8 +255,14 @@ pub struct SnapshotConfig {
     pub jobs: usize,
     /// Size of a chunk of a large table, in bytes of the source's heap.
     pub chunk_bytes: u64,
-    /// The slot may retain this much WAL on the source before the copy asks the operator; `None`: no limit.
+    /// While the slot retains more WAL than this on the source, no new chunk is begun; `None`: no limit.
     pub max_wal_retained_bytes: Option<u64>,
+    /// While a physical standby of the source has more than this still to replay, no new chunk is begun; `None`: no limit.
+    pub max_standby_lag_bytes: Option<u64>,
+    /// COPY data relayed in a second, by all connections together; `None`: no limit.
+    pub max_bytes_per_second: Option<NonZeroU64>,
+    /// Indexes built on the target at the same time.
+    pub index_jobs: usize,
 }
 
 /// `[apply]`

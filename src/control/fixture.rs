@@ -98,7 +98,14 @@ pub(crate) fn config() -> Config {
         target: TargetConfig { connection: settings("new"), durability: Durability::Local, cnpg: None },
         preflight: PreflightConfig::default(),
         schema: SchemaConfig { mode: SchemaMode::Existing, postgres_bin_dir: None },
-        snapshot: SnapshotConfig { jobs: 1, chunk_bytes: 1 << 30, max_wal_retained_bytes: None },
+        snapshot: SnapshotConfig {
+            jobs: 1,
+            chunk_bytes: 1 << 30,
+            max_wal_retained_bytes: None,
+            max_standby_lag_bytes: None,
+            max_bytes_per_second: None,
+            index_jobs: 1,
+        },
         apply: ApplyConfig {
             max_batch_bytes: 1 << 20,
             max_batch_delay: Duration::ZERO,

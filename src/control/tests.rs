@@ -12,7 +12,9 @@ use tower::ServiceExt;
 use super::fixture::{Fixture, TOKEN, paused_step, running};
 use super::{Access, router, serve};
 use crate::cutover::Outcome;
-use crate::migration::{Command, CutoverMode, LagView, Phase, Positions, Refusal, TableProgress, TableState};
+use crate::migration::{
+    Command, CopyView, CutoverMode, LagView, Phase, Positions, Refusal, TableProgress, TableState,
+};
 use crate::model::{Lsn, TableName};
 
 async fn send(fixture: &Fixture, request: Request<Body>) -> Response {
@@ -83,6 +85,8 @@ async fn the_status_has_the_fields_of_the_contract() {
                 bytes_copied: 2,
                 rows_estimated: 3,
                 bytes_estimated: 4,
+                indexes_total: 2,
+                indexes_built: 1,
             },
         );
     });
@@ -93,6 +97,7 @@ async fn the_status_has_the_fields_of_the_contract() {
         json!([{
             "schema": "public", "name": "orders", "state": "copying",
             "rows_copied": 1, "bytes_copied": 2, "rows_estimated": 3, "bytes_estimated": 4,
+            "indexes_built": 1, "indexes_total": 2,
         }])
     );
     let positions = json!({ "source": null, "received": "16/B374D848", "applied": null, "durable": null });
@@ -301,9 +306,20 @@ async fn a_status_says_how_it_is_configured_and_lists_only_the_tables_that_are_a
                 bytes_copied: 2,
                 rows_estimated: 3,
                 bytes_estimated: 4,
+                ..TableProgress::default()
             };
             status.tables.insert(TableName::new("public", name), progress);
         }
+        status.copy = Some(CopyView {
+            chunks_joined: 4,
+            chunks_total: 9,
+            bytes_per_second: 2.5,
+            eta_seconds: Some(3),
+            indexes_built: 1,
+            indexes_total: 5,
+            bytes_repeated: 7,
+            ..CopyView::default()
+        });
     });
     let status = json_of(send(&fixture, get("/v1/status?tables=under_way")).await).await;
     assert_eq!(status["tables"].as_array().map(Vec::len), Some(1));
@@ -313,6 +329,8 @@ async fn a_status_says_how_it_is_configured_and_lists_only_the_tables_that_are_a
         json!({
             "tables": 3, "pending": 1, "snapshotting": 0, "copying": 1, "joined": 1,
             "rows_copied": 3, "bytes_copied": 6, "rows_estimated": 9, "bytes_estimated": 12,
+            "chunks_joined": 4, "chunks_total": 9, "bytes_per_second": 2.5, "eta_seconds": 3,
+            "indexes_built": 1, "indexes_total": 5, "bytes_repeated": 7,
         })
     );
     assert_eq!(

@@ -18,7 +18,7 @@ pub use error::MigrationError;
 pub use lease::{LeaseKeeper, LeaseLost, await_turn};
 pub use legs::{Leg, Legs};
 pub use status::{
-    Blocking, JoinNote, LagView, Phase, Positions, Problem, SlotView, StandbyView, Status, StatusBoard,
-    TableProgress, TableState, Throughput,
+    Blocking, CopyView, JoinNote, LagView, Phase, Positions, Problem, SlotView, StandbyView, Status,
+    StatusBoard, TableProgress, TableState, Throughput,
 };
 pub use task::check;

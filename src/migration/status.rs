@@ -71,9 +71,10 @@ impl Phase {
 }
 
 /// Life of a table's copy, as recorded on the target in the transaction that copies it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TableState {
     /// Nothing copied yet.
+    #[default]
     Pending,
     /// Its snapshot is being taken.
     Snapshotting,
@@ -100,7 +101,7 @@ impl TableState {
 }
 
 /// One table's copy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TableProgress {
     /// Where it is.
     pub state: TableState,
@@ -112,6 +113,39 @@ pub struct TableProgress {
     pub rows_estimated: u64,
     /// Size of the table on the source, in bytes, with TOAST and without indexes.
     pub bytes_estimated: u64,
+    /// Indexes that are built for it one by one, by this process; those that come with its definition do not count.
+    pub indexes_total: u64,
+    /// Of them, those that are there.
+    pub indexes_built: u64,
+}
+
+/// The copy of all tables that this process copies, in sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CopyView {
+    /// Rows copied so far, an earlier run's included.
+    pub rows_copied: u64,
+    /// Bytes of COPY data so far, an earlier run's included.
+    pub bytes_copied: u64,
+    /// Size of the tables on the source, in bytes, with TOAST and without indexes.
+    pub bytes_estimated: u64,
+    /// Tables that are copied.
+    pub tables_joined: u64,
+    /// Tables to copy.
+    pub tables_total: u64,
+    /// Chunks that are copied.
+    pub chunks_joined: u64,
+    /// Chunks that the tables are cut into.
+    pub chunks_total: u64,
+    /// COPY data over the last ten seconds; 0 while the copy stands still.
+    pub bytes_per_second: f64,
+    /// How long the rest takes at that rate; `None` while there is no rate to go by, and once nothing is left.
+    pub eta_seconds: Option<u64>,
+    /// Indexes that are built.
+    pub indexes_built: u64,
+    /// Indexes to build after their table's copy.
+    pub indexes_total: u64,
+    /// Bytes that this process has to copy again, because their chunk was rolled back.
+    pub bytes_repeated: u64,
 }
 
 /// Stream positions, in the source's WAL; each `None` until known. received ≥ applied ≥ durable (INV-3).
@@ -220,6 +254,8 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Copy progress by table.
     pub tables: BTreeMap<TableName, TableProgress>,
+    /// The current or last copy in sums, with its rate; `None` before there was one in this process.
+    pub copy: Option<CopyView>,
     /// Where every table stands, in name order; empty until changes are streamed.
     pub standings: Vec<TableStanding>,
     /// Of tables that join.
@@ -252,6 +288,7 @@ impl Status {
             phase_since: now,
             started_at: now,
             tables: BTreeMap::new(),
+            copy: None,
             standings: Vec::new(),
             join_notes: BTreeMap::new(),
             positions: Positions::default(),

@@ -6,15 +6,18 @@
 mod board;
 mod chunk;
 mod error;
+mod governor;
 mod guard;
-mod plan;
-mod plan_records;
-mod progress;
 mod key;
 mod layout;
 mod lifecycle;
+mod plan;
+mod plan_records;
+mod progress;
+mod rate;
 mod records;
 mod reliance;
+mod tally;
 mod visibility;
 
 use std::sync::Arc;
@@ -24,14 +27,16 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 pub use error::SnapshotError;
+pub use governor::{Governor, Limits, Pressure, Reason, StandbyBehind, Verdict, judge, look};
 pub(crate) use guard::import_snapshot;
 pub use plan::{BlockRange, Chunk, Storage, TableSize, plan};
+pub use progress::{Beginning, CopyProgress};
+pub use rate::RateLimit;
 pub use records::{RecordedTable, read as read_records, reset, reset_tables};
 pub use visibility::{InvalidSnapshot, Snapshot};
 
 use self::chunk::ChunkCopier;
 use self::guard::SnapshotGuard;
-use self::progress::CopyProgress;
 use crate::config::SnapshotConfig;
 use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
 use crate::migration::StatusBoard;
@@ -122,6 +127,7 @@ async fn copy_tables(
     tokio::select! {
         outcome = all_end(&mut workers) => outcome?,
         outcome = watch_retention(guard.session(), context.slot, context.config.max_wal_retained_bytes) => outcome?,
+        () = progress.keep_published() => {}
         () = guard.session().closed() => return Err(SnapshotError::SnapshotGone),
     }
     guard.release().await?;

@@ -11,7 +11,7 @@ mod registrar;
 
 pub use lag::{Lag, LagTracker};
 pub use logging::{Console, LogFormat, LoggingError, start_logging};
-pub use metrics::{BulkEnd, CertificateOf, Metrics, ReadingWay, RowOperation};
+pub use metrics::{BulkEnd, CertificateOf, CopyPause, Metrics, ReadingWay, RowOperation};
 pub use news::tell_cluster;
 pub use progress::show;
 pub use registrar::{MetricDescription, MetricKind};

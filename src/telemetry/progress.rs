@@ -1,19 +1,22 @@
-//! Progress bars for a person at a terminal: the copy as a whole, the largest tables in flight, and the lag once
-//! changes are streamed. Draws what the status board says, a few times a second, and decides nothing.
+//! Progress bars for a person at a terminal: the copy as a whole with its rate and the time left, the largest tables in
+//! flight, the indexes, and the lag once changes are streamed. Draws what the status board says, a few times a second, and decides nothing.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::MissedTickBehavior;
 
 use super::logging::Console;
-use crate::migration::{Phase, Status, StatusBoard, TableState};
+use crate::migration::{CopyView, Phase, Status, StatusBoard, TableState};
 use crate::runtime::Shutdown;
 
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
-const BAR_TEMPLATE: &str =
-    "{msg:28!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta:>4}";
+/// What stands behind a bar is worked out from the status: the bars' own rates would begin anew with each table that takes
+/// another's place, and count what an earlier run has copied.
+const BYTES_TEMPLATE: &str =
+    "{msg:28!} {wide_bar} {binary_bytes:>10} of {binary_total_bytes:<10} {prefix:<24}";
+const COUNT_TEMPLATE: &str = "{msg:28!} {wide_bar} {pos:>10} of {len:<10} {prefix:<24}";
 /// Tables shown at the same time.
 const TABLES_MAX: usize = 5;
 
@@ -46,39 +49,75 @@ struct View {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Bar {
+    unit: Unit,
     label: String,
-    bytes_copied: u64,
-    bytes_estimated: u64,
+    done: u64,
+    total: u64,
+    /// What stands behind it.
+    note: String,
+}
+
+/// What a bar counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Indexes,
 }
 
 impl View {
     fn of(status: &Status) -> Self {
-        let bars = if status.phase == Phase::Snapshot { copy_bars(status) } else { Vec::new() };
+        let bars = match status.phase {
+            Phase::Snapshot | Phase::Indexes => copy_bars(status),
+            _ => Vec::new(),
+        };
         Self { line: line(status), bars }
     }
 }
 
+/// A restart in phase `indexes` copies nothing, and has no bars.
 fn copy_bars(status: &Status) -> Vec<Bar> {
-    let mut copying: Vec<Bar> = status
-        .tables
-        .iter()
-        .filter(|(_, table)| table.state == TableState::Copying)
-        .map(|(name, table)| Bar {
-            label: name.plain(),
-            bytes_copied: table.bytes_copied,
-            bytes_estimated: table.bytes_estimated,
-        })
-        .collect();
-    copying.sort_by(|a, b| b.bytes_estimated.cmp(&a.bytes_estimated).then_with(|| a.label.cmp(&b.label)));
-    copying.truncate(TABLES_MAX);
+    let Some(copy) = &status.copy else { return Vec::new() };
+    let mut copying: Vec<_> =
+        status.tables.iter().filter(|(_, table)| table.state == TableState::Copying).collect();
+    copying.sort_by(|(a_name, a), (b_name, b)| {
+        b.bytes_estimated.cmp(&a.bytes_estimated).then_with(|| a_name.cmp(b_name))
+    });
+    let copying = copying.into_iter().take(TABLES_MAX).map(|(name, table)| {
+        // The estimate comes from statistics; a bar must not run past its end.
+        let total = table.bytes_estimated.max(table.bytes_copied);
+        let percent = u128::from(table.bytes_copied) * 100 / u128::from(total.max(1));
+        let note = format!("{percent} %");
+        Bar { unit: Unit::Bytes, label: name.plain(), done: table.bytes_copied, total, note }
+    });
+    std::iter::once(total_bar(copy)).chain(copying).chain(index_bar(copy)).collect()
+}
 
-    let joined = status.tables.values().filter(|table| table.state == TableState::Joined).count();
-    let total = Bar {
-        label: format!("{joined} of {} tables", status.tables.len()),
-        bytes_copied: status.tables.values().map(|table| table.bytes_copied).sum(),
-        bytes_estimated: status.tables.values().map(|table| table.bytes_estimated).sum(),
-    };
-    std::iter::once(total).chain(copying).collect()
+fn total_bar(copy: &CopyView) -> Bar {
+    let is_done = copy.tables_joined == copy.tables_total;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate in whole bytes")]
+    let mut note = format!("{}/s", indicatif::BinaryBytes(copy.bytes_per_second as u64));
+    if let Some(seconds) = copy.eta_seconds {
+        let _ = write!(note, " {:#} left", HumanDuration(Duration::from_secs(seconds)));
+    }
+    Bar {
+        unit: Unit::Bytes,
+        label: format!("{} of {} tables", copy.tables_joined, copy.tables_total),
+        done: copy.bytes_copied,
+        // COPY sends less than the tables take on disk, or more.
+        total: if is_done { copy.bytes_copied } else { copy.bytes_estimated.max(copy.bytes_copied) },
+        note: if is_done { String::new() } else { note },
+    }
+}
+
+fn index_bar(copy: &CopyView) -> Option<Bar> {
+    let CopyView { indexes_built, indexes_total, .. } = *copy;
+    (indexes_total > 0).then(|| Bar {
+        unit: Unit::Indexes,
+        label: "indexes".to_owned(),
+        done: indexes_built,
+        total: indexes_total.max(indexes_built),
+        note: String::new(),
+    })
 }
 
 fn line(status: &Status) -> String {
@@ -126,13 +165,13 @@ impl<'a> Screen<'a> {
             }
         }
         while self.copies.len() < view.bars.len() {
-            self.copies
-                .push(self.bars.insert_before(&self.line, ProgressBar::new(0).with_style(bar_style())));
+            self.copies.push(self.bars.insert_before(&self.line, ProgressBar::new(0)));
         }
         for (bar, wanted) in self.copies.iter().zip(&view.bars) {
-            // The estimate comes from statistics; a bar must not run past its end.
-            bar.set_length(wanted.bytes_estimated.max(wanted.bytes_copied));
-            bar.set_position(wanted.bytes_copied);
+            bar.set_style(bar_style(wanted.unit));
+            bar.set_length(wanted.total);
+            bar.set_position(wanted.done);
+            bar.set_prefix(wanted.note.clone());
             bar.set_message(wanted.label.clone());
         }
     }
@@ -145,8 +184,12 @@ impl<'a> Screen<'a> {
     }
 }
 
-fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template(BAR_TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar())
+fn bar_style(unit: Unit) -> ProgressStyle {
+    let template = match unit {
+        Unit::Bytes => BYTES_TEMPLATE,
+        Unit::Indexes => COUNT_TEMPLATE,
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
@@ -158,7 +201,19 @@ mod tests {
     use crate::model::TableName;
 
     fn table(state: TableState, bytes_estimated: u64) -> TableProgress {
-        TableProgress { state, rows_copied: 1, bytes_copied: 10, rows_estimated: 5, bytes_estimated }
+        TableProgress { state, bytes_copied: 10, bytes_estimated, ..TableProgress::default() }
+    }
+
+    fn copy(tables_joined: u64) -> CopyView {
+        CopyView {
+            bytes_copied: 80,
+            bytes_estimated: 3800,
+            tables_joined,
+            tables_total: 8,
+            bytes_per_second: 2048.0,
+            eta_seconds: Some(90),
+            ..CopyView::default()
+        }
     }
 
     #[test]
@@ -166,6 +221,7 @@ mod tests {
         let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
         board.update(|status| {
             status.phase = Phase::Snapshot;
+            status.copy = Some(copy(1));
             status.tables.insert(TableName::new("public", "done"), table(TableState::Joined, 1000));
             for size in 1..=7_u64 {
                 let name = TableName::new("public", format!("t{size}"));
@@ -178,7 +234,25 @@ mod tests {
             labels,
             ["1 of 8 tables", "public.t7", "public.t6", "public.t5", "public.t4", "public.t3"]
         );
-        assert_eq!(view.bars.first().map(|bar| (bar.bytes_copied, bar.bytes_estimated)), Some((80, 3800)));
+        let total = view.bars.first().expect("the total");
+        assert_eq!((total.done, total.total, total.note.as_str()), (80, 3800, "2.00 KiB/s 90s left"));
+        assert_eq!(view.bars.last().map(|bar| bar.note.as_str()), Some("3 %"));
+    }
+
+    #[test]
+    fn the_bars_stay_while_indexes_are_built_and_one_counts_them() {
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+        board.update(|status| {
+            status.phase = Phase::Indexes;
+            status.copy = Some(CopyView { indexes_built: 3, indexes_total: 10, ..copy(8) });
+            status.tables.insert(TableName::new("public", "done"), table(TableState::Joined, 1000));
+        });
+        let view = board.with(View::of);
+        let seen: Vec<_> = view.bars.iter().map(|bar| (bar.label.as_str(), bar.done, bar.total)).collect();
+        assert_eq!(seen, [("8 of 8 tables", 80, 80), ("indexes", 3, 10)]);
+        assert_eq!(view.bars.last().map(|bar| bar.unit), Some(Unit::Indexes));
+        board.update(|status| status.copy = None);
+        assert!(board.with(View::of).bars.is_empty(), "nothing is known of a copy of an earlier run");
     }
 
     #[test]
@@ -194,7 +268,9 @@ mod tests {
     }
 
     #[test]
-    fn the_template_of_the_bars_is_valid() {
-        assert!(ProgressStyle::with_template(BAR_TEMPLATE).is_ok());
+    fn the_templates_of_the_bars_are_valid() {
+        for template in [BYTES_TEMPLATE, COUNT_TEMPLATE] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
     }
 }

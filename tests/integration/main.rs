@@ -21,6 +21,7 @@ mod deploy_examples;
 mod documented_commands;
 mod documented_connections;
 mod documented_privileges;
+mod governor;
 mod joining;
 mod json_output;
 mod kubernetes;

@@ -38,7 +38,7 @@ impl TablesListed {
 }
 
 /// The initial copy of all tables, in sums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CopyRecord {
     /// Tables to copy.
     pub tables: u64,
@@ -58,11 +58,43 @@ pub struct CopyRecord {
     pub rows_estimated: u64,
     /// Bytes expected, from the tables' sizes on the source.
     pub bytes_estimated: u64,
+    /// Chunks copied, of the current or last copy.
+    #[serde(default)]
+    pub chunks_joined: u64,
+    /// Chunks that its tables are cut into.
+    #[serde(default)]
+    pub chunks_total: u64,
+    /// Bytes of COPY data a second, over the last ten seconds; 0 while the copy stands still.
+    #[serde(default)]
+    pub bytes_per_second: f64,
+    /// How long the rest takes at that rate; null while there is none to go by, and once nothing is left.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
+    /// Of `indexes_total`, those that are there.
+    #[serde(default)]
+    pub indexes_built: u64,
+    /// Indexes that are built on the target after their table's copy, by this process.
+    #[serde(default)]
+    pub indexes_total: u64,
+    /// Bytes that this process had to copy again, because a chunk was interrupted.
+    #[serde(default)]
+    pub bytes_repeated: u64,
 }
 
 impl From<&Status> for CopyRecord {
     fn from(status: &Status) -> Self {
-        status.tables.values().fold(Self::default(), |mut sums, table| {
+        let copy = status.copy.unwrap_or_default();
+        let begin = Self {
+            chunks_joined: copy.chunks_joined,
+            chunks_total: copy.chunks_total,
+            bytes_per_second: copy.bytes_per_second,
+            eta_seconds: copy.eta_seconds,
+            indexes_built: copy.indexes_built,
+            indexes_total: copy.indexes_total,
+            bytes_repeated: copy.bytes_repeated,
+            ..Self::default()
+        };
+        status.tables.values().fold(begin, |mut sums, table| {
             let state = match table.state {
                 TableState::Pending => &mut sums.pending,
                 TableState::Snapshotting => &mut sums.snapshotting,

@@ -89,6 +89,12 @@ pub struct TableRecord {
     pub rows_estimated: u64,
     /// Bytes expected, from the table's size on the source.
     pub bytes_estimated: u64,
+    /// Of `indexes_total`, those that are there.
+    #[serde(default)]
+    pub indexes_built: u64,
+    /// Indexes that are built for it after its copy, by this process.
+    #[serde(default)]
+    pub indexes_total: u64,
 }
 
 /// Positions in the source's WAL as PostgreSQL prints them, e.g. `16/B374D848`; null until known.
@@ -214,6 +220,8 @@ impl TableRecord {
             bytes_copied: table.bytes_copied,
             rows_estimated: table.rows_estimated,
             bytes_estimated: table.bytes_estimated,
+            indexes_built: table.indexes_built,
+            indexes_total: table.indexes_total,
         }
     }
 }

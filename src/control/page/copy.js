@@ -1,17 +1,15 @@
-// The initial copy: everything in one bar, the tables under way, and any table by name. Thousands of tables are fine: the feed
+// The initial copy: everything in one bar, the indexes in another, the tables under way, and any table by name. Thousands of tables are fine: the feed
 // brings only those under way, the others are asked for while somebody looks at them.
 
 import { byId, bytes, count, duration, make, plural, say, show } from "./dom.js";
 
 const LISTED_MAX = 40;
 const LIST_EVERY_MS = 2000;
-const RATE_WINDOW_MS = 30_000;
 
 let latest = null;
 let listed = null;
 let listing = false;
 let listedAt = 0;
-const rate = [];
 const rows = new Map();
 
 /** Shows the copy of a status. */
@@ -23,22 +21,30 @@ export function showCopy(status) {
   const done = copy.joined === copy.tables;
   byId("copy-progress").value = done ? 1 : Math.min(0.99, share(copy));
   say(byId("copy-summary"), done
-    ? `All ${plural(copy.tables, "table")} copied: ${plural(copy.rows_copied, "row")}.`
+    ? `All ${plural(copy.tables, "table")} copied: ${plural(copy.rows_copied, "row")}.${repeated(copy)}`
     : `${count(copy.joined)} of ${plural(copy.tables, "table")} copied, ${count(copy.copying + copy.snapshotting)} under way. `
-      + `${count(copy.rows_copied)} of about ${plural(copy.rows_estimated, "row")}, ${bytes(copy.bytes_copied)}. ${timeLeft(copy)}`);
+      + `${count(copy.rows_copied)} of about ${plural(copy.rows_estimated, "row")}, ${bytes(copy.bytes_copied)}`
+      + `${speed(copy)}.${repeated(copy)}`);
+  showIndexes(copy);
   showTables();
 }
 
 const share = (copy) => (copy.rows_estimated > 0 ? copy.rows_copied / copy.rows_estimated : 0);
 
-function timeLeft(copy) {
-  const now = performance.now();
-  rate.push([now, copy.rows_copied]);
-  while (rate[0][0] < now - RATE_WINDOW_MS) rate.shift();
-  const [at, copied] = rate[0];
-  const perMs = (copy.rows_copied - copied) / (now - at);
-  const left = copy.rows_estimated - copy.rows_copied;
-  return now - at > 2000 && perMs > 0 && left > 0 ? `About ${duration(left / perMs)} left.` : "";
+function speed(copy) {
+  const rate = copy.bytes_per_second > 0 ? `, ${bytes(copy.bytes_per_second)} a second` : "";
+  return copy.eta_seconds === null ? rate : `${rate}, about ${duration(copy.eta_seconds * 1000)} left`;
+}
+
+/** What an interruption cost. */
+const repeated = (copy) => (copy.bytes_repeated > 0
+  ? ` ${bytes(copy.bytes_repeated)} were copied again, because a chunk was interrupted.` : "");
+
+function showIndexes(copy) {
+  show(byId("copy-indexes"), copy.indexes_total > 0);
+  if (copy.indexes_total === 0) return;
+  byId("copy-index-progress").value = copy.indexes_built / copy.indexes_total;
+  say(byId("copy-index-summary"), `${count(copy.indexes_built)} of ${plural(copy.indexes_total, "index", "indexes")} built.`);
 }
 
 function wanted() {

@@ -54,6 +54,29 @@ impl ReadingWay {
     }
 }
 
+/// Why no further chunk of the initial copy is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyPause {
+    /// The slot keeps too much WAL on the source.
+    WalRetained,
+    /// A standby of the source is too far behind.
+    StandbyLag,
+}
+
+impl CopyPause {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::WalRetained, Self::StandbyLag];
+
+    /// The value of the label `reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WalRetained => "wal_retained",
+            Self::StandbyLag => "standby_lag",
+        }
+    }
+}
+
 /// Why reading in bulk ended, and streaming began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkEnd {

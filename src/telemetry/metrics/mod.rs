@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use prometheus::{IntGaugeVec, Registry, TextEncoder};
 
-pub use labels::{BulkEnd, CertificateOf, ReadingWay, RowOperation};
+pub use labels::{BulkEnd, CertificateOf, CopyPause, ReadingWay, RowOperation};
 
 use self::apply::ApplyMetrics;
 use self::cluster::ClusterMetrics;
@@ -135,6 +135,11 @@ impl Metrics {
     pub fn snapshot_copied(&self, rows: u64, bytes: u64) {
         self.snapshot.rows_copied.inc_by(rows);
         self.snapshot.bytes_copied.inc_by(bytes);
+    }
+
+    /// The initial copy pauses for this reason; `None`: it does not.
+    pub fn copy_pauses(&self, reason: Option<CopyPause>) {
+        self.snapshot.pauses(reason);
     }
 
     /// A connection to `side` was lost and is being made again.

@@ -46,6 +46,7 @@ fn gauges_follow_the_published_status() {
             bytes_copied: 1,
             rows_estimated: 1,
             bytes_estimated: 1,
+            ..TableProgress::default()
         };
         status.tables.insert(TableName::new("public", "orders"), copied);
     });
