@@ -3,13 +3,22 @@
 //! in one transaction afterwards, in the order of the dump. The SQL is always `pg_dump`'s; which table an index belongs
 //! to is asked of the source's catalog. An index the catalog does not clearly name stays with everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod build;
+mod divide;
+mod dump;
+mod indexes;
+mod lexer;
 
+use std::collections::BTreeMap;
+
+pub use self::build::{build_index, build_rest};
+pub use self::dump::{Entry, PostData};
+pub use self::indexes::existing_indexes;
 use super::process::ScratchDirectory;
-use super::{DumpTools, MAINTENANCE_WORK_MEM, SchemaCopied, SchemaError, Section, extensions, find_tools, roles};
+use super::{DumpTools, MAINTENANCE_WORK_MEM, SchemaError, Section, extensions, find_tools, roles};
 use crate::config::Config;
 use crate::connection::SqlSession;
-use crate::model::{Side, TableName};
+use crate::model::TableName;
 use crate::preflight::Finding;
 use crate::runtime::Shutdown;
 
@@ -22,19 +31,6 @@ pub enum IndexRole {
     ReplicaIdentity,
     /// Neither.
     Other,
-}
-
-/// One object of the dump: what its title says, and its SQL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The object's name; for a constraint or a trigger its table's, a blank, and its own. Line ends are blanks.
-    pub name: String,
-    /// `INDEX`, `CONSTRAINT`, `FK CONSTRAINT`, `TRIGGER`, …
-    pub kind: String,
-    /// Its schema; `-` where it has none.
-    pub schema: String,
-    /// The whole text in the dump, title included: one statement or more.
-    pub sql: String,
 }
 
 /// An index, or a constraint that is one, of a table that holds rows: an ordinary table or a leaf partition.
@@ -50,6 +46,8 @@ pub struct IndexBuild {
     pub bytes_on_source: u64,
     /// One statement or more, sent as one simple query: one implicit transaction, so all of it is there or nothing.
     pub sql: String,
+    /// The lines of the dump that name it.
+    title: String,
     /// Where in the dump it stood.
     position: usize,
 }
@@ -63,6 +61,13 @@ pub struct TableIndexes {
     pub replica_identity: Option<IndexBuild>,
     /// The others, largest first.
     pub others: Vec<IndexBuild>,
+}
+
+impl TableIndexes {
+    /// All of them, in the order in which they are best built: keys first, then the largest first.
+    pub fn into_builds(self) -> impl Iterator<Item = IndexBuild> {
+        self.primary_key.into_iter().chain(self.replica_identity).chain(self.others)
+    }
 }
 
 /// The post-data, divided.
@@ -90,62 +95,50 @@ pub async fn read_post_data(
     target: &SqlSession,
     shutdown: &Shutdown,
 ) -> Result<Division, SchemaError> {
-    let _ = (config, source, target, shutdown);
-    Err(SchemaError::Stopped)
+    let tools = find_tools(
+        config.schema.postgres_bin_dir.as_deref(),
+        source.server_version().major(),
+        target.server_version().major(),
+    )
+    .await?;
+    let ownership = roles::compare(source, target).await?;
+    let extensions = extensions::choose(source, target).await?;
+    let scratch = ScratchDirectory::create()?;
+    let file = scratch.path().join("schema.sql");
+    tracing::info!(section = Section::PostData.as_str(), tools = %tools.bin_dir.display(), "schema is being read");
+    let mut dump =
+        super::dump(&tools, Section::PostData, &config.source.connection, &ownership, &extensions, &file);
+    // It is read here, and its statements go through sessions that speak UTF-8 whatever the source speaks.
+    dump.argument("--encoding=UTF8");
+    dump.run(shutdown).await?;
+    let text = scratch.read(&file)?;
+    let PostData { preamble, entries, trailer } = PostData::parse(&text);
+    let (by_table, rest) = divide::divide(entries, &indexes::read(source).await?);
+    Ok(Division { by_table, rest, preamble, trailer, tools, findings: ownership.findings() })
 }
 
 impl Division {
     /// What a session has to run before it builds indexes: the dump's own settings, and memory to sort in.
     #[must_use]
     pub fn session_sql(&self) -> String {
-        format!("{}\nSET maintenance_work_mem = '{MAINTENANCE_WORK_MEM}';", self.preamble)
+        // Remarks of the server may quote values; the dump would have them sent (INV-10).
+        format!(
+            "{}SET client_min_messages = 'error';\nSET maintenance_work_mem = '{MAINTENANCE_WORK_MEM}';",
+            dump::statements(&self.preamble)
+        )
     }
 
     /// Leaves only these tables in `by_table`; the indexes of the others are built with the rest.
     pub fn retain_tables(&mut self, is_copied: impl Fn(&TableName) -> bool) {
-        let _ = is_copied;
+        let (kept, others) =
+            std::mem::take(&mut self.by_table).into_iter().partition(|(table, _)| is_copied(table));
+        self.by_table = kept;
+        let others: BTreeMap<TableName, TableIndexes> = others;
+        let moved = others
+            .into_values()
+            .flat_map(TableIndexes::into_builds)
+            .map(|build| Entry::again(&build.title, &build.sql, build.position));
+        self.rest.extend(moved);
+        self.rest.sort_by_key(|entry| entry.position);
     }
-}
-
-/// Builds one index in a session that has run [`Division::session_sql`]: all of it or nothing.
-///
-/// When the program is asked to stop, the server is asked to cancel the statement.
-///
-/// # Errors
-/// [`SchemaError::Index`] names index and statement; [`SchemaError::Stopped`].
-pub async fn build_index(
-    target: &SqlSession,
-    build: &IndexBuild,
-    shutdown: &Shutdown,
-) -> Result<(), SchemaError> {
-    let _ = (target, build, shutdown);
-    Err(SchemaError::Stopped)
-}
-
-/// The valid indexes that the target has in these schemas, so that what an earlier run built is not built again.
-///
-/// # Errors
-/// [`SchemaError::Sql`].
-pub async fn existing_indexes(
-    target: &SqlSession,
-    schemas: &BTreeSet<String>,
-) -> Result<BTreeSet<TableName>, SchemaError> {
-    let _ = (target, schemas);
-    Err(SchemaError::Stopped)
-}
-
-/// Builds everything that is not in `by_table`, in the dump's order, and runs `extra_sql` in the same transaction.
-///
-/// Cancel safe: the target's transaction is rolled back.
-///
-/// # Errors
-/// As [`super::copy_pre_data`].
-pub async fn build_rest(
-    config: &Config,
-    division: &Division,
-    extra_sql: &str,
-    shutdown: &Shutdown,
-) -> Result<SchemaCopied, SchemaError> {
-    let _ = (config, division, extra_sql, shutdown);
-    Err(SchemaError::Stopped)
 }
