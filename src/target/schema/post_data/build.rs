@@ -1,5 +1,7 @@
 //! Building what was divided: an index in a session of ours, the rest by `psql`.
 
+use std::time::Duration;
+
 use super::super::process::ScratchDirectory;
 use super::super::{SchemaCopied, SchemaError, restore};
 use super::{Division, IndexBuild};
@@ -7,9 +9,14 @@ use crate::config::Config;
 use crate::connection::SqlSession;
 use crate::runtime::Shutdown;
 
+/// How long a server may take to give a statement up.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Builds one index in a session that has run [`Division::session_sql`]: all of it or nothing.
 ///
-/// When the program is asked to stop, the server is asked to cancel the statement, and its answer is waited for.
+/// When the program is asked to stop, the server is asked to cancel the statement, and its answer is waited for. A
+/// constraint locks its table against everything while its index is built, an index against writes. Two builds of one
+/// table can meet in a deadlock, which is a [`Disposition::Retry`](crate::model::Disposition::Retry).
 ///
 /// # Errors
 /// [`SchemaError::Index`] names index and statement; [`SchemaError::Stopped`].
@@ -28,7 +35,8 @@ pub async fn build_index(
                 return Err(SchemaError::Stopped);
             }
             // It may have been finished in this moment, and then it is there.
-            return building.await.map_err(|_| SchemaError::Stopped);
+            let ended = tokio::time::timeout(CANCEL_TIMEOUT, building).await;
+            return if matches!(ended, Ok(Ok(()))) { Ok(()) } else { Err(SchemaError::Stopped) };
         }
     };
     built.map_err(|error| SchemaError::Index {

@@ -32,21 +32,23 @@ pub(super) enum IndexOwner {
 /// What has to exist before an index beside its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IndexNeeds {
-    /// Nothing that somebody made.
+    /// Nothing that post-data could make.
     Nothing,
     /// A function, an operator or a type of somebody's.
     Definitions,
 }
 
 /// Indexes of extensions' and everybody's tables alike: the dump says which of them are wanted. 16384 is the first number of
-/// an object that initdb has not made.
+/// an object that initdb has not made; what an extension made is there as soon as the extension is, before all tables.
 const INDEXES: &str = "
 SELECT n.nspname::text, c.relname::text, x.relname::text, k.conname::text, c.relkind = 'r',
        i.indisprimary, i.indisreplident, coalesce(pg_relation_size(x.oid), 0),
        EXISTS (SELECT FROM pg_depend d
                 WHERE (d.classid = 'pg_class'::regclass AND d.objid = x.oid
                     OR d.classid = 'pg_constraint'::regclass AND d.objid = k.oid)
-                  AND d.refclassid NOT IN ('pg_class'::regclass, 'pg_constraint'::regclass) AND d.refobjid >= 16384)
+                  AND d.refclassid NOT IN ('pg_class'::regclass, 'pg_constraint'::regclass) AND d.refobjid >= 16384
+                  AND NOT EXISTS (SELECT FROM pg_depend e
+                                   WHERE e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'))
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_class c ON c.oid = i.indrelid
