@@ -31,6 +31,7 @@ mod lockout;
 mod matrix;
 mod pgbouncer;
 mod pgbouncer_migration;
+mod post_data;
 mod preflight;
 mod publication;
 mod random_histories;

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::process::without_values;
 use crate::connection::SqlError;
-use crate::model::{Disposition, Side};
+use crate::model::{Disposition, Side, TableName};
 
 /// Why the schema could not be brought over.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +54,29 @@ pub enum SchemaError {
         /// What was being created.
         object: Option<String>,
     },
+    /// An index could not be built on the target. What else was copied and built is there.
+    #[error("the index {index} cannot be built on the target: {}; the statement is: {statement}", index_failure(.error))]
+    Index {
+        /// Which.
+        index: TableName,
+        /// What was sent.
+        statement: String,
+        /// As the server said.
+        error: SqlError,
+    },
     /// The program is asked to stop.
     #[error("stopped while the schema was brought over; nothing was created")]
     Stopped,
+}
+
+/// An expression that cannot take a row may be told with the row's value (INV-10); the SQLSTATE after it is kept.
+fn index_failure(error: &SqlError) -> String {
+    let message = error.to_string();
+    let safe = without_values(&message);
+    match error.sqlstate() {
+        Some(state) if safe.len() < message.len() => format!("{safe} (SQLSTATE {})", state.code()),
+        _ => message,
+    }
 }
 
 fn instead(found: &[(PathBuf, u32)]) -> String {
@@ -91,6 +112,10 @@ impl SchemaError {
                  that is already there); or create the schema yourself and set schema.mode = \"existing\". It was one \
                  transaction: nothing was created."
                 .to_owned(),
+            Self::Index { .. } => "Correct the cause on the target (rows that break the index, a missing function, too little \
+                 disk space), or run the statement there yourself. Then only this index is built again: no row is \
+                 copied again."
+                .to_owned(),
             Self::Stopped => "Start again.".to_owned(),
         }
     }
@@ -100,10 +125,13 @@ impl SchemaError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Sql { error, .. } => error.disposition(),
+            Self::Index { error, .. } if error.disposition() == Disposition::Retry => Disposition::Retry,
             Self::Stopped => Disposition::Retry,
-            Self::NoTools { .. } | Self::Scratch { .. } | Self::Start { .. } | Self::Failed { .. } => {
-                Disposition::WaitForOperator { remedy: self.remedy() }
-            }
+            Self::NoTools { .. }
+            | Self::Scratch { .. }
+            | Self::Start { .. }
+            | Self::Failed { .. }
+            | Self::Index { .. } => Disposition::WaitForOperator { remedy: self.remedy() },
         }
     }
 

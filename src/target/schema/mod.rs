@@ -5,6 +5,7 @@
 mod error;
 mod existing;
 mod extensions;
+pub mod post_data;
 mod process;
 mod roles;
 mod tables;

@@ -122,8 +122,7 @@ async fn read_bounded(stream: Option<impl AsyncRead + Unpin>) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// The first error and, for `psql:file:12: ERROR:  …`, the line. What follows a colon and a quote may be a value
-/// ("invalid input syntax for type integer: \"…\"") and is cut off (INV-10).
+/// The first error and, for `psql:file:12: ERROR:  …`, the line.
 fn first_error(stderr: &str) -> (Option<usize>, String) {
     let is_error =
         |line: &&str| ["ERROR:", "FATAL:", "PANIC:", "error:"].iter().any(|word| line.contains(word));
@@ -133,8 +132,13 @@ fn first_error(stderr: &str) -> (Option<usize>, String) {
     let at = ["ERROR:", "FATAL:", "PANIC:", "error:"].iter().find_map(|word| line.find(word));
     let (place, message) = line.split_at(at.unwrap_or_default());
     let line_number = place.trim_end().trim_end_matches(':').rsplit(':').next().and_then(|n| n.parse().ok());
-    let message = message.split_once(": \"").map_or(message, |(before, _)| before);
-    (line_number, message.split_whitespace().collect::<Vec<_>>().join(" "))
+    (line_number, without_values(message).split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// What follows a colon and a quote may be a value ("invalid input syntax for type integer: \"…\"") and is cut off
+/// (INV-10).
+pub(super) fn without_values(message: &str) -> &str {
+    message.split_once(": \"").map_or(message, |(before, _)| before)
 }
 
 /// `pg_dump` writes `-- Name: orders_pkey; Type: CONSTRAINT; Schema: public; Owner: app` before each object.
@@ -181,6 +185,12 @@ impl ScratchDirectory {
             std::io::Write::write_all(&mut file, text.as_bytes())
         };
         write().map_err(|error| SchemaError::Scratch { directory: self.0.clone(), error })
+    }
+
+    /// Reads what a tool wrote.
+    pub(super) fn read(&self, file: &Path) -> Result<String, SchemaError> {
+        std::fs::read_to_string(file)
+            .map_err(|error| SchemaError::Scratch { directory: self.0.clone(), error })
     }
 }
 

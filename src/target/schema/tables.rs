@@ -69,7 +69,7 @@ async fn copy(
     listing.argument("--list");
     listing.run(shutdown).await?;
     let chosen = file("chosen.list");
-    scratch.write(&chosen, &without_foreign_keys(&read(&scratch, &list)?))?;
+    scratch.write(&chosen, &without_foreign_keys(&scratch.read(&list)?))?;
     let mut printing = pg_restore(&tools, config, &archive, &script);
     printing.argument("--use-list").argument(&chosen).arguments(ownership.dump_options());
     printing.run(shutdown).await?;
@@ -110,11 +110,6 @@ fn pg_restore(tools: &DumpTools, config: &Config, archive: &Path, file: &Path) -
     let mut restore = Invocation::new(&tools.pg_restore(), &config.source.connection, "");
     restore.argument("--file").argument(file).argument(archive);
     restore
-}
-
-fn read(scratch: &ScratchDirectory, file: &Path) -> Result<String, SchemaError> {
-    std::fs::read_to_string(file)
-        .map_err(|error| SchemaError::Scratch { directory: scratch.path().to_owned(), error })
 }
 
 /// `123; 2606 16400 FK CONSTRAINT public orders orders_customer_fkey app`: number, catalog, object, then the kind.
