@@ -2,6 +2,7 @@
 //! that no two cutovers can ever run at once.
 
 use std::future::pending;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
 use crate::join::Wanted;
 use crate::model::{Direction, TableName};
 use crate::runtime::{Shutdown, Supervisor};
+use crate::snapshot::{self, CopyBoard, CopyContext, CopyHalted, RateLimit};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
 
@@ -19,6 +21,10 @@ use super::joining::Joining;
 use super::status::{Blocking, Phase, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
 
+/// After what should not happen.
+const RESTART: &str = "Start pgsluice again: it goes on where the target's record is. Please report this with its log.";
+/// How long the copy gets to end: what it is building is cancelled on the server.
+const COPY_GRACE: std::time::Duration = std::time::Duration::from_secs(4);
 /// How long the stream gets to end.
 const STREAM_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -28,6 +34,8 @@ pub(super) struct Operation {
     record: MigrationRecord,
     running: Option<RunningCutover>,
     joining: Joining,
+    /// Where the initial copy and the stream meet.
+    copy: CopyBoard,
 }
 
 enum Happened {
@@ -37,6 +45,8 @@ enum Happened {
     CutoverEnded(CutoverReport),
     /// The tables were looked at, or a join has ended.
     Tables,
+    /// The initial copy has ended; without a reason if it broke down.
+    Copied(Result<(), Option<CopyHalted>>),
 }
 
 impl Operation {
@@ -44,7 +54,9 @@ impl Operation {
     #[must_use]
     pub(super) fn new(migration: Migration, record: MigrationRecord) -> Self {
         let joining = Joining::new(&migration);
-        Self { migration, record, running: None, joining }
+        let is_copying = record.phase == RecordedPhase::Copying;
+        let copy = if is_copying { CopyBoard::copying() } else { CopyBoard::idle() };
+        Self { migration, record, running: None, joining, copy }
     }
 
     /// Streams and answers until shutdown, or until the migration is cut over and stopped.
@@ -56,16 +68,34 @@ impl Operation {
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<LegEnd, MigrationError> {
         self.migration.board.enter(match self.migration.config.direction {
+            Direction::Forward if self.copy.is_active() => Phase::Snapshot,
             Direction::Forward => Phase::Streaming,
             Direction::Back => Phase::RollbackWindow,
         });
+        let mut copying = self.start_copy()?;
         // What was detached and attached while nobody looked must not be applied as if nothing were missing.
         self.joining.correct_records().await;
         let mut tasks = self.start_stream();
         loop {
-            match self.next(&mut tasks, commands).await {
+            match self.next(&mut tasks, &mut copying, commands).await {
+                // It may have been asked to stop, and then it is not over.
+                Happened::Copied(Ok(())) if self.copy.is_active() => {}
+                Happened::Copied(Ok(())) => self.enter_streaming(&mut tasks).await,
+                Happened::Copied(Err(halted)) => {
+                    tasks.drain(STREAM_GRACE).await;
+                    self.joining.stop().await;
+                    let (message, remedy) = match halted {
+                        Some(halted) => (halted.to_string(), halted.remedy),
+                        None => ("the initial copy broke down".to_owned(), RESTART.to_owned()),
+                    };
+                    return Err(self.halt(message, remedy));
+                }
                 Happened::Shutdown => {
-                    tokio::join!(finish_cutover(self.running.as_mut()), self.joining.stop());
+                    tokio::join!(
+                        finish_cutover(self.running.as_mut()),
+                        self.joining.stop(),
+                        copying.drain(COPY_GRACE)
+                    );
                     tasks.drain(STREAM_GRACE).await;
                     return Ok(LegEnd::Stopped);
                 }
@@ -90,7 +120,10 @@ impl Operation {
                         self.joining.stop().await;
                         return self.migration.serve_cut_over(commands, committed).await;
                     }
-                    return halted.map_or(Ok(LegEnd::Stopped), |halted| Err(self.halt(halted)));
+                    copying.drain(COPY_GRACE).await;
+                    return halted.map_or(Ok(LegEnd::Stopped), |halted| {
+                        Err(self.halt(halted.to_string(), halted.remedy))
+                    });
                 }
                 Happened::Command(Command::AddTables { tables, reply }) => {
                     let _ = reply.send(self.add_tables(&mut tasks, &tables).await);
@@ -118,10 +151,43 @@ impl Operation {
             publisher: self.migration.publisher.clone(),
             board: self.migration.board.clone(),
             metrics: self.migration.metrics.clone(),
+            copy: self.copy.clone(),
         };
         let shutdown: Shutdown = tasks.shutdown().clone();
         tasks.spawn("stream", stream::run(context, shutdown));
         tasks
+    }
+
+    /// Goes on with the initial copy, if it is not over.
+    fn start_copy(&self) -> Result<Supervisor<CopyHalted>, MigrationError> {
+        let mut tasks = Supervisor::new(self.migration.shutdown.child());
+        if !self.copy.is_active() {
+            return Ok(tasks);
+        }
+        let slot_snapshot = self.record.slot_snapshot.as_deref().and_then(|text| text.parse().ok());
+        let config = &self.migration.config;
+        let context = CopyContext {
+            config: Arc::clone(config),
+            slot_snapshot: slot_snapshot.ok_or(MigrationError::RecordVanished)?,
+            copy: self.copy.clone(),
+            stream: self.migration.stream.clone(),
+            status: self.migration.board.clone(),
+            metrics: Arc::clone(&self.migration.metrics),
+            rate: Arc::new(RateLimit::new(config.snapshot.max_bytes_per_second)),
+            shutdown: tasks.shutdown().clone(),
+        };
+        tasks.spawn("copy", snapshot::run(context));
+        Ok(tasks)
+    }
+
+    /// Everything is copied and built: the stream begins anew with what the target has now.
+    async fn enter_streaming(&mut self, tasks: &mut Supervisor<StreamHalted>) {
+        let ended = std::mem::replace(tasks, Supervisor::new(self.migration.shutdown.child()));
+        ended.drain(STREAM_GRACE).await;
+        self.record.phase = RecordedPhase::Streaming;
+        self.migration.board.update(|status| status.problem = None);
+        self.migration.board.enter(Phase::Streaming);
+        *tasks = self.start_stream();
     }
 
     /// Ends the stream's tasks, changes the records that the next ones go by, and starts those.
@@ -165,6 +231,7 @@ impl Operation {
     async fn next(
         &mut self,
         tasks: &mut Supervisor<StreamHalted>,
+        copying: &mut Supervisor<CopyHalted>,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Happened {
         let shutdown = self.migration.shutdown.clone();
@@ -176,6 +243,7 @@ impl Operation {
         };
         tokio::select! {
             () = shutdown.requested() => Happened::Shutdown,
+            Some(end) = copying.next_end() => Happened::Copied(end.outcome),
             end = tasks.next_end() => Happened::StreamEnded(end.and_then(|end| end.outcome.err().flatten())),
             report = finished => Happened::CutoverEnded(report),
             () = self.joining.happens() => Happened::Tables,
@@ -205,6 +273,12 @@ impl Operation {
         }
         if request.direction != self.migration.config.direction {
             return Err(wrong_way(request.direction));
+        }
+        if self.copy.is_active() {
+            return Err(Refusal::NotReady {
+                message: "the initial copy is not over: nothing can be cut over yet".into(),
+                remedy: "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again.".into(),
+            });
         }
         if self.joining.is_busy() {
             return Err(Refusal::Conflict {
@@ -248,16 +322,16 @@ impl Operation {
         None
     }
 
-    fn halt(&self, halted: StreamHalted) -> MigrationError {
+    fn halt(&self, message: String, remedy: String) -> MigrationError {
         let problem = Problem {
-            message: halted.to_string(),
-            remedy: halted.remedy.clone(),
+            message: message.clone(),
+            remedy: remedy.clone(),
             at: Timestamp::now(),
             blocking: Blocking::Halted,
         };
         self.migration.board.update(|status| status.problem = Some(problem));
         self.migration.board.enter(Phase::Halted);
-        MigrationError::Halted { message: halted.to_string(), remedy: halted.remedy }
+        MigrationError::Halted { message, remedy }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The phases before the stream: definitions, slot, copy, indexes. Each begins where the record says and moves the
-//! record in the transaction that completes it. A copy that was interrupted starts over under a new snapshot,
-//! because an exported snapshot dies with its session (trap 13: never append to what an unknown copy left).
+//! The phases before the stream: definitions, slot and plan of the copy. Each begins where the record says and moves the record
+//! in the transaction that completes it. Until the plan is recorded, what was interrupted starts over; from then on the
+//! stream runs, and the copy beside it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::{Config, SchemaMode};
 use crate::connection::{SqlSession, timeline};
 use crate::model::{Disposition, Side};
 use crate::runtime::{Backoff, Shutdown};
-use crate::snapshot::{self, SnapshotContext};
+use crate::snapshot::{self, PlannedTable};
 use crate::source::SourceTable;
 use crate::source::published::{self, PublishedRelation};
 use crate::source::slot::{ExportedSlot, OldTransaction, WhenActive};
@@ -37,8 +37,6 @@ pub(super) struct Setup<'a> {
     pub(super) config: &'a Arc<Config>,
     /// Where progress is published.
     pub(super) board: &'a StatusBoard,
-    /// Where work is counted.
-    pub(super) metrics: &'a Arc<Metrics>,
     /// The signal to stop.
     pub(super) shutdown: &'a Shutdown,
     /// Which migration.
@@ -59,10 +57,7 @@ impl Setup<'_> {
             self.make_tables().await?;
         }
         if phase <= RecordedPhase::Snapshot {
-            self.copy_rows().await?;
-        }
-        if phase <= RecordedPhase::Indexes {
-            self.make_indexes().await?;
+            self.begin_copy().await?;
         }
         Ok(())
     }
@@ -81,12 +76,12 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Copies, and begins anew where another try can meet other circumstances: a table that was emptied or rewritten as
-    /// the copy began. When a connection of ours is lost, everything is begun anew instead.
-    async fn copy_rows(&mut self) -> Result<(), MigrationError> {
+    /// Makes slot and plan, and begins anew where another try can meet other circumstances. When a connection of ours is lost,
+    /// everything is begun anew instead.
+    async fn begin_copy(&mut self) -> Result<(), MigrationError> {
         let mut backoff = Backoff::new(COPY_BACKOFF_FIRST, COPY_BACKOFF_LONGEST);
         for _ in 1..COPY_TRIES_MAX {
-            let error = match self.copy_once().await {
+            let error = match self.begin_copy_once().await {
                 Err(MigrationError::Snapshot(error))
                     if matches!(error.disposition(), Disposition::Retry)
                         && !self.source.is_closed()
@@ -96,19 +91,19 @@ impl Setup<'_> {
                 }
                 outcome => return outcome,
             };
-            tracing::warn!(%error, "the copy is emptied and begun again");
+            tracing::warn!(%error, "the copy is begun again");
             tokio::select! {
                 () = self.shutdown.requested() => return Err(error.into()),
                 () = tokio::time::sleep(backoff.next_delay()) => {}
             }
         }
-        self.copy_once().await
+        self.begin_copy_once().await
     }
 
-    async fn copy_once(&mut self) -> Result<(), MigrationError> {
+    async fn begin_copy_once(&mut self) -> Result<(), MigrationError> {
         self.board.enter(Phase::Slot);
         let slot_name = &self.identity.slot;
-        // A slot of an interrupted run has lost its snapshot, and rows it copied are of that snapshot.
+        // A slot of a run that was interrupted here: nobody remembers what its snapshot contains.
         slot::drop_slot(&self.source, slot_name, WhenActive::TerminateOurs).await?;
         snapshot::reset(&mut self.target).await?;
         let tables = catalog::read_tables(&self.source, &self.config.source.tables).await?;
@@ -117,6 +112,8 @@ impl Setup<'_> {
         publication::ensure(&self.source, &self.identity.publication, &tables, self.shutdown).await?;
         // Before the slot: a change of a table's shape after this reading is in the stream, and found there.
         let baseline = baseline(published::read(&self.source, &self.identity.publication).await?, &tables);
+        let chunk_bytes = self.config.snapshot.chunk_bytes;
+        let plan = snapshot::make_plan(&self.source, &self.target, &tables, chunk_bytes).await?;
         let exported = slot::create_exporting(
             &self.config.source.connection,
             slot_name,
@@ -125,42 +122,34 @@ impl Setup<'_> {
         )
         .await?;
         self.board.update(|status| status.problem = None);
-        if let Err(error) = self.copy_under(&exported, &tables).await {
-            // The snapshot is of no more use, and its slot would keep the source's WAL for nobody.
-            drop(exported);
+        if let Err(error) = self.record_plan(exported, &plan, &baseline).await {
+            // Its slot would keep the source's WAL for nobody.
             if let Err(left) = slot::drop_slot(&self.source, slot_name, WhenActive::TerminateOurs).await {
                 tracing::warn!(error = %left, slot = slot_name, "the slot of the failed copy stays on the source and keeps its WAL");
             }
             return Err(error);
         }
-        let begin = progress::begin_sql(self.identity, exported.consistent_lsn);
-        let next = RecordedPhase::Indexes.record_sql();
-        let relations = relations::begin_sql(&baseline);
-        self.in_one_transaction(&format!("{relations}; {begin}; {next}")).await
+        Ok(())
     }
 
-    async fn copy_under(
-        &self,
-        exported: &ExportedSlot,
-        tables: &[SourceTable],
+    /// From here on the slot is this migration's: the stream begins at it, and every chunk's snapshot is held against its own.
+    async fn record_plan(
+        &mut self,
+        exported: ExportedSlot,
+        plan: &[PlannedTable],
+        baseline: &[RelationRecord],
     ) -> Result<(), MigrationError> {
         let timeline =
             timeline(&self.source).await.map_err(|error| MigrationError::sql(Side::Source, error))?;
-        records::slot_created(&self.target, exported.consistent_lsn, timeline).await?;
-        self.board.enter(Phase::Snapshot);
-        let context = SnapshotContext {
-            source: &self.config.source.connection,
-            target: &self.config.target.connection,
-            snapshot_name: &exported.snapshot_name,
-            slot: &self.identity.slot,
-            tables,
-            config: &self.config.snapshot,
-            board: self.board,
-            metrics: self.metrics,
-            shutdown: self.shutdown,
-        };
-        let summary = snapshot::copy_all(context).await?;
-        tracing::info!(rows = summary.rows, bytes = summary.bytes, "copied");
+        let contains = snapshot::read_slot_snapshot(self.config, &exported.snapshot_name).await?;
+        let consistent_lsn = exported.consistent_lsn;
+        let begin = [
+            relations::begin_sql(baseline),
+            progress::begin_sql(self.identity, consistent_lsn),
+            records::slot_created_sql(consistent_lsn, timeline, &contains.to_string()),
+            RecordedPhase::Copying.record_sql(),
+        ];
+        snapshot::register_plan(&mut self.target, plan, &begin.join("; ")).await?;
         Ok(())
     }
 
@@ -184,29 +173,6 @@ impl Setup<'_> {
             blocking: Blocking::WaitingForOperator,
         };
         self.board.update(|status| status.problem = Some(problem));
-    }
-
-    async fn make_indexes(&self) -> Result<(), MigrationError> {
-        self.board.enter(Phase::Indexes);
-        // Before the indexes: what is built next, and the first changes, are planned with statistics.
-        let tables = catalog::read_tables(&self.source, &self.config.source.tables).await?;
-        snapshot::analyze(&self.target, &tables).await?;
-        let done = RecordedPhase::Streaming.record_sql();
-        match self.config.schema.mode {
-            SchemaMode::Copy => {
-                let (source, target) = (&self.source, &self.target);
-                schema::copy_post_data(self.config, source, target, &done, self.shutdown).await?;
-            }
-            SchemaMode::Existing => records::enter(&self.target, RecordedPhase::Streaming).await?,
-        }
-        Ok(())
-    }
-
-    async fn in_one_transaction(&self, sql: &str) -> Result<(), MigrationError> {
-        self.target
-            .batch_execute(&format!("BEGIN; {sql}; COMMIT"))
-            .await
-            .map_err(|error| MigrationError::sql(Side::Target, error))
     }
 }
 

@@ -224,7 +224,6 @@ impl Migration {
         let mut setup = Setup {
             config: &self.config,
             board: &self.board,
-            metrics: &self.metrics,
             shutdown: &self.shutdown,
             identity: &record.identity,
             source,

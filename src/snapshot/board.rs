@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::key::KeyKind;
+use super::key::{KeyKind, KeyRange};
 use super::lifecycle::{ChunkState, Effect, TableCopy, Touched};
 use super::reliance::Reliance;
 use super::visibility::Snapshot;
@@ -30,6 +30,14 @@ pub struct CopyEntry {
     pub copy: TableCopy,
     /// `None`: it is one chunk.
     pub ranged_by: Option<RangedBy>,
+}
+
+impl CopyEntry {
+    /// A table of these chunks, in the order of their keys.
+    #[must_use]
+    pub const fn new(chunks: Vec<(KeyRange, ChunkState)>, ranged_by: Option<RangedBy>) -> Self {
+        Self { copy: TableCopy::new(chunks), ranged_by }
+    }
 }
 
 /// A chunk: which table, by its OID on the source, and which of its chunks.
@@ -396,7 +404,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::key::KeyRange;
 
     const CHUNK: ChunkId = ChunkId { table: Oid(7), number: 0 };
 

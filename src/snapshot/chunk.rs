@@ -1,5 +1,6 @@
-//! Copies one chunk: COPY data from the source is relayed to the target byte for byte, in one target transaction
-//! that also records the chunk as done (trap 13). Never looks into a value, never holds more than a relay buffer.
+//! Copies rows: COPY data from the source is relayed to the target byte for byte. Never looks into a value, never holds more
+//! than a relay buffer. Tables that are copied together under one snapshot are copied here chunk by chunk, each in one target
+//! transaction that also records it as done (trap 13).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -13,6 +14,7 @@ use tokio_postgres::CopyInSink;
 use super::SnapshotError;
 use super::plan::Chunk;
 use super::progress::{Beginning, CopyProgress};
+use super::rate::RateLimit;
 use super::records;
 use crate::connection::SqlSession;
 use crate::model::{Side, TableName};
@@ -24,14 +26,17 @@ const RELAY_BYTES: usize = 64 * 1024;
 /// Copies chunks of known tables.
 pub(super) struct ChunkCopier {
     statements: BTreeMap<TableName, CopyStatements>,
+    rate: RateLimit,
 }
 
 /// The two ends of a table's COPY.
-#[derive(Debug, PartialEq, Eq)]
-struct CopyStatements {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CopyStatements {
     /// `SELECT … FROM ONLY …`, without condition.
     select: String,
-    /// `table (columns)`.
+    /// `table (columns)` of the source, which is faster to read than a query where there is no condition.
+    whole: String,
+    /// `table (columns)` of the target.
     into: String,
     /// `text` or `binary`.
     format: &'static str,
@@ -41,26 +46,29 @@ struct CopyStatements {
 pub(super) async fn prepare(
     target: &SqlSession,
     tables: &[SourceTable],
+    rate: RateLimit,
 ) -> Result<Arc<ChunkCopier>, SnapshotError> {
-    let mut columns = read_target_columns(target, tables).await?;
+    let names: Vec<&TableName> = tables.iter().map(|table| &table.name).collect();
+    let mut columns = read_target_columns(target, &names).await?;
     let statements = tables
         .iter()
         .map(|table| {
             let on_target = columns.remove(&table.name).unwrap_or_default();
-            (table.name.clone(), CopyStatements::new(table, &on_target))
+            (table.name.clone(), CopyStatements::new(table, &table.name, &on_target))
         })
         .collect();
-    Ok(Arc::new(ChunkCopier { statements }))
+    Ok(Arc::new(ChunkCopier { statements, rate }))
 }
 
 /// Type names by column name, by table.
-type TargetColumns = BTreeMap<TableName, BTreeMap<String, String>>;
+pub(super) type TargetColumns = BTreeMap<TableName, BTreeMap<String, String>>;
 
-async fn read_target_columns(
+/// Reads them of those of these tables that are there.
+pub(super) async fn read_target_columns(
     target: &SqlSession,
-    tables: &[SourceTable],
+    tables: &[&TableName],
 ) -> Result<TargetColumns, SnapshotError> {
-    let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
+    let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
     let rows = target
         .query(
             "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
@@ -84,7 +92,11 @@ async fn read_target_columns(
 impl CopyStatements {
     /// Binary where every type is portable and the same on both sides; the types' input and output functions
     /// translate otherwise. Columns are named on both ends, so their order may differ.
-    fn new(table: &SourceTable, on_target: &BTreeMap<String, String>) -> Self {
+    pub(super) fn new(
+        table: &SourceTable,
+        target_name: &TableName,
+        on_target: &BTreeMap<String, String>,
+    ) -> Self {
         let is_same = table
             .copied_columns()
             .all(|column| column.binary_portable && on_target.get(&column.name) == Some(&column.type_name));
@@ -94,9 +106,25 @@ impl CopyStatements {
         let list = if columns.is_empty() { String::new() } else { format!(" ({columns})") };
         Self {
             select: format!("SELECT {columns} FROM ONLY {}", table.name),
-            into: format!("{}{list}", table.name),
+            whole: format!("{}{list}", table.name),
+            into: format!("{target_name}{list}"),
             format: if is_same { "binary" } else { "text" },
         }
+    }
+
+    /// What the source is asked for, with a condition as ` WHERE …`, or nothing.
+    pub(super) fn copy_out(&self, condition: &str) -> String {
+        let Self { select, whole, format, .. } = self;
+        if condition.is_empty() {
+            format!("COPY {whole} TO STDOUT (FORMAT {format})")
+        } else {
+            format!("COPY ({select}{condition}) TO STDOUT (FORMAT {format})")
+        }
+    }
+
+    /// What the target is told, with more options as `, …`, or nothing.
+    pub(super) fn copy_in(&self, options: &str) -> String {
+        format!("COPY {} FROM STDIN (FORMAT {}{options})", self.into, self.format)
     }
 }
 
@@ -119,46 +147,85 @@ impl ChunkCopier {
         }
         let at_target = SnapshotError::copying(Side::Target, table);
         let transaction = target.transaction().await.map_err(&at_target)?;
-        let into = format!("COPY {} FROM STDIN (FORMAT {})", statements.into, statements.format);
-        let sink = transaction.copy_in(&into).await.map_err(&at_target)?;
-        let relayed = relay(source, sink, statements, chunk, progress).await?;
+        let sink = transaction.copy_in(&statements.copy_in("")).await.map_err(&at_target)?;
+        let from = statements.copy_out(&chunk.blocks.condition());
+        let mut under_way = UnderWay::new(table, progress, &self.rate);
+        let relayed = relay(source, &from, sink, &mut under_way).await?;
         let join = records::join_chunk_sql(chunk, relayed.rows, relayed.bytes);
         transaction.batch_execute(&join).await.map_err(&at_target)?;
         transaction.commit().await.map_err(&at_target)?;
-        progress.joined(table, relayed.rows, relayed.messages);
+        under_way.joined(relayed.rows);
         Ok(())
     }
 }
 
 /// What went over in one COPY.
-struct Relayed {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Relayed {
     /// As the target counted them.
-    rows: u64,
+    pub(super) rows: u64,
     /// COPY data.
-    bytes: u64,
+    pub(super) bytes: u64,
+}
+
+/// What of a table was announced and is not committed: it does not count when this is dropped before it has joined.
+pub(super) struct UnderWay<'a> {
+    table: &'a TableName,
+    progress: &'a CopyProgress,
+    rate: &'a RateLimit,
     /// CopyData messages of the source: a row each, and in binary format one more.
     messages: u64,
+    bytes: u64,
+}
+
+impl<'a> UnderWay<'a> {
+    pub(super) const fn new(table: &'a TableName, progress: &'a CopyProgress, rate: &'a RateLimit) -> Self {
+        Self { table, progress, rate, messages: 0, bytes: 0 }
+    }
+
+    async fn relayed(&mut self, messages: u64, bytes: u64) {
+        self.messages += messages;
+        self.bytes += bytes;
+        self.progress.relayed(self.table, messages, bytes);
+        self.rate.pass(bytes).await;
+    }
+
+    /// It is committed, with so many rows.
+    pub(super) fn joined(mut self, rows: u64) {
+        self.progress.joined(self.table, rows, self.messages);
+        (self.messages, self.bytes) = (0, 0);
+    }
+
+    /// It is committed, and goes on with another part of the same chunk.
+    pub(super) fn committed_part(mut self) {
+        (self.messages, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.messages > 0 || self.bytes > 0 {
+            self.progress.undone(self.table, self.bytes, self.messages);
+        }
+    }
 }
 
 /// Relays until the source has no more.
 ///
 /// Memory is bounded by the relay buffer and one row: each side's connection holds back what the other does not
 /// take (INV-12).
-async fn relay(
+pub(super) async fn relay(
     source: &SqlSession,
+    copy_out: &str,
     sink: CopyInSink<Bytes>,
-    statements: &CopyStatements,
-    chunk: &Chunk,
-    progress: &CopyProgress,
+    under_way: &mut UnderWay<'_>,
 ) -> Result<Relayed, SnapshotError> {
-    let at_source = SnapshotError::copying(Side::Source, &chunk.table);
-    let at_target = SnapshotError::copying(Side::Target, &chunk.table);
-    let CopyStatements { select, format, .. } = statements;
-    let from = format!("COPY ({select}{}) TO STDOUT (FORMAT {format})", chunk.blocks.condition());
-    let mut messages = pin!(source.copy_out(&from).await.map_err(&at_source)?);
+    let at_source = SnapshotError::copying(Side::Source, under_way.table);
+    let at_target = SnapshotError::copying(Side::Target, under_way.table);
+    let mut messages = pin!(source.copy_out(copy_out).await.map_err(&at_source)?);
     let mut sink = pin!(sink);
     let mut piece = BytesMut::with_capacity(RELAY_BYTES);
-    let (mut piece_messages, mut relayed) = (0, Relayed { rows: 0, bytes: 0, messages: 0 });
+    let (mut piece_messages, mut relayed) = (0, Relayed::default());
     loop {
         let message = messages.next().await.transpose().map_err(&at_source)?;
         if let Some(message) = &message {
@@ -166,10 +233,9 @@ async fn relay(
             piece_messages += 1;
         }
         if message.is_none() || piece.len() >= RELAY_BYTES {
-            relayed.bytes += piece.len() as u64;
-            relayed.messages += piece_messages;
-            progress.relayed(&chunk.table, piece_messages, piece.len() as u64);
-            piece_messages = 0;
+            let bytes = piece.len() as u64;
+            relayed.bytes += bytes;
+            under_way.relayed(std::mem::take(&mut piece_messages), bytes).await;
             sink.send(piece.split().freeze()).await.map_err(&at_target)?;
             piece.reserve(RELAY_BYTES);
         }
@@ -192,7 +258,7 @@ mod tests {
     #[test]
     fn portable_columns_of_the_same_type_on_both_sides_travel_in_binary() {
         let table = SourceTable::sample(TableName::new("public", "orders"));
-        let statements = CopyStatements::new(&table, &on_target(&[("note", "text"), ("id", "bigint")]));
+        let statements = CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "bigint")]));
         assert_eq!(statements.select, r#"SELECT "id", "note" FROM ONLY "public"."orders""#);
         assert_eq!(statements.into, r#""public"."orders" ("id", "note")"#);
         assert_eq!(statements.format, "binary");
@@ -201,7 +267,7 @@ mod tests {
     #[test]
     fn another_type_on_the_target_travels_as_text() {
         let table = SourceTable::sample(TableName::new("public", "orders"));
-        let statements = CopyStatements::new(&table, &on_target(&[("note", "text"), ("id", "integer")]));
+        let statements = CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "integer")]));
         assert_eq!(statements.format, "text");
     }
 
@@ -211,7 +277,7 @@ mod tests {
         for column in &mut table.columns {
             column.generated = Generated::Stored;
         }
-        let statements = CopyStatements::new(&table, &on_target(&[]));
+        let statements = CopyStatements::new(&table, &table.name, &on_target(&[]));
         assert_eq!(statements.select, r#"SELECT  FROM ONLY "public"."orders""#);
         assert_eq!(statements.into, r#""public"."orders""#);
     }

@@ -57,6 +57,12 @@ pub enum SnapshotError {
         /// Which.
         table: TableName,
     },
+    /// `pg_current_snapshot()` printed something else.
+    #[error("the source's snapshot cannot be read: another form was expected")]
+    SnapshotUnreadable,
+    /// The target does not have any more what it had recorded: it failed over, or was restored.
+    #[error("the target has lost the last part of what was copied to it")]
+    TargetLost,
     /// The record of the plan holds something this version does not know.
     #[error("what the target has recorded of the copy of table {} cannot be read", .table.plain())]
     PlanUnreadable {
@@ -129,6 +135,10 @@ impl SnapshotError {
         Self::Slot(Box::new(error))
     }
 
+    pub(super) fn schema(error: SchemaError) -> Self {
+        Self::Schema(Box::new(error))
+    }
+
     /// On one side, while copying a table.
     pub(super) fn copying(side: Side, table: &TableName) -> impl Fn(tokio_postgres::Error) -> Self {
         let table = Some(table.clone());
@@ -159,7 +169,12 @@ impl SnapshotError {
                 "Nothing is copied again: it is tried again every few seconds, and with every start. Remove the cause, or build it by hand under the same name:\n{statement}"
             ),
             Self::Schema(error) => error.remedy(),
-            Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
+            Self::SnapshotGone
+            | Self::TableRewritten { .. }
+            | Self::WorkerLost
+            | Self::Stopped
+            | Self::SnapshotUnreadable
+            | Self::TargetLost => {
                 "Nothing: the copy is emptied and begun again. The source was only read.".to_owned()
             }
             Self::TableAltered { table } => format!(
@@ -185,7 +200,12 @@ impl SnapshotError {
             Self::Catalog(error) => error.disposition(),
             Self::Slot(error) => error.disposition(),
             Self::Source { error, .. } | Self::Target { error, .. } => error.disposition(),
-            Self::SnapshotGone | Self::TableRewritten { .. } | Self::WorkerLost | Self::Stopped => {
+            Self::SnapshotGone
+            | Self::TableRewritten { .. }
+            | Self::WorkerLost
+            | Self::Stopped
+            | Self::SnapshotUnreadable
+            | Self::TargetLost => {
                 Disposition::Retry
             }
             Self::Schema(error) => match error.disposition() {

@@ -77,25 +77,27 @@ pub fn plan(tables: &[TableSize], chunk_bytes: u64, block_bytes: u64) -> Vec<Chu
     tables.into_iter().flat_map(|size| chunks_of(size, blocks_wanted)).collect()
 }
 
-fn chunks_of(size: &TableSize, blocks_wanted: u64) -> Vec<Chunk> {
-    let blocks_per_chunk = match size.storage {
-        Storage::Heap => blocks_wanted.max(size.heap_blocks.div_ceil(CHUNKS_PER_TABLE_MAX)),
-        Storage::Other => u64::MAX,
-    };
-    let count = size.heap_blocks.div_ceil(blocks_per_chunk).max(1);
-    // Block numbers are 32 bits; a chunk that would begin beyond them cannot exist.
+/// Ranges of so many blocks that cover a heap of `heap_blocks`; the last has no upper end.
+pub(super) fn blocks_of(heap_blocks: u64, blocks_wanted: u64) -> Vec<BlockRange> {
+    let blocks_per_chunk = blocks_wanted.max(heap_blocks.div_ceil(CHUNKS_PER_TABLE_MAX));
+    let count = heap_blocks.div_ceil(blocks_per_chunk).max(1);
+    // Block numbers are 32 bits; a range that would begin beyond them cannot exist.
     let boundary = |index: u64| u32::try_from(index.saturating_mul(blocks_per_chunk)).ok();
     (0..count)
-        .zip(0_u32..)
-        .filter_map(|(index, number)| {
+        .filter_map(|index| {
             let end = if index + 1 == count { None } else { boundary(index + 1) };
-            Some(Chunk {
-                table: size.table.clone(),
-                number,
-                blocks: BlockRange { first: boundary(index)?, end },
-            })
+            Some(BlockRange { first: boundary(index)?, end })
         })
         .collect()
+}
+
+fn chunks_of(size: &TableSize, blocks_wanted: u64) -> Vec<Chunk> {
+    let blocks = match size.storage {
+        Storage::Heap => blocks_of(size.heap_blocks, blocks_wanted),
+        Storage::Other => vec![BlockRange::ALL],
+    };
+    let chunk = |(blocks, number)| Chunk { table: size.table.clone(), number, blocks };
+    blocks.into_iter().zip(0_u32..).map(chunk).collect()
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use pgsluice_proto::command::quote_literal;
 use tokio_postgres::Transaction;
 
 use super::SnapshotError;
-use super::board::{ChunkId, CopyEntry, RangedBy};
+use super::board::{ChunkId, RangedBy};
 use super::key::{Key, KeyRange};
 use super::layout::PlannedTable;
-use super::lifecycle::{ChunkState, TableCopy};
+use super::lifecycle::ChunkState;
 use super::records;
 use super::visibility::Snapshot;
 use crate::connection::SqlSession;
@@ -34,14 +34,6 @@ pub(super) struct RecordedPlan {
     pub(super) is_passed: bool,
     /// Its indexes are built.
     pub(super) is_finished: bool,
-}
-
-impl RecordedPlan {
-    /// For the board.
-    pub(super) fn entry(&self) -> CopyEntry {
-        let chunks = self.table.ranges.iter().copied().zip(self.states.iter().cloned()).collect();
-        CopyEntry { copy: TableCopy::new(chunks), ranged_by: self.table.ranged_by.clone() }
-    }
 }
 
 /// Records the plan in one transaction that also sees every table empty, and runs `extra_sql` in it.
@@ -221,7 +213,7 @@ pub(super) struct JoinedChunk<'a> {
 
 /// SQL that completes chunks of one snapshot inside the transaction that copied them, and each table with its last one. The
 /// UPDATE of the table comes first, so that of two last chunks the later one sees the other.
-pub(super) fn joined_sql(chunks: &[JoinedChunk<'_>], snapshot: &Snapshot, lsn: Lsn, begun_at: &str) -> String {
+pub(super) fn joined_sql(chunks: &[JoinedChunk<'_>], snapshot: &Snapshot, lsn: Lsn) -> String {
     let rows: Vec<String> = chunks
         .iter()
         .map(|chunk| {
@@ -241,7 +233,7 @@ pub(super) fn joined_sql(chunks: &[JoinedChunk<'_>], snapshot: &Snapshot, lsn: L
                 state = CASE WHEN state = 'pending' THEN 'copying' ELSE state END
            FROM {list} WHERE t.schema_name = d.schema_name AND t.table_name = d.table_name;
          UPDATE pgsluice.copy_chunk c SET state = 'joined', snapshot = '{snapshot}', snapshot_lsn = '{lsn}',
-                rows_copied = d.rows, bytes_copied = d.bytes, begun_at = '{begun_at}', joined_at = clock_timestamp()
+                rows_copied = d.rows, bytes_copied = d.bytes, begun_at = now(), joined_at = clock_timestamp()
            FROM {list} WHERE c.schema_name = d.schema_name AND c.table_name = d.table_name AND c.chunk = d.chunk;
          UPDATE pgsluice.copy_table t SET state = 'joined'
            FROM {list} WHERE t.schema_name = d.schema_name AND t.table_name = d.table_name

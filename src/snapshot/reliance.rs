@@ -47,8 +47,8 @@ impl Reliance {
     }
 
     /// How many are remembered.
-    #[must_use]
-    pub fn remembered(&self) -> usize {
+    #[cfg(test)]
+    fn remembered(&self) -> usize {
         self.streamed.len()
     }
 }

@@ -170,6 +170,12 @@ impl SourceTable {
         matches!(self.persistence, Persistence::Logged)
     }
 
+    /// Whether its rows are copied, and its changes streamed.
+    #[must_use]
+    pub const fn is_copied(&self) -> bool {
+        self.holds_rows() && self.is_logged()
+    }
+
     /// The columns that are copied: all that the server does not compute itself.
     pub fn copied_columns(&self) -> impl Iterator<Item = &SourceColumn> {
         self.columns.iter().filter(|column| column.generated == Generated::No)

@@ -127,6 +127,8 @@ struct Found {
 enum Resolved {
     Table(Box<Found>),
     CopyHasThem(Lsn),
+    /// It is copied again, as it is now.
+    IsCopiedAgain,
     Waits(Reason),
 }
 
@@ -156,6 +158,7 @@ impl Gatherer {
         let (binding, ready) = match self.resolve(&announced, commit_lsn, demand).await? {
             Resolved::Waits(reason) => return Ok(Ready::Waits(reason)),
             Resolved::CopyHasThem(until) => (Binding::CopyHasThem(until), Ready::Passes),
+            Resolved::IsCopiedAgain => return Ok(Ready::Passes),
             Resolved::Table(found) => {
                 let Found { target, matched, record } = *found;
                 self.format.check(&announced, &matched.columns)?;
@@ -239,7 +242,7 @@ impl Gatherer {
                 self.types = own;
                 match resolved? {
                     Resolved::Waits(reason) => Some(reason),
-                    Resolved::Table(_) | Resolved::CopyHasThem(_) => None,
+                    Resolved::Table(_) | Resolved::CopyHasThem(_) | Resolved::IsCopiedAgain => None,
                 }
             }
             Cause::Refused { relation, table, message } => {
@@ -286,6 +289,10 @@ impl Gatherer {
             (JoinState::Copying, _) => return Ok(Resolved::Waits(Reason::copying(&name))),
             (JoinState::Joined, _) => {}
         }
+        if self.copy.is_active() {
+            // Keys and indexes are being built.
+            self.prefetch.forget();
+        }
         let found = self.prefetch.table(&self.catalog, &record).await?;
         let mut now = announced(relation, &self.types);
         if !now.is_as_recorded(&record)
@@ -296,6 +303,11 @@ impl Gatherer {
         match (compare(&now, &record, found.as_ref(), demand), found) {
             (Ok(matched), Some(target)) => {
                 if let Some(reason) = self.existing_rows_in_doubt(&record, &target, &matched).await? {
+                    if self.copy.has(relation.id) && self.is_in_transaction() {
+                        tracing::warn!(table = %record.name, "a schema change gave existing rows values that are not in the stream: what is copied of the table is copied again");
+                        self.accept_and_condemn(relation.id, &name, &matched.accepted, target.oid);
+                        return Ok(Resolved::IsCopiedAgain);
+                    }
                     return Ok(Resolved::Waits(reason));
                 }
                 Ok(Resolved::Table(Box::new(Found { target, matched, record })))
@@ -329,7 +341,7 @@ impl Gatherer {
         let Some(column) = column_in_doubt(&matched.accepted, record, &source, &on_target) else {
             return Ok(None);
         };
-        if self.is_settled() {
+        if self.is_settled() && !self.copy.has(record.source_oid) {
             tracing::warn!(table = %record.name, column, "a schema change gave existing rows values that are not in the stream: the table is copied again");
             self.catalog.batch_execute(&relations::copy_again_sql(record.source_oid)).await?;
         }

@@ -13,10 +13,11 @@ use crate::connection::{Incumbent, SqlSession, connect_sql, timeline};
 use crate::migration::{Blocking, Problem, StatusBoard};
 use crate::model::{Direction, Disposition, Lsn, Side};
 use crate::runtime::{Backoff, ByteBudget, Shutdown, Supervisor, TaskEnd};
+use crate::snapshot::{CopyBoard, read_unpassed};
 use crate::source::fence;
 use crate::target::lock;
 use crate::target::progress::{self, Progress};
-use crate::target::records::MigrationRecord;
+use crate::target::records::{self, MigrationRecord, RecordedPhase};
 use crate::target::same_server::same_server;
 use crate::target::{CommitReceipt, DurabilityNews, DurabilityWatch};
 use crate::telemetry::Metrics;
@@ -74,6 +75,8 @@ pub struct StreamContext {
     pub board: StatusBoard,
     /// Where work is counted.
     pub metrics: Arc<Metrics>,
+    /// Which tables are being copied beside it.
+    pub copy: CopyBoard,
 }
 
 /// The stream ended because an operator has to decide something.
@@ -185,6 +188,10 @@ async fn attempt(
         () = shutdown.requested() => return Ok(()),
         locked = lock::become_replicator(&first) => locked?,
     }
+    tokio::select! {
+        () = shutdown.requested() => return Ok(()),
+        compared = compare_with_records(&context.copy, &first) => compared?,
+    }
     let sessions = async {
         let watch_session = async { beside(&first, connect_target(config, "durability").await?).await };
         let catalog = async { beside(&first, connect_target(config, "catalog").await?).await };
@@ -272,6 +279,7 @@ async fn attempt(
         // One batch is applied while another is gathered, and what is made of them takes about as much again.
         bytes_max: usize::try_from(config.apply.max_batch_bytes / 3).unwrap_or(usize::MAX),
         batch_delay: config.apply.max_batch_delay,
+        copy: context.copy.clone(),
         start,
     };
     let work = GatherLoop {
@@ -332,6 +340,20 @@ async fn leave_when_replaced(incumbent: Incumbent, shutdown: Shutdown) -> Result
             return Err(StreamError::TargetReplaced);
         }
     }
+}
+
+/// What this process takes to be copied must be what the target has recorded; if it is not, the copy reads it anew first.
+async fn compare_with_records(copy: &CopyBoard, session: &SqlSession) -> Result<(), StreamError> {
+    if !copy.is_active() {
+        let record = records::read(session).await?;
+        let is_copying = record.is_some_and(|record| record.phase < RecordedPhase::Streaming);
+        return if is_copying { Err(StreamError::CopyLost) } else { Ok(()) };
+    }
+    let believed = copy.believed();
+    let recorded = read_unpassed(session).await.map_err(|error| StreamError::Copy(Box::new(error)))?;
+    copy.compare(&believed, &recorded);
+    copy.trusted().await;
+    Ok(())
 }
 
 /// A session that applies, in the role for replicated changes.

@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::connection::{ConnectError, ReplicationError, disposition_of};
 use crate::model::{Disposition, Lsn, Oid, Side, TableName, counted};
+use crate::snapshot::SnapshotError;
 use crate::target::lock::LockError;
 use crate::target::records::RecordError;
 
@@ -76,6 +77,18 @@ pub enum StreamError {
     /// Streaming has fallen far behind; the next attempt reads the backlog in bulk.
     #[error("streaming has fallen far behind; the backlog is read in bulk")]
     FarBehind,
+    /// The target's record says that tables are being copied, and this process took the copy to be over.
+    #[error("the target has lost the end of the initial copy: it failed over, or was restored")]
+    CopyLost,
+    /// The records of the copy.
+    #[error(transparent)]
+    Copy(Box<SnapshotError>),
+    /// The key of a table that is copied in ranges is not among what the source sends.
+    #[error("table {table} was altered while it was being copied: the column by which it is cut into chunks cannot be found")]
+    ChunkUnknown {
+        /// Its name.
+        table: String,
+    },
     /// A change that has no statement.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -194,6 +207,15 @@ impl StreamError {
             Self::HeldMidway { reason, .. } => {
                 Disposition::WaitForOperator { remedy: reason.remedy.clone() }
             }
+            Self::Copy(error) => error.disposition(),
+            Self::CopyLost => Disposition::Halt {
+                remedy: "Start pgsluice again: it goes on with the copy where the target's record is.".into(),
+            },
+            Self::ChunkUnknown { table } => Disposition::Halt {
+                remedy: format!(
+                    "Give the column of {table} its name and type back, or begin anew: `pgsluice cleanup`, and empty the target's tables. The source was only read."
+                ),
+            },
             Self::Resume(refused) => refused.disposition(),
             Self::Divergence { .. } => Disposition::Halt { remedy: DIVERGENCE_REMEDY.into() },
             Self::Prepare { error, table, .. } => apply_disposition(error, table),

@@ -2,6 +2,7 @@
 //! bound to the target's table and given to the connection that this table belongs to. One connection works on a batch
 //! while the next is gathered. Nothing is written to the target here; one task owns this.
 
+mod copied;
 mod events;
 
 use std::collections::HashMap;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgsluice_proto::pgoutput::TypeInfo;
+use tokio::sync::watch;
 
 use crate::connection::SqlSession;
 use crate::model::{Lsn, Oid};
+use crate::snapshot::{ChunkId, CopyBoard};
 
 use super::assemble::TransactionStart;
 use super::batch::{End, Way};
@@ -45,6 +48,10 @@ pub(super) struct Gatherer {
     pub(super) bindings: u64,
     /// Shapes accepted in batches that are not committed yet: our records do not say so.
     pub(super) accepted: HashMap<Oid, Accepted>,
+    /// Which tables are being copied, and how far.
+    pub(super) copy: CopyBoard,
+    /// Tells of changes of the board since an event was last tried.
+    copy_changed: watch::Receiver<u64>,
     positions: Arc<Positions>,
     /// Bytes gathered for all lanes at which a batch is cut, in the middle of a transaction if need be. As much may be on its
     /// way.
@@ -70,6 +77,8 @@ pub(super) struct GathererSetup {
     pub(super) bytes_max: usize,
     /// How long a batch waits for more transactions.
     pub(super) batch_delay: Duration,
+    /// Which tables are being copied.
+    pub(super) copy: CopyBoard,
     /// Where the stream begins: the least of what the lanes have.
     pub(super) start: Lsn,
 }
@@ -84,6 +93,8 @@ struct OpenTransaction {
     changes: u64,
     /// A lane that has some of its changes.
     lane: usize,
+    /// What has to be copied again because of it.
+    condemned: Vec<ChunkId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +117,7 @@ impl Gatherer {
             positions,
             bytes_max,
             batch_delay,
+            copy,
             start,
         } = setup;
         publisher.resumed(start);
@@ -125,6 +137,8 @@ impl Gatherer {
             way,
             bindings: 0,
             accepted: HashMap::new(),
+            copy_changed: copy.watch(),
+            copy,
             positions,
             position: start,
             transaction: None,
@@ -181,6 +195,11 @@ impl Gatherer {
 
     fn has_too_much_on_the_way(&mut self) -> bool {
         self.lanes.iter_mut().map(Lane::bytes_on_the_way).sum::<usize>() > self.bytes_max
+    }
+
+    /// Whether a transaction of the source is half gathered.
+    pub(super) const fn is_in_transaction(&self) -> bool {
+        self.transaction.is_some()
     }
 
     /// Whether no transaction of the source is half gathered.

@@ -104,11 +104,22 @@ impl GatherLoop {
 
     /// Has an event gathered, however long it has to wait.
     async fn take(&mut self, event: &StreamEvent) -> Result<(), StreamError> {
-        while let Step::Waits(reason) = self.gatherer.event(event).await? {
-            self.hold(reason).await?;
+        loop {
+            match self.gatherer.event(event).await? {
+                Step::Taken => break,
+                Step::Waits(reason) => self.hold(reason).await?,
+                Step::WaitsForCopy => self.wait_for_the_copy().await?,
+            }
         }
         self.goes_on();
         Ok(())
+    }
+
+    async fn wait_for_the_copy(&mut self) -> Result<(), StreamError> {
+        tokio::select! {
+            () = self.shutdown.requested() => Err(StreamError::TaskGone("applies changes")),
+            waited = self.gatherer.wait_for_the_copy() => waited,
+        }
     }
 
     fn goes_on(&mut self) {
@@ -145,10 +156,21 @@ impl GatherLoop {
                 return Ok(None);
             }
         }
+        // Before the look: what changes after it is waited for.
+        let mut copy = self.gatherer.copy.watch();
+        if self.gatherer.stand_still_if_asked().await? {
+            return tokio::select! {
+                chunk = chunks.recv() => Ok(chunk),
+                () = self.shutdown.requested() => Ok(None),
+                waited = self.gatherer.wait_for_the_copy() => waited.map(|()| None),
+            };
+        }
         let until_record = PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
         let record_due = self.gatherer.has_unrecorded_position();
         let busy = self.gatherer.is_busy();
+        let is_copying = self.gatherer.copy.is_active();
         tokio::select! {
+            _ = copy.changed(), if is_copying => Ok(None),
             chunk = chunks.recv() => Ok(chunk),
             progressed = self.gatherer.progressed(), if busy => progressed.map(|()| None),
             () = tokio::time::sleep(until_record), if record_due => {

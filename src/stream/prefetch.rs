@@ -88,11 +88,16 @@ impl Prefetch {
 
     fn forget_what_is_old(&mut self) {
         if self.read_at.is_some_and(|at| at.elapsed() >= AGE_MAX) {
-            self.read_at = None;
-            self.records.clear();
-            self.by_oid.clear();
-            self.by_name.clear();
+            self.forget();
         }
+    }
+
+    /// Whatever was read ahead is not how it is any more.
+    pub(super) fn forget(&mut self) {
+        self.read_at = None;
+        self.records.clear();
+        self.by_oid.clear();
+        self.by_name.clear();
     }
 
     async fn read_all(&mut self, catalog: &SqlSession) -> Result<(), StreamError> {

@@ -12,11 +12,11 @@ use crate::model::Lsn;
 pub enum RecordedPhase {
     /// Set when the record is created: the target has no tables of ours yet (or they are taken as they are).
     Schema,
-    /// Set in the transaction that made the tables: slot and copy are to be done, from the beginning.
+    /// Set in the transaction that made the tables: slot and plan are to be made.
     Snapshot,
-    /// Set in the transaction that recorded the copy's end: indexes and constraints are to be built.
-    Indexes,
-    /// Set in the transaction that built them: changes are applied.
+    /// Set in the transaction that recorded slot and plan: the stream runs, and tables and indexes are copied beside it.
+    Copying,
+    /// Set in the transaction that built what was left: changes of every table are applied.
     Streaming,
     /// Set after the fence was committed and the target opened.
     CutOver,
@@ -35,14 +35,14 @@ impl RecordedPhase {
         match self {
             Self::Schema => "schema",
             Self::Snapshot => "snapshot",
-            Self::Indexes => "indexes",
+            Self::Copying => "copying",
             Self::Streaming => "streaming",
             Self::CutOver => "cut_over",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Schema, Self::Snapshot, Self::Indexes, Self::Streaming, Self::CutOver]
+        [Self::Schema, Self::Snapshot, Self::Copying, Self::Streaming, Self::CutOver]
             .into_iter()
             .find(|phase| phase.as_str() == text)
     }
@@ -82,6 +82,9 @@ pub struct MigrationRecord {
     pub source_timeline: Option<i32>,
     /// When the migration began.
     pub created_at: Timestamp,
+    /// What the slot's snapshot contains, as `pg_current_snapshot()` prints it; `None` before there is one, and for a way
+    /// back, which copies nothing.
+    pub slot_snapshot: Option<String>,
 }
 
 /// Why the records could not be read or written.
@@ -112,6 +115,7 @@ CREATE TABLE IF NOT EXISTS pgsluice.migration (
     phase_since timestamptz NOT NULL DEFAULT now(),
     snapshot_lsn pg_lsn,
     source_timeline integer,
+    slot_snapshot text,
     created_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE TABLE IF NOT EXISTS pgsluice.progress (
@@ -134,7 +138,7 @@ pub async fn read(target: &SqlSession) -> Result<Option<MigrationRecord>, Record
     let row = target
         .query_opt(
             "SELECT source_system_id, source_database, target_system_id, slot, publication, phase,
-                    snapshot_lsn::text, source_timeline, (extract(epoch FROM created_at) * 1000)::bigint
+                    snapshot_lsn::text, source_timeline, (extract(epoch FROM created_at) * 1000)::bigint, slot_snapshot
              FROM pgsluice.migration",
             &[],
         )
@@ -163,6 +167,7 @@ fn decode(row: &tokio_postgres::Row) -> Result<MigrationRecord, RecordError> {
         source_timeline: row.get(7),
         created_at: Timestamp::from_millisecond(row.get(8))
             .map_err(|_| RecordError::Unknown { what: "an impossible created_at".into() })?,
+        slot_snapshot: row.get(9),
     })
 }
 
@@ -256,20 +261,12 @@ pub async fn end_stream(target: &SqlSession) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Remembers where the slot begins, before anything is copied under its snapshot.
-///
-/// # Errors
-/// [`RecordError`].
-pub async fn slot_created(
-    target: &SqlSession,
-    consistent_lsn: Lsn,
-    timeline: i32,
-) -> Result<(), RecordError> {
-    target
-        .execute(
-            "UPDATE pgsluice.migration SET snapshot_lsn = $1::text::pg_lsn, source_timeline = $2",
-            &[&consistent_lsn.to_string(), &timeline],
-        )
-        .await?;
-    Ok(())
+/// SQL that remembers where the slot begins and what its snapshot contains, for the transaction that records the plan.
+#[must_use]
+pub fn slot_created_sql(consistent_lsn: Lsn, timeline: i32, snapshot: &str) -> String {
+    use pgsluice_proto::command::quote_literal;
+    format!(
+        "UPDATE pgsluice.migration SET snapshot_lsn = '{consistent_lsn}', source_timeline = {timeline}, slot_snapshot = {}",
+        quote_literal(snapshot)
+    )
 }

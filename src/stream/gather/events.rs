@@ -3,6 +3,7 @@
 //! to wait for here.
 
 use crate::model::{Lsn, Oid};
+use crate::snapshot::{ChunkId, Effect};
 use crate::stream::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
 use crate::stream::batch::{Bound, End};
 use crate::stream::bind::{Known, KnownReady, Ready};
@@ -11,6 +12,7 @@ use crate::stream::handle::AppliedMarker;
 use crate::stream::hold::Reason;
 use crate::stream::lanes::lane_of;
 
+use super::copied::{Fate, fate};
 use super::{Gatherer, OpenTransaction, Skipped};
 
 /// What became of an event.
@@ -19,6 +21,8 @@ pub(in crate::stream) enum Step {
     Taken,
     /// It cannot be taken now. No change of its transaction is gathered.
     Waits(Reason),
+    /// It waits for a chunk that is being copied. Changes of its transaction may be gathered.
+    WaitsForCopy,
 }
 
 /// What became of an event without waiting for anything.
@@ -39,6 +43,8 @@ pub(in crate::stream) enum Due {
     WholeTransactions,
     /// A cutover's marker, committed here, is the last of what is gathered.
     Marker(String, Lsn),
+    /// Chunks that the transaction committed here has made worthless.
+    Condemned(Vec<ChunkId>),
 }
 
 impl Gatherer {
@@ -47,14 +53,12 @@ impl Gatherer {
     /// # Errors
     /// [`StreamError`]: the attempt is over; nothing that is not recorded as progress is on the target (INV-5).
     pub(in crate::stream) async fn event(&mut self, event: &StreamEvent) -> Result<Step, StreamError> {
+        // Before the look: what changes after it is waited for.
+        self.copy_changed.mark_unchanged();
         match self.event_at_once(event)? {
             AtOnce::Taken => {}
             AtOnce::Then(due) => self.catch_up(due).await?,
-            AtOnce::Later => {
-                if let Some(reason) = self.find_out_and_take(event).await? {
-                    return Ok(Step::Waits(reason));
-                }
-            }
+            AtOnce::Later => return self.find_out_and_take(event).await,
         }
         Ok(Step::Taken)
     }
@@ -66,7 +70,7 @@ impl Gatherer {
     pub(in crate::stream) fn event_at_once(&mut self, event: &StreamEvent) -> Result<AtOnce, StreamError> {
         match event {
             StreamEvent::Begin(start) => {
-                if self.hold_before.is_some() && !self.has_applied(*start) {
+                if self.copy.wants_standstill() || (self.hold_before.is_some() && !self.has_applied(*start)) {
                     return Ok(AtOnce::Later);
                 }
                 self.begin(*start);
@@ -96,15 +100,20 @@ impl Gatherer {
         Ok(AtOnce::Taken)
     }
 
-    /// Takes an event for which something has to be found out; why it waits, if it does.
-    async fn find_out_and_take(&mut self, event: &StreamEvent) -> Result<Option<Reason>, StreamError> {
+    /// Takes an event for which something has to be found out, unless it has to wait.
+    async fn find_out_and_take(&mut self, event: &StreamEvent) -> Result<Step, StreamError> {
         match event {
             StreamEvent::Begin(start) => {
-                let reason = self.waits_before(*start).await?;
-                if reason.is_none() {
-                    self.begin(*start);
+                if self.stand_still_if_asked().await? {
+                    return Ok(Step::WaitsForCopy);
                 }
-                Ok(reason)
+                if !self.has_applied(*start)
+                    && let Some(reason) = self.waits_before(*start).await?
+                {
+                    return Ok(Step::Waits(reason));
+                }
+                self.begin(*start);
+                Ok(Step::Taken)
             }
             StreamEvent::Change { relation, change } => self.change(*relation, change).await,
             StreamEvent::Truncate { relations, .. } => self.truncate(relations).await,
@@ -112,7 +121,7 @@ impl Gatherer {
             | StreamEvent::Shape(_)
             | StreamEvent::Marker { .. }
             | StreamEvent::Commit(_)
-            | StreamEvent::Position(_) => Ok(None),
+            | StreamEvent::Position(_) => Ok(Step::Taken),
         }
     }
 
@@ -133,6 +142,7 @@ impl Gatherer {
                 self.relieve().await
             }
             Due::WholeTransactions => self.hand_over_to_the_ready().await,
+            Due::Condemned(chunks) => self.settle_condemned(&chunks).await,
             Due::Marker(nonce, commit_lsn) => {
                 // A marker says that everything before it is applied: on every connection.
                 self.settle().await?;
@@ -154,7 +164,14 @@ impl Gatherer {
         if skipped == Skipped::AlreadyApplied {
             tracing::debug!(xid = start.xid.0, commit_lsn = %start.commit_lsn, "transaction already applied, passed over");
         }
-        self.transaction = Some(OpenTransaction { start, marker: None, skipped, changes: 0, lane: 0 });
+        self.transaction = Some(OpenTransaction {
+            start,
+            marker: None,
+            skipped,
+            changes: 0,
+            lane: 0,
+            condemned: Vec::new(),
+        });
     }
 
     /// The commit position of the transaction under way; `None` if all of it has been applied already.
@@ -173,6 +190,16 @@ impl Gatherer {
     fn change_at_once(&mut self, relation: Oid, change: &RowChange) -> Result<AtOnce, StreamError> {
         let Some(commit_lsn) = self.to_apply() else { return Ok(AtOnce::Taken) };
         let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(AtOnce::Taken) };
+        let mut instead = None;
+        if self.copy.is_active() {
+            match self.fate(relation, change)? {
+                Fate::AsItIs => {}
+                Fate::Passes => return Ok(AtOnce::Taken),
+                Fate::Instead(other) => instead = Some(other),
+                Fate::Holds | Fate::Condemns(_) => return Ok(AtOnce::Later),
+            }
+        }
+        let change = instead.as_ref().unwrap_or(change);
         let known = self.known.get_mut(&relation).ok_or(StreamError::UnknownRelation { relation })?;
         match known.ready(commit_lsn) {
             Some(KnownReady::Table(bound)) => {
@@ -186,10 +213,32 @@ impl Gatherer {
         }
     }
 
-    /// Takes a change of a relation that may have to be bound first; why it waits, if it does.
-    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<Option<Reason>, StreamError> {
-        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
-        let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(None) };
+    /// What becomes of a change, if its table is being copied.
+    fn fate(&self, relation: Oid, change: &RowChange) -> Result<Fate, StreamError> {
+        let known = self.known.get(&relation).ok_or(StreamError::UnknownRelation { relation })?;
+        let Some(transaction) = &self.transaction else { return Ok(Fate::AsItIs) };
+        fate(&self.copy, &known.relation, change, transaction.start.xid)
+    }
+
+    /// Takes a change of a relation that may have to be bound first, unless it has to wait.
+    async fn change(&mut self, relation: Oid, change: &RowChange) -> Result<Step, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(Step::Taken) };
+        let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(Step::Taken) };
+        let mut instead = None;
+        if self.copy.is_active() {
+            match self.fate(relation, change)? {
+                Fate::AsItIs => {}
+                Fate::Passes => return Ok(Step::Taken),
+                Fate::Holds => return Ok(Step::WaitsForCopy),
+                Fate::Instead(other) => instead = Some(other),
+                Fate::Condemns(chunks) => {
+                    self.condemn(relation, Some(&chunks));
+                    self.count_change(lane);
+                    return Ok(Step::Taken);
+                }
+            }
+        }
+        let change = instead.as_ref().unwrap_or(change);
         match self.ready(relation, commit_lsn).await? {
             Ready::Table(bound) => {
                 if let Some(lane) = self.lanes.get_mut(lane) {
@@ -202,31 +251,46 @@ impl Gatherer {
             Ready::Passes => {}
             Ready::Waits(reason) => {
                 self.may_wait(relation, commit_lsn, &reason)?;
-                return Ok(Some(reason));
+                return Ok(Step::Waits(reason));
             }
         }
-        Ok(None)
+        Ok(Step::Taken)
     }
 
-    async fn truncate(&mut self, relations: &[Oid]) -> Result<Option<Reason>, StreamError> {
-        let Some(commit_lsn) = self.to_apply() else { return Ok(None) };
+    async fn truncate(&mut self, relations: &[Oid]) -> Result<Step, StreamError> {
+        let Some(commit_lsn) = self.to_apply() else { return Ok(Step::Taken) };
         let mut tables: Vec<Vec<Bound>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        let mut condemned = Vec::new();
         for relation in relations {
             let Some(lane) = self.lane_to_apply(*relation, commit_lsn) else { continue };
+            let xid = self.transaction.as_ref().map(|transaction| transaction.start.xid);
+            match xid.map(|xid| self.copy.truncated(*relation, xid)) {
+                Some(Effect::Hold) => return Ok(Step::WaitsForCopy),
+                Some(Effect::Condemn(chunks)) => {
+                    condemned.push((*relation, lane, chunks));
+                    continue;
+                }
+                Some(Effect::Discard { .. } | Effect::RowGone { .. } | Effect::RowNew { .. }) => continue,
+                Some(Effect::Apply) | None => {}
+            }
             match self.ready(*relation, commit_lsn).await? {
                 Ready::Table(bound) => tables[lane].push(bound),
                 Ready::Passes => {}
                 Ready::Waits(reason) => {
                     self.may_wait(*relation, commit_lsn, &reason)?;
-                    return Ok(Some(reason));
+                    return Ok(Step::Waits(reason));
                 }
             }
+        }
+        for (relation, lane, chunks) in condemned {
+            self.condemn(relation, Some(&chunks));
+            self.count_change(lane);
         }
         for (lane, tables) in tables.into_iter().enumerate().filter(|(_, tables)| !tables.is_empty()) {
             self.count_change(lane);
             self.lanes[lane].truncate(tables, commit_lsn);
         }
-        Ok(None)
+        Ok(Step::Taken)
     }
 
     /// A lane has one more change.
@@ -262,6 +326,9 @@ impl Gatherer {
             && let Some(lane) = self.lanes.get_mut(transaction.lane)
         {
             lane.building.transaction_ended();
+        }
+        if !transaction.condemned.is_empty() {
+            return AtOnce::Then(Due::Condemned(transaction.condemned));
         }
         if let Some(nonce) = transaction.marker {
             return AtOnce::Then(Due::Marker(nonce, end.commit_lsn));

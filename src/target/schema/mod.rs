@@ -15,6 +15,7 @@ use std::path::Path;
 
 pub use error::SchemaError;
 pub use existing::compare_existing;
+pub use post_data::{Division, IndexBuild, build_index, build_rest, existing_indexes, read_post_data};
 pub use tables::{copy_table_definitions, copy_table_indexes};
 pub use tools::{DumpTools, find_tools};
 

@@ -1,0 +1,169 @@
+//! Takes the snapshot of a chunk: its tables are locked against DDL and TRUNCATE first, then the stream is made to hold their
+//! changes, then the snapshot is taken, and it is used only if it has everything that was passed over in reliance on it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::SnapshotError;
+use super::board::{ChunkId, CopyBoard};
+use super::lifecycle::ChunkState;
+use super::visibility::Snapshot;
+use crate::connection::SqlSession;
+use crate::model::{Lsn, Oid};
+use crate::source::SourceTable;
+
+/// How long DDL that is under way may hold a table before everything is begun anew.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two tries to get a snapshot that has everything.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// After so long it is said whom the snapshot waits for.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// A snapshot under which a session copies, until its transaction ends.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    /// What it contains.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// A position of the source's WAL after every commit that it contains.
+    pub(super) lsn: Lsn,
+}
+
+/// Begins the transaction under whose snapshot these chunks are copied. From here on the stream holds their changes.
+///
+/// # Errors
+/// [`SnapshotError::TableAltered`] when a table is not any more what `tables` says, by name or columns.
+pub(super) async fn take(
+    source: &SqlSession,
+    board: &CopyBoard,
+    chunks: &[ChunkId],
+    tables: &[&ShapedTable],
+) -> Result<Taken, SnapshotError> {
+    let names: Vec<String> = tables.iter().map(|each| format!("ONLY {}", each.table.name)).collect();
+    let lock = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '{}s'; LOCK TABLE {} IN ACCESS SHARE MODE",
+        LOCK_TIMEOUT.as_secs(),
+        names.join(", ")
+    );
+    let begun_at = Instant::now();
+    let mut is_told = false;
+    loop {
+        // Before the snapshot: whatever empties or rewrites a table has ended by then, and is in it.
+        source.batch_execute(&lock).await.map_err(SnapshotError::source)?;
+        for chunk in chunks {
+            board.enter(*chunk, ChunkState::Snapshotting);
+        }
+        let snapshot = Arc::new(read_snapshot(source).await?);
+        let oids: Vec<Oid> = tables.iter().map(|each| each.table.oid).collect();
+        let seen = Shapes::read(source, &oids).await?;
+        if let Some(altered) = tables.iter().find(|each| seen.of(each.table.oid) != Some(each.shape.as_str())) {
+            return Err(SnapshotError::TableAltered { table: altered.table.name.clone() });
+        }
+        match board.snapshot_taken(chunks, &snapshot) {
+            Ok(()) => return Ok(Taken { snapshot, lsn: seen.lsn }),
+            Err(xid) => {
+                if !is_told && begun_at.elapsed() >= TOLD_AFTER {
+                    is_told = true;
+                    tracing::warn!(
+                        xid = xid.0,
+                        "a chunk waits for a transaction of the source that is committed and not visible yet: a synchronous standby of the source may not answer"
+                    );
+                }
+            }
+        }
+        source.batch_execute("ROLLBACK").await.map_err(SnapshotError::source)?;
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// The snapshot of the session's transaction.
+///
+/// # Errors
+/// [`SnapshotError::Source`].
+pub async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, SnapshotError> {
+    let row = source
+        .query_one("SELECT pg_current_snapshot()::text", &[])
+        .await
+        .map_err(SnapshotError::source)?;
+    let text: String = row.get(0);
+    text.parse().map_err(|_| SnapshotError::SnapshotUnreadable)
+}
+
+/// Waits until no commit of the source is in its WAL and not visible because a synchronous standby is waited for: an earlier
+/// process may have been streamed it, which nobody knows any more.
+///
+/// # Errors
+/// [`SnapshotError::Source`].
+pub(super) async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), SnapshotError> {
+    let begun_at = Instant::now();
+    let mut is_told = false;
+    loop {
+        let rows = source
+            .query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY pid", &[])
+            .await
+            .map_err(SnapshotError::source)?;
+        let Some(first) = rows.first() else { return Ok(()) };
+        if !is_told && begun_at.elapsed() >= TOLD_AFTER {
+            is_told = true;
+            let pid: i32 = first.get(0);
+            tracing::warn!(
+                pid,
+                sessions = rows.len(),
+                "the copy waits for sessions of the source whose commit waits for a synchronous standby"
+            );
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// A table, and its [shape](Shapes) at the moment it was read.
+#[derive(Clone, Debug)]
+pub(super) struct ShapedTable {
+    pub(super) table: SourceTable,
+    pub(super) shape: String,
+    /// Whether its rows have positions that can be ranged over.
+    pub(super) is_heap: bool,
+}
+
+/// Name and columns of tables, as text that is equal only if they are.
+#[derive(Debug)]
+pub(super) struct Shapes {
+    shapes: HashMap<Oid, (String, bool)>,
+    /// A position of the WAL after every commit that is visible to the reading.
+    pub(super) lsn: Lsn,
+}
+
+impl Shapes {
+    /// Reads those of these tables that are there.
+    pub(super) async fn read(source: &SqlSession, tables: &[Oid]) -> Result<Self, SnapshotError> {
+        let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
+        let rows = source
+            .query(
+                "SELECT c.oid, format('%I.%I (%s)', n.nspname, c.relname,
+                        (SELECT string_agg(format('%s %I %s %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated),
+                                           ', ' ORDER BY a.attnum)
+                           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)),
+                        pg_current_wal_insert_lsn()::text, m.amname = 'heap'
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = c.relam
+                  WHERE c.oid = ANY ($1)",
+                &[&oids],
+            )
+            .await
+            .map_err(SnapshotError::source)?;
+        let lsn = rows.first().and_then(|row| row.get::<_, String>(2).parse().ok());
+        Ok(Self {
+            shapes: rows.iter().map(|row| (Oid(row.get(0)), (row.get(1), row.get(3)))).collect(),
+            lsn: lsn.unwrap_or(Lsn::new(u64::MAX)),
+        })
+    }
+
+    /// The shape of a table; `None` if it is gone.
+    pub(super) fn of(&self, table: Oid) -> Option<&str> {
+        self.shapes.get(&table).map(|(shape, _)| shape.as_str())
+    }
+
+    /// Whether its rows have positions that can be ranged over.
+    pub(super) fn is_heap(&self, table: Oid) -> bool {
+        self.shapes.get(&table).is_some_and(|(_, is_heap)| *is_heap)
+    }
+}

@@ -1,0 +1,254 @@
+//! A session on the source and one on the target that copy what the queue has for them. Whatever a chunk comes to is in one
+//! target transaction, which also records it (trap 13); if it cannot be known whether that was committed, everything is
+//! read anew.
+
+use std::sync::Arc;
+
+use tokio_postgres::Transaction;
+
+use super::SnapshotError;
+use super::attempt::{Attempt, CopyTable, Event};
+use super::board::ChunkId;
+use super::chunk::{Relayed, UnderWay, relay};
+use super::lifecycle::ChunkState;
+use super::plan::BlockRange;
+use super::plan_records::{JoinedChunk, joined_sql};
+use super::schedule::Work;
+use super::spread::Spread;
+use super::take::{ShapedTable, Taken, take};
+use crate::connection::{SqlSession, connect_sql};
+use crate::model::{Oid, Side};
+use crate::snapshot::import_snapshot;
+use crate::source::fence;
+use crate::target::lock;
+
+/// From this size on, a table is emptied by TRUNCATE, so that its rows can be written frozen: nothing has to visit them again
+/// soon. Of a smaller one it would cost more than it saves.
+const FROZEN_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+pub(super) struct Worker {
+    attempt: Arc<Attempt>,
+    source: SqlSession,
+    target: SqlSession,
+}
+
+/// A session that writes copied rows.
+pub(super) async fn connect_target(attempt: &Attempt) -> Result<SqlSession, SnapshotError> {
+    let target = connect_sql(&attempt.config.target.connection, Side::Target, "copy").await?;
+    // A successor of a killed run must not look at the target while this session may still commit.
+    lock::join_writers(&target).await.map_err(SnapshotError::target)?;
+    // A chunk and its record are lost together, or not at all: nobody needs to wait for the disk.
+    target
+        .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
+        .await
+        .map_err(SnapshotError::target)?;
+    if let Some(division) = &attempt.division {
+        target.batch_execute(&division.session_sql()).await.map_err(SnapshotError::target)?;
+    }
+    fence::pass(&*target).await.map_err(SnapshotError::target)?;
+    Ok(target)
+}
+
+impl Worker {
+    pub(super) async fn connect(attempt: Arc<Attempt>) -> Result<Self, SnapshotError> {
+        let source = connect_sql(&attempt.config.source.connection, Side::Source, "copy").await?;
+        let target = connect_target(&attempt).await?;
+        Ok(Self { attempt, source, target })
+    }
+
+    /// Works until it is dropped.
+    pub(super) async fn run(mut self) -> Result<(), SnapshotError> {
+        loop {
+            let work = self.attempt.queue.next().await;
+            if !matches!(work, Work::Part(..)) {
+                self.attempt.governor.may_begin().await;
+            }
+            match work {
+                Work::Whole(tables) => self.copy_whole(&tables).await?,
+                Work::Range(chunk) => self.copy_range(chunk).await?,
+                Work::Spread(table) => self.begin_spread(table).await?,
+                Work::Part(spread, blocks) => self.copy_part(&spread, blocks).await?,
+            }
+        }
+    }
+
+    /// Small tables under one snapshot, or a larger one alone, with the index that finds rows.
+    async fn copy_whole(&mut self, tables: &[Oid]) -> Result<(), SnapshotError> {
+        let attempt = Arc::clone(&self.attempt);
+        let tables: Vec<&CopyTable> = tables.iter().filter_map(|table| attempt.tables.get(table)).collect();
+        let chunks: Vec<ChunkId> = tables.iter().map(|table| table.chunk(0)).collect();
+        let taken = self.take(&chunks, &tables).await?;
+        let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        let mut joined = Vec::with_capacity(tables.len());
+        for table in &tables {
+            let way = empty(&transaction, table).await?;
+            let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+            let (under_way, relayed) = copy.relay("", way.options()).await?;
+            joined.push((under_way, relayed));
+        }
+        // The snapshot is of no more use.
+        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        build_keys(&transaction, &tables).await?;
+        let records: Vec<JoinedChunk<'_>> =
+            tables.iter().zip(&joined).map(|(table, (_, relayed))| table.joined(0, *relayed)).collect();
+        commit(transaction, &records, &taken).await?;
+        for ((under_way, relayed), chunk) in joined.into_iter().zip(chunks) {
+            under_way.joined(relayed.rows);
+            attempt.joined(chunk, &taken);
+        }
+        Ok(())
+    }
+
+    async fn copy_range(&mut self, chunk: ChunkId) -> Result<(), SnapshotError> {
+        let attempt = Arc::clone(&self.attempt);
+        let Some(table) = attempt.tables.get(&chunk.table) else { return Ok(()) };
+        let condition = table.condition(chunk.number);
+        let taken = self.take(&[chunk], &[table]).await?;
+        let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        // What an earlier copy of this range has left that was made worthless.
+        transaction
+            .batch_execute(&format!("DELETE FROM ONLY {}{condition}", table.plan.name))
+            .await
+            .map_err(SnapshotError::copying(Side::Target, &table.plan.name))?;
+        let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+        let (under_way, relayed) = copy.relay(&condition, "").await?;
+        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        commit(transaction, &[table.joined(chunk.number, relayed)], &taken).await?;
+        under_way.joined(relayed.rows);
+        attempt.joined(chunk, &taken);
+        Ok(())
+    }
+
+    /// Takes the snapshot of a table that several sessions copy, and lets them.
+    async fn begin_spread(&mut self, table: Oid) -> Result<(), SnapshotError> {
+        let attempt = Arc::clone(&self.attempt);
+        let Some(table) = attempt.tables.get(&table) else { return Ok(()) };
+        let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        empty(&transaction, table).await?;
+        transaction.commit().await.map_err(SnapshotError::target)?;
+        attempt.progress.begin(&table.plan.name);
+        let holder = connect_sql(&attempt.config.source.connection, Side::Source, "copy guard").await?;
+        let chunk_bytes = attempt.config.snapshot.chunk_bytes;
+        let begun =
+            Spread::begin(holder, &attempt.board, table.chunk(0), &table.shaped, chunk_bytes).await?;
+        let (spread, parts) = (Arc::new(begun.0), begun.1);
+        attempt.queue.push_first(parts.into_iter().map(|blocks| Work::Part(Arc::clone(&spread), blocks)));
+        Ok(())
+    }
+
+    async fn copy_part(&mut self, spread: &Spread, blocks: BlockRange) -> Result<(), SnapshotError> {
+        let attempt = Arc::clone(&self.attempt);
+        let Some(table) = attempt.tables.get(&spread.chunk.table) else { return Ok(()) };
+        import_snapshot(&self.source, &spread.snapshot_name).await?;
+        let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+        let (under_way, relayed) = copy.relay(&blocks.condition(), "").await?;
+        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        transaction.commit().await.map_err(SnapshotError::target)?;
+        under_way.committed_part();
+        let Some(all) = spread.part_committed(relayed).await? else { return Ok(()) };
+        let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        build_keys(&transaction, &[table]).await?;
+        commit(transaction, &[table.joined(0, all)], &spread.taken).await?;
+        attempt.progress.joined(&table.plan.name, all.rows, 0);
+        attempt.joined(spread.chunk, &spread.taken);
+        Ok(())
+    }
+
+    async fn take(&self, chunks: &[ChunkId], tables: &[&CopyTable]) -> Result<Taken, SnapshotError> {
+        for table in tables {
+            self.attempt.progress.begin(&table.plan.name);
+        }
+        let shaped: Vec<&ShapedTable> = tables.iter().map(|table| &table.shaped).collect();
+        take(&self.source, &self.attempt.board, chunks, &shaped).await
+    }
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As visible to everybody from the first moment on.
+    Frozen,
+    Plain,
+}
+
+impl Way {
+    const fn options(self) -> &'static str {
+        match self {
+            Self::Frozen => ", FREEZE true",
+            Self::Plain => "",
+        }
+    }
+}
+
+/// Empties a table that is to be copied as a whole. There are rows only if an earlier copy of it was made worthless; it was
+/// seen empty when the plan was made.
+async fn empty(transaction: &Transaction<'_>, table: &CopyTable) -> Result<Way, SnapshotError> {
+    let name = &table.plan.name;
+    let at_target = SnapshotError::copying(Side::Target, name);
+    if table.shaped.table.total_bytes >= FROZEN_BYTES_MIN && !table.is_referenced {
+        transaction.batch_execute(&format!("TRUNCATE ONLY {name}")).await.map_err(at_target)?;
+        return Ok(Way::Frozen);
+    }
+    transaction.batch_execute(&format!("DELETE FROM ONLY {name}")).await.map_err(at_target)?;
+    Ok(Way::Plain)
+}
+
+/// Builds what the stream finds rows by, where it is not there yet.
+async fn build_keys(transaction: &Transaction<'_>, tables: &[&CopyTable]) -> Result<(), SnapshotError> {
+    for table in tables {
+        for key in &table.keys_due {
+            transaction.batch_execute(&key.sql).await.map_err(|error| SnapshotError::Index {
+                table: table.plan.name.clone(),
+                object: format!("index {}", key.index.plain()),
+                error: error.into(),
+                statement: key.sql.clone(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Records chunks, then commits: each waits for its answer, so that a commit in doubt is one whose record is locked.
+async fn commit(
+    transaction: Transaction<'_>,
+    chunks: &[JoinedChunk<'_>],
+    taken: &Taken,
+) -> Result<(), SnapshotError> {
+    let record = joined_sql(chunks, &taken.snapshot, taken.lsn);
+    transaction.batch_execute(&record).await.map_err(SnapshotError::target)?;
+    transaction.commit().await.map_err(SnapshotError::target)
+}
+
+/// One COPY.
+struct Copy<'a, 't> {
+    attempt: &'a Attempt,
+    source: &'t SqlSession,
+    transaction: &'t Transaction<'t>,
+    table: &'a CopyTable,
+}
+
+impl<'a> Copy<'a, '_> {
+    async fn relay(
+        self,
+        condition: &str,
+        options: &str,
+    ) -> Result<(UnderWay<'a>, Relayed), SnapshotError> {
+        let Self { attempt, source, transaction, table } = self;
+        let name = &table.plan.name;
+        let into = table.statements.copy_in(options);
+        let sink = transaction.copy_in(&into).await.map_err(SnapshotError::copying(Side::Target, name))?;
+        let mut under_way = UnderWay::new(name, &attempt.progress, &attempt.rate);
+        let relayed =
+            relay(source, &table.statements.copy_out(condition), sink, &mut under_way).await?;
+        Ok((under_way, relayed))
+    }
+}
+
+impl Attempt {
+    /// A chunk is committed: its changes are applied from now on, those that its snapshot does not contain.
+    fn joined(&self, chunk: ChunkId, taken: &Taken) {
+        self.board.enter(chunk, ChunkState::Joined(Arc::clone(&taken.snapshot)));
+        let _ = self.events.send(Event::Joined { table: chunk.table, lsn: taken.lsn });
+    }
+}
