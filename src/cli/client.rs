@@ -145,7 +145,9 @@ impl ApiClient {
         let mut watched = Watched::new(self.http.address());
         write!(out, "{CLEAR}")?;
         loop {
-            match self.http.ask::<StatusRecord>(Method::GET, "v1/status", NO_BODY).await {
+            // Every second, of thousands of tables: only those that there is something to draw of.
+            let path = "v1/status?tables=under_way";
+            match self.http.ask::<StatusRecord>(Method::GET, path, NO_BODY).await {
                 Ok(status) => watched.heard(status),
                 Err(ClientError::Unreachable { reason, .. } | ClientError::NoAnswer { reason, .. }) => {
                     watched.silent(reason);

@@ -211,7 +211,7 @@ mod tests {
             tables_joined,
             tables_total: 8,
             bytes_per_second: 2048.0,
-            eta_seconds: Some(90),
+            eta_seconds: Some(180),
             ..CopyView::default()
         }
     }
@@ -235,7 +235,7 @@ mod tests {
             ["1 of 8 tables", "public.t7", "public.t6", "public.t5", "public.t4", "public.t3"]
         );
         let total = view.bars.first().expect("the total");
-        assert_eq!((total.done, total.total, total.note.as_str()), (80, 3800, "2.00 KiB/s 90s left"));
+        assert_eq!((total.done, total.total, total.note.as_str()), (80, 3800, "2.00 KiB/s 3m left"));
         assert_eq!(view.bars.last().map(|bar| bar.note.as_str()), Some("3 %"));
     }
 

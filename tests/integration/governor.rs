@@ -42,7 +42,7 @@ async fn a_standby_that_replays_nothing_is_seen_to_fall_behind_and_the_copy_wait
     let source = start_with(17, source_options()).await;
     let (standby, _feed) = standby_of(&source, "replica").await;
     let sql = session(&source, None).await;
-    sql.batch_execute("CREATE TABLE t (x text); CREATE ROLE blind LOGIN PASSWORD 'secret'")
+    sql.batch_execute("CREATE TABLE public.t (x text); CREATE ROLE blind LOGIN PASSWORD 'secret'")
         .await
         .expect("table");
     until("the standby", || async { behind(&sql).await.is_some() }).await;
@@ -53,7 +53,7 @@ async fn a_standby_that_replays_nothing_is_seen_to_fall_behind_and_the_copy_wait
         text(&replica, "SELECT pg_get_wal_replay_pause_state()").await == "paused"
     })
     .await;
-    sql.batch_execute("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
+    sql.batch_execute("INSERT INTO public.t SELECT repeat('x', 1000) FROM generate_series(1, 3000)")
         .await
         .expect("rows");
     let seen = behind(&sql).await.expect("the standby");
@@ -98,13 +98,15 @@ async fn the_slot_and_the_transaction_that_holds_it_up_are_seen_and_subscribers_
     let nothing = look(&sql, SLOT).await.expect("a look");
     assert_eq!((nothing.wal_retained_bytes, nothing.oldest_writer, nothing.standby), (None, None, None));
 
-    sql.batch_execute("CREATE TABLE t (x text); CREATE PUBLICATION p FOR TABLE t").await.expect("table");
+    sql.batch_execute("CREATE TABLE public.t (x text); CREATE PUBLICATION p FOR TABLE public.t")
+        .await
+        .expect("table");
     sql.batch_execute(&format!("SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')"))
         .await
         .expect("slot");
     let open = connect(&source.url("postgres")).await;
     open.batch_execute("BEGIN; INSERT INTO t VALUES ('open')").await.expect("an open transaction");
-    sql.batch_execute("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+    sql.batch_execute("INSERT INTO public.t SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
         .await
         .expect("rows");
     let seen = look(&sql, SLOT).await.expect("a look");
@@ -125,10 +127,10 @@ async fn the_slot_and_the_transaction_that_holds_it_up_are_seen_and_subscribers_
     // Somebody else's subscriber, as far behind as it can be.
     let subscriber = start_with(14, options()).await;
     let subscribed = connect(&subscriber.url("postgres")).await;
-    let subscribe = format!(
-        "CREATE TABLE t (x text); CREATE SUBSCRIPTION s CONNECTION '{}' PUBLICATION p WITH (copy_data = false)",
-        source.url("postgres")
-    );
+    subscribed.batch_execute("CREATE TABLE t (x text)").await.expect("table");
+    let origin = source.url("postgres");
+    let subscribe =
+        format!("CREATE SUBSCRIPTION s CONNECTION '{origin}' PUBLICATION p WITH (copy_data = false)");
     subscribed.batch_execute(&subscribe).await.expect("a subscription");
     let other = connect(&source.url("postgres")).await;
     until("the subscriber", || async {

@@ -33,7 +33,9 @@ const share = (copy) => (copy.rows_estimated > 0 ? copy.rows_copied / copy.rows_
 
 function speed(copy) {
   const rate = copy.bytes_per_second > 0 ? `, ${bytes(copy.bytes_per_second)} a second` : "";
-  return copy.eta_seconds === null ? rate : `${rate}, about ${duration(copy.eta_seconds * 1000)} left`;
+  if (copy.eta_seconds === null) return rate;
+  const left = copy.eta_seconds < 60 ? plural(copy.eta_seconds, "second") : duration(copy.eta_seconds * 1000);
+  return `${rate}, about ${left} left`;
 }
 
 /** What an interruption cost. */

@@ -2,7 +2,9 @@ use jiff::Timestamp;
 
 use super::super::registrar::MetricKind;
 use super::*;
-use crate::migration::{LagView, Phase, Positions, StandbyView, StatusBoard, TableProgress, TableState};
+use crate::migration::{
+    CopyView, LagView, Phase, Positions, StandbyView, StatusBoard, TableProgress, TableState,
+};
 use crate::model::{Lsn, TableName};
 
 fn metrics() -> Arc<Metrics> {
@@ -59,6 +61,34 @@ fn gauges_follow_the_published_status() {
     assert_eq!(sample(&text, "pgsluice_snapshot_tables{state=\"pending\"}"), Some("0"));
     assert_eq!(sample(&text, "pgsluice_cutover_state{state=\"idle\"}"), Some("1"));
     assert!(!text.contains("orders"), "table names are not labels");
+}
+
+#[test]
+fn the_copy_says_what_is_left_and_why_it_pauses() {
+    let metrics = metrics();
+    let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+    let exposed = |eta_seconds| {
+        let copy = CopyView { eta_seconds, indexes_built: 3, indexes_total: 10, ..CopyView::default() };
+        board.update(|status| status.copy = Some(copy));
+        board.with(|status| metrics.publish(status));
+        metrics.render().expect("render")
+    };
+    let text = exposed(Some(90));
+    assert_eq!(sample(&text, "pgsluice_snapshot_eta_seconds"), Some("90"));
+    assert_eq!(sample(&text, "pgsluice_snapshot_indexes{state=\"built\"}"), Some("3"));
+    assert_eq!(sample(&text, "pgsluice_snapshot_indexes{state=\"pending\"}"), Some("7"));
+    assert_eq!(sample(&exposed(None), "pgsluice_snapshot_eta_seconds"), None);
+
+    let paused = |reason: &str| {
+        let text = metrics.render().expect("render");
+        sample(&text, &format!("pgsluice_snapshot_paused{{reason=\"{reason}\"}}")).map(str::to_owned)
+    };
+    assert_eq!(paused("wal_retained").as_deref(), Some("0"));
+    metrics.copy_pauses(Some(CopyPause::WalRetained));
+    assert_eq!(paused("wal_retained").as_deref(), Some("1"));
+    assert_eq!(paused("standby_lag").as_deref(), Some("0"));
+    metrics.copy_pauses(None);
+    assert_eq!(paused("wal_retained").as_deref(), Some("0"));
 }
 
 #[test]
