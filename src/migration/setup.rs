@@ -19,7 +19,6 @@ use crate::source::{catalog, publication, slot};
 use crate::target::records::{self, MigrationIdentity, RecordedPhase};
 use crate::target::relations::{self, RelationRecord};
 use crate::target::{gate, progress, schema};
-use crate::telemetry::Metrics;
 
 use super::error::MigrationError;
 use super::status::{Blocking, Phase, Problem, StatusBoard};

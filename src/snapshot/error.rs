@@ -100,16 +100,6 @@ pub enum SnapshotError {
         /// Which.
         table: TableName,
     },
-    /// `snapshot.max_wal_retained_bytes` is passed.
-    #[error(
-        "the copy was stopped: its replication slot keeps {retained_bytes} bytes of WAL on the source, and snapshot.max_wal_retained_bytes allows {limit_bytes}"
-    )]
-    WalRetained {
-        /// What the slot keeps.
-        retained_bytes: u64,
-        /// What is allowed.
-        limit_bytes: u64,
-    },
     /// A copying task ended without saying why.
     #[error("a copying task ended unexpectedly")]
     WorkerLost,
@@ -188,7 +178,6 @@ impl SnapshotError {
             Self::TargetNotEmpty { table } => format!(
                 "If those rows are not needed, TRUNCATE {table} on the target; otherwise leave the table out with source.tables.exclude."
             ),
-            Self::WalRetained { .. } => "Free or add disk space on the source and raise snapshot.max_wal_retained_bytes, or add snapshot.jobs to copy faster. As long as the slot exists the source keeps that WAL: `pgsluice cleanup` drops it.".to_owned(),
         }
     }
 
@@ -205,6 +194,7 @@ impl SnapshotError {
             | Self::WorkerLost
             | Self::Stopped
             | Self::SnapshotUnreadable
+            | Self::TableAltered { .. }
             | Self::TargetLost => {
                 Disposition::Retry
             }
@@ -219,7 +209,7 @@ impl SnapshotError {
             Self::Index { .. } | Self::TargetColumnMissing { .. } => {
                 Disposition::WaitForOperator { remedy: self.remedy() }
             }
-            Self::TableAltered { .. } | Self::TargetTableMissing { .. } | Self::WalRetained { .. } => {
+            Self::TargetTableMissing { .. } => {
                 Disposition::WaitForOperator { remedy: self.remedy() }
             }
             Self::TargetNotEmpty { .. } => Disposition::Halt { remedy: self.remedy() },

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub use look::look;
-pub use verdict::{Limits, Pressure, Reason, Verdict, judge};
+pub use verdict::{Limits, Pressure, Reason, StandbyBehind, Verdict, judge};
 
 use super::SnapshotError;
 use crate::config::SnapshotConfig;

@@ -35,6 +35,7 @@ pub use board::{ChunkId, CopyBoard, RangedBy};
 pub use copying::{CopyContext, CopyHalted, run};
 pub use error::SnapshotError;
 pub(crate) use guard::import_snapshot;
+pub use governor::{Governor, Limits, Pressure, Reason, StandbyBehind, Verdict, judge, look};
 pub use key::{Key, KeyKind};
 pub use layout::PlannedTable;
 pub use lifecycle::{Effect, Touched};

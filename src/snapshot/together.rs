@@ -2,28 +2,26 @@
 //! migration, whose changes wait meanwhile. Such a copy is finished or it is started over ([`super::reset_tables`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::chunk::{self, ChunkCopier};
+use super::governor::Governor;
 use super::guard::{SnapshotGuard, import_snapshot};
 use super::plan::{Chunk, plan};
 use super::progress::CopyProgress;
 use super::rate::RateLimit;
 use super::{SnapshotError, SnapshotSummary, records};
 use crate::config::SnapshotConfig;
-use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
+use crate::connection::{ConnectionSettings, connect_sql};
 use crate::migration::StatusBoard;
 use crate::model::{Side, TableName};
 use crate::runtime::Shutdown;
-use crate::source::{SourceTable, fence, slot};
+use crate::source::{SourceTable, fence};
 use crate::target::lock;
 use crate::telemetry::Metrics;
 
-/// How often the WAL that the slot retains is looked at.
-const RETENTION_POLL: Duration = Duration::from_secs(5);
 
 /// What a copy needs.
 #[derive(Clone, Debug)]
@@ -34,7 +32,7 @@ pub struct SnapshotContext<'a> {
     pub target: &'a ConnectionSettings,
     /// [`slot::ExportedSlot::snapshot_name`]; the slot's value must live until the copy ends.
     pub snapshot_name: &'a str,
-    /// The slot, whose retained WAL is watched.
+    /// The slot of the stream.
     pub slot: &'a str,
     /// What to copy, as the target's schema was made from it. Partitioned parents and unlogged tables are passed
     /// over.
@@ -81,6 +79,10 @@ async fn copy_tables(
     records::register(&mut target, &names, &chunks, &guard.snapshot_text).await?;
     let copiers = chunk::prepare(&target, tables, RateLimit::new(context.config.max_bytes_per_second)).await?;
     let queue = Arc::new(Mutex::new(chunks.into_iter()));
+    // The stream waits for these tables: a pause until it has gone on would have no end.
+    let limits = SnapshotConfig { max_wal_retained_bytes: None, ..context.config.clone() };
+    let (board, metrics) = (context.board.clone(), Arc::clone(context.metrics));
+    let governor = Arc::new(Governor::new(&limits, context.slot, board, metrics));
     let mut workers = JoinSet::new();
     for _ in 0..context.config.jobs.max(1) {
         let connections = Connections {
@@ -88,12 +90,13 @@ async fn copy_tables(
             target: context.target.clone(),
             snapshot_name: context.snapshot_name.to_owned(),
         };
-        workers.spawn(work(connections, Arc::clone(&queue), Arc::clone(&copiers), Arc::clone(&progress)));
+        let (queue, governor) = (Arc::clone(&queue), Arc::clone(&governor));
+        workers.spawn(work(connections, queue, governor, Arc::clone(&copiers), Arc::clone(&progress)));
     }
     // Whichever ends first, dropping the set aborts the workers: their sessions end and the servers roll back.
     tokio::select! {
         outcome = all_end(&mut workers) => outcome?,
-        outcome = watch_retention(guard.session(), context.slot, context.config.max_wal_retained_bytes) => outcome?,
+        error = governor.watch(guard.session()) => return Err(error),
         () = progress.keep_published() => {}
         () = guard.session().closed() => return Err(SnapshotError::SnapshotGone),
     }
@@ -114,6 +117,7 @@ type Queue = Arc<Mutex<std::vec::IntoIter<Chunk>>>;
 async fn work(
     connections: Connections,
     queue: Queue,
+    governor: Arc<Governor>,
     copiers: Arc<ChunkCopier>,
     progress: Arc<CopyProgress>,
 ) -> Result<(), SnapshotError> {
@@ -125,6 +129,7 @@ async fn work(
     target.batch_execute("SET session_replication_role = replica").await.map_err(SnapshotError::target)?;
     fence::pass(&*target).await.map_err(SnapshotError::target)?;
     loop {
+        governor.may_begin().await;
         let Some(chunk) = queue.lock().await.next() else { return Ok(()) };
         copiers.copy(&source, &mut target, &chunk, &progress).await?;
     }
@@ -135,21 +140,4 @@ async fn all_end(workers: &mut JoinSet<Result<(), SnapshotError>>) -> Result<(),
         ended.map_err(|_| SnapshotError::WorkerLost)??;
     }
     Ok(())
-}
-
-/// Ends only with an error: when the slot keeps more WAL on the source than the operator allows.
-async fn watch_retention(
-    session: &SqlSession,
-    slot: &str,
-    limit_bytes: Option<u64>,
-) -> Result<(), SnapshotError> {
-    let Some(limit_bytes) = limit_bytes else { return std::future::pending().await };
-    loop {
-        let state = slot::inspect(session, slot).await.map_err(SnapshotError::slot)?;
-        let retained_bytes = state.and_then(|state| state.retained_bytes).unwrap_or_default();
-        if retained_bytes > limit_bytes {
-            return Err(SnapshotError::WalRetained { retained_bytes, limit_bytes });
-        }
-        tokio::time::sleep(RETENTION_POLL).await;
-    }
 }

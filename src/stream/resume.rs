@@ -192,6 +192,7 @@ mod tests {
             snapshot_lsn: Some(Lsn::new(100)),
             source_timeline: Some(1),
             created_at: Timestamp::UNIX_EPOCH,
+            slot_snapshot: None,
         };
         let progress = Progress {
             source_system_id: "7001".into(),

@@ -160,12 +160,11 @@ impl Gatherer {
 mod tests {
     use super::*;
     use crate::snapshot::KeyKind;
-    use pgsluice_proto::pgoutput::{ColumnFlags, ReplicaIdentity};
-    use pgsluice_proto::pgoutput::{Column, Relation};
+    use pgsluice_proto::pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
     fn relation() -> Relation {
-        let column = |name: &str| Column {
-            flags: ColumnFlags::default(),
+        let column = |name: &str| RelationColumn {
+            key: true,
             name: name.to_owned(),
             type_oid: Oid(20),
             type_modifier: -1,
