@@ -80,7 +80,10 @@ impl Operation {
             match self.next(&mut tasks, &mut copying, commands).await {
                 // It may have been asked to stop, and then it is not over.
                 Happened::Copied(Ok(())) if self.copy.is_active() => {}
-                Happened::Copied(Ok(())) => self.enter_streaming(&mut tasks).await,
+                Happened::Copied(Ok(())) => {
+                    self.record.phase = RecordedPhase::Streaming;
+                    self.migration.board.enter(Phase::Streaming);
+                }
                 Happened::Copied(Err(halted)) => {
                     tasks.drain(STREAM_GRACE).await;
                     self.joining.stop().await;
@@ -178,16 +181,6 @@ impl Operation {
         };
         tasks.spawn("copy", snapshot::run(context));
         Ok(tasks)
-    }
-
-    /// Everything is copied and built: the stream begins anew with what the target has now.
-    async fn enter_streaming(&mut self, tasks: &mut Supervisor<StreamHalted>) {
-        let ended = std::mem::replace(tasks, Supervisor::new(self.migration.shutdown.child()));
-        ended.drain(STREAM_GRACE).await;
-        self.record.phase = RecordedPhase::Streaming;
-        self.migration.board.update(|status| status.problem = None);
-        self.migration.board.enter(Phase::Streaming);
-        *tasks = self.start_stream();
     }
 
     /// Ends the stream's tasks, changes the records that the next ones go by, and starts those.

@@ -129,6 +129,9 @@ pub(super) async fn begin_registration<'a>(
     transaction.batch_execute(TABLES).await.map_err(SnapshotError::target)?;
     refuse_missing(&transaction, tables).await?;
     let list: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
+    if tables.is_empty() {
+        return Ok(transaction);
+    }
     // Readers may go on; nobody writes between the look and the record.
     transaction
         .batch_execute(&format!(
@@ -167,7 +170,7 @@ async fn refuse_rows(transaction: &Transaction<'_>, tables: &[TableName]) -> Res
         .enumerate()
         .map(|(place, table)| format!("(SELECT {place} FROM ONLY {table} LIMIT 1)"))
         .collect();
-    let found = transaction.query_opt(&format!("{} LIMIT 1", looks.join(" UNION ALL ")), &[]).await;
+    let found = transaction.query_opt(&format!("SELECT * FROM ({}) AS found LIMIT 1", looks.join(" UNION ALL ")), &[]).await;
     let place = found.map_err(SnapshotError::target)?.and_then(|row| usize::try_from(row.get::<_, i32>(0)).ok());
     match place.and_then(|place| tables.get(place)) {
         Some(table) => Err(SnapshotError::TargetNotEmpty { table: table.clone() }),

@@ -75,6 +75,11 @@ impl Known {
         self.may_stand = false;
     }
 
+    /// The target's table is to be looked at again before the next change.
+    pub(super) fn table_has_changed(&mut self) {
+        (self.binding, self.before) = (Binding::None, None);
+    }
+
     /// What is to be done with a change of a transaction that commits there, if that is known already.
     pub(super) fn ready(&mut self, commit_lsn: Lsn) -> Option<KnownReady<'_>> {
         let ready = match &self.binding {

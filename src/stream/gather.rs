@@ -52,6 +52,8 @@ pub(super) struct Gatherer {
     pub(super) copy: CopyBoard,
     /// Tells of changes of the board since an event was last tried.
     copy_changed: watch::Receiver<u64>,
+    /// Tables were being copied when this was last looked at.
+    is_copying: bool,
     positions: Arc<Positions>,
     /// Bytes gathered for all lanes at which a batch is cut, in the middle of a transaction if need be. As much may be on its
     /// way.
@@ -138,6 +140,7 @@ impl Gatherer {
             bindings: 0,
             accepted: HashMap::new(),
             copy_changed: copy.watch(),
+            is_copying: copy.is_active(),
             copy,
             positions,
             position: start,

@@ -10,6 +10,7 @@ use super::Gatherer;
 use crate::model::{Oid, Xid};
 use crate::snapshot::{ChunkId, CopyBoard, Effect, Key, RangedBy, Touched, pending_again_sql};
 use crate::stream::assemble::RowChange;
+use crate::stream::bind::Known;
 use crate::stream::error::StreamError;
 use crate::stream::lanes::lane_of;
 use crate::target::relations;
@@ -93,6 +94,13 @@ const fn old_row(old: &OldTuple) -> &Tuple {
 }
 
 impl Gatherer {
+    /// The target's tables have their indexes and constraints now: what was bound before did not know them.
+    pub(super) fn copy_is_over(&mut self) {
+        self.is_copying = false;
+        self.prefetch.forget();
+        self.known.values_mut().for_each(Known::table_has_changed);
+    }
+
     /// Waits until the board has changed. What is gathered of whole transactions is committed meanwhile, where that does not
     /// need the end of the one under way.
     pub(in crate::stream) async fn wait_for_the_copy(&mut self) -> Result<(), StreamError> {

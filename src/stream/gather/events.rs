@@ -160,6 +160,9 @@ impl Gatherer {
     }
 
     fn begin(&mut self, start: TransactionStart) {
+        if self.is_copying && !self.copy.is_active() {
+            self.copy_is_over();
+        }
         let skipped = if self.has_applied(start) { Skipped::AlreadyApplied } else { Skipped::No };
         if skipped == Skipped::AlreadyApplied {
             tracing::debug!(xid = start.xid.0, commit_lsn = %start.commit_lsn, "transaction already applied, passed over");
