@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use super::Outcome;
 use super::cases::CaseId;
+use super::environment::{is_on, number, text};
+
+/// Letters of the cases that `benches/copy` measures: `make bench` runs both.
+const COPY_CASES: [&str; 4] = ["i", "k", "l", "m"];
 
 /// Whether the replicated connections are encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +56,11 @@ impl Options {
     /// Reads the environment.
     pub(crate) fn from_environment() -> Outcome<Self> {
         let cases = match text("CASES") {
-            Some(letters) => letters.split(',').map(CaseId::parse).collect::<Outcome<_>>()?,
+            Some(letters) => letters
+                .split(',')
+                .filter(|letter| !COPY_CASES.contains(&letter.trim()))
+                .map(CaseId::parse)
+                .collect::<Outcome<_>>()?,
             None => CaseId::ALL.to_vec(),
         };
         let mut configuration = text("CONFIG").unwrap_or_default();
@@ -89,26 +97,5 @@ impl Options {
         let tls = if self.encryption == Encryption::Tls { "-tls" } else { "" };
         let delay = self.delay.map_or_else(String::new, |delay| format!("-delay-{}ms", delay.as_millis()));
         format!("{tls}{delay}")
-    }
-}
-
-fn text(name: &str) -> Option<String> {
-    std::env::var(format!("PGSLUICE_BENCH_{name}")).ok().filter(|value| !value.is_empty())
-}
-
-fn is_on(name: &str) -> bool {
-    text(name).is_some_and(|value| value != "0")
-}
-
-fn number(name: &str, allowed: std::ops::RangeInclusive<u64>) -> Outcome<Option<u64>> {
-    let Some(value) = text(name) else { return Ok(None) };
-    match value.parse() {
-        Ok(number) if allowed.contains(&number) => Ok(Some(number)),
-        _ => Err(format!(
-            "PGSLUICE_BENCH_{name}={value}: a number from {} to {}",
-            allowed.start(),
-            allowed.end()
-        )
-        .into()),
     }
 }
