@@ -71,7 +71,10 @@ async fn main() -> Outcome<()> {
             CaseId::Accounts | CaseId::Mixed => {
                 report.copies.push(rounds::measure(&servers, &options, case).await?);
             }
-            CaseId::ManyTables => report.many_tables = Some(many_tables::measure(&servers, &options).await?),
+            CaseId::ManyTables => {
+                let measured = many_tables::measure(&servers, &options, &report.copies).await?;
+                report.many_tables = Some(measured);
+            }
             CaseId::Retention => report.retention = Some(retention::measure(&servers, &options).await?),
         }
         // After each case: a run that ends early has what came before.

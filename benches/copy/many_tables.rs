@@ -1,5 +1,6 @@
-//! Case (l): thousands of small tables, where planning and the start of each table are the work. Native replication in each of
-//! its settings beside pgsluice into definitions that are there already, and, for comparison, into an empty database.
+//! Case (l): thousands of small tables, where planning and the start of each table are the work. Native replication, in the
+//! setting that was fastest in (k), beside pgsluice into definitions that are there already, and, for comparison, into an empty
+//! database.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use super::Outcome;
 use super::contender::{self, Contender, Definitions};
 use super::ground::Ground;
 use super::options::Options;
-use super::report::{ManyTablesReport, NATIVE, PGSLUICE};
+use super::report::{CopyReport, ManyTablesReport, NATIVE, PGSLUICE};
 use super::rounds::one_run;
 use super::servers::Servers;
 
@@ -17,8 +18,15 @@ const ROWS_OF_EACH_TABLE: u64 = 10;
 /// Tables made in one transaction: their locks must fit into the server's default lock table.
 const TABLES_AT_ONCE: u64 = 500;
 
+/// `max_sync_workers_per_subscription` where (k) was not measured.
+const SYNC_WORKERS: &str = "4 workers";
+
 /// Measures the case, once.
-pub(crate) async fn measure(servers: &Servers, options: &Options) -> Outcome<ManyTablesReport> {
+pub(crate) async fn measure(
+    servers: &Servers,
+    options: &Options,
+    copies: &[CopyReport],
+) -> Outcome<ManyTablesReport> {
     let tables = options.scaled(TABLES);
     let database = "case_l".to_owned();
     servers.source.execute("postgres", &format!("CREATE DATABASE {database}")).await?;
@@ -26,7 +34,12 @@ pub(crate) async fn measure(servers: &Servers, options: &Options) -> Outcome<Man
     let ground = Ground::look_at(servers, database).await?;
     let mut native = BTreeMap::new();
     let contenders = contender::all(options);
-    for contender in contenders.iter().filter(|contender| contender.name == NATIVE) {
+    let fastest = copies.last().and_then(|copy| copy.contenders.get(NATIVE));
+    let setting = fastest.map_or(SYNC_WORKERS, |measured| measured.fastest.as_str());
+    let natives = || contenders.iter().filter(|contender| contender.name == NATIVE);
+    // Which settings there are can be chosen.
+    let chosen = natives().find(|contender| contender.setting() == setting).or_else(|| natives().next());
+    if let Some(contender) = chosen {
         let run = one_run(servers, &ground, contender, Definitions::InPlace).await?;
         native.insert(contender.setting(), run);
     }

@@ -135,7 +135,7 @@ fn many_tables_table(many: &ManyTablesReport) -> String {
         let more = ours.seconds - native;
         let _ = writeln!(
             text,
-            "\nWith definitions in place pgsluice takes {} than native in its best setting ({}), with at most {:.0} MiB ({}).",
+            "\nWith definitions in place pgsluice takes {} than native ({}), with at most {:.0} MiB ({}).",
             if more > 0.0 { format!("{more:.1} s more") } else { format!("{:.1} s less", -more) },
             floor(more <= MANY_TABLES_SECONDS_MORE, &format!("{MANY_TABLES_SECONDS_MORE:.0} s more")),
             ours.peak_resident_mib.unwrap_or(f64::NAN),
