@@ -2,7 +2,7 @@
 //! snapshot that one of its sessions or slots holds. How old a snapshot is, is told in transactions and in seconds: since the
 //! moment in which the oldest transaction that it does not contain began.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,8 @@ pub(crate) struct Held {
     pub(crate) transactions_written: i64,
     /// How old the oldest snapshot was.
     pub(crate) snapshot_seconds_max: f64,
-    /// The longest that one session kept a snapshot of one transaction.
-    pub(crate) longest_transaction_seconds: f64,
+    /// The longest that one session was seen with the same oldest transaction.
+    pub(crate) session_seconds_max: f64,
     /// Chunks that pgsluice recorded.
     pub(crate) chunks: Option<i64>,
     /// The longest of them, if it recorded when they began.
@@ -65,15 +65,17 @@ impl Watch {
 /// `txid` is the number of the next transaction, which has no epoch here: a throwaway server has too few for one.
 const LOOK_SQL: &str = "
     WITH sessions AS (
-        SELECT pid, backend_xmin, xact_start FROM pg_stat_activity
-         WHERE datname = current_database() AND application_name <> $1 AND backend_type IN ('client backend', 'walsender')
+        SELECT pid, backend_xmin::text::int8 AS oldest FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name <> $1 AND backend_xmin IS NOT NULL
+           AND backend_type IN ('client backend', 'walsender')
     )
     SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8,
            (SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::int8 FROM pg_replication_slots),
            txid_snapshot_xmax(txid_current_snapshot()),
-           (SELECT min(oldest::text::int8)
-              FROM (SELECT backend_xmin FROM sessions UNION ALL SELECT xmin FROM pg_replication_slots) AS held (oldest)),
-           (SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::float8 FROM sessions WHERE backend_xmin IS NOT NULL)";
+           (SELECT min(oldest)
+              FROM (SELECT oldest FROM sessions UNION ALL SELECT xmin::text::int8 FROM pg_replication_slots) AS held),
+           (SELECT array_agg(pid) FROM sessions),
+           (SELECT array_agg(oldest) FROM sessions)";
 
 async fn look_until(client: Client, mut stopped: oneshot::Receiver<()>) -> Outcome<Held> {
     client.batch_execute(&format!("SET application_name = '{OWN_SESSIONS}'")).await?;
@@ -81,6 +83,8 @@ async fn look_until(client: Client, mut stopped: oneshot::Receiver<()>) -> Outco
     let mut held = Held::default();
     // When the next transaction's number was first seen to be this.
     let mut first_seen: BTreeMap<i64, Instant> = BTreeMap::new();
+    // Since when each session has been seen with its oldest transaction.
+    let mut sessions: HashMap<(i32, i64), Instant> = HashMap::new();
     let mut began_at: Option<(i64, i64)> = None;
     let mut tick = tokio::time::interval(LOOK);
     loop {
@@ -97,8 +101,15 @@ async fn look_until(client: Client, mut stopped: oneshot::Receiver<()>) -> Outco
         held.wal_bytes_written = written - wal_began;
         held.transactions_written = next - next_began;
         held.wal_bytes_max = held.wal_bytes_max.max(row.get::<_, Option<i64>>(1).unwrap_or(0));
-        let longest: Option<f64> = row.get(4);
-        held.longest_transaction_seconds = held.longest_transaction_seconds.max(longest.unwrap_or(0.0));
+        let pids: Vec<i32> = row.get::<_, Option<_>>(4).unwrap_or_default();
+        let oldest_of_each: Vec<i64> = row.get::<_, Option<_>>(5).unwrap_or_default();
+        // A walsender says nothing of when its transaction began, so sessions are recognized from look to look.
+        let seen: Vec<(i32, i64)> = pids.into_iter().zip(oldest_of_each).collect();
+        sessions.retain(|session, _| seen.contains(session));
+        for session in seen {
+            let seconds = now.duration_since(*sessions.entry(session).or_insert(now)).as_secs_f64();
+            held.session_seconds_max = held.session_seconds_max.max(seconds);
+        }
         let Some(oldest) = row.get::<_, Option<i64>>(3) else { continue };
         held.snapshot_transactions_max = held.snapshot_transactions_max.max(next - oldest);
         // It was the next one when a look found that number, or between that look and the one after it.

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgsluice::demo::cluster::Authentication;
+
 use super::Outcome;
 use super::environment::{is_on, number, text};
 use super::report::{BASELINE, NATIVE, PGCOPYDB, PGSLUICE};
@@ -49,6 +51,9 @@ pub(crate) struct Options {
     pub(crate) sync_workers: Vec<u32>,
     /// `PGSLUICE_BENCH_PGCOPYDB_JOBS`: values of `--table-jobs` and `--index-jobs` that the first round tries; 4, its default, and 2.
     pub(crate) pgcopydb_jobs: Vec<u32>,
+    /// `PGSLUICE_BENCH_AUTHENTICATION`: `trust`, or `scram`, with which every new session costs both sides some milliseconds
+    /// of processor time. pgcopydb makes thousands of them, so `trust` is the kinder one to it, and the default.
+    pub(crate) authentication: Authentication,
     /// What the servers want to know.
     pub(crate) encryption: Encryption,
     /// The same.
@@ -106,6 +111,13 @@ impl Options {
                 .map(PathBuf::from),
             sync_workers: numbers("SYNC_WORKERS", &[2, 4, 8])?,
             pgcopydb_jobs: numbers("PGCOPYDB_JOBS", &[4, 2])?,
+            authentication: match text("AUTHENTICATION").as_deref() {
+                None | Some("trust") => Authentication::Trust,
+                Some("scram") => Authentication::Scram,
+                Some(other) => {
+                    return Err(format!("PGSLUICE_BENCH_AUTHENTICATION={other}: trust or scram").into());
+                }
+            },
             encryption: Encryption::Plain,
             delay: None,
         };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use pgsluice::demo::cluster::Authentication;
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -48,6 +49,8 @@ pub(crate) struct Asked {
     pub(crate) rounds: usize,
     /// Size of everything.
     pub(crate) scale_percent: u64,
+    /// How sessions proved who they were.
+    pub(crate) authentication: String,
     /// Lines over pgsluice's default configuration.
     pub(crate) configuration: String,
 }
@@ -158,6 +161,11 @@ impl Asked {
         Self {
             rounds: options.rounds,
             scale_percent: options.scale_percent,
+            authentication: match options.authentication {
+                Authentication::Trust => "trust",
+                Authentication::Scram => "scram",
+            }
+            .to_owned(),
             configuration: options.configuration.clone(),
         }
     }

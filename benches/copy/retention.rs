@@ -201,13 +201,13 @@ impl Writer {
 
 fn describe(held: &Held) -> String {
     format!(
-        "copied in {:.1} s; WAL kept {:.1} of {:.1} MB; oldest snapshot {} of {} transactions, {:.1} s; longest transaction {:.1} s",
+        "copied in {:.1} s; WAL kept {:.1} of {:.1} MB; oldest snapshot {} of {} transactions, {:.1} s; one session {:.1} s",
         held.copy_seconds,
         held.wal_bytes_max as f64 / 1e6,
         held.wal_bytes_written as f64 / 1e6,
         held.snapshot_transactions_max,
         held.transactions_written,
         held.snapshot_seconds_max,
-        held.longest_transaction_seconds
+        held.session_seconds_max
     )
 }

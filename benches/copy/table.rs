@@ -36,13 +36,14 @@ pub(crate) fn of(report: &Report) -> String {
         percent => format!(" {percent} % of the sizes: no figures to quote."),
     };
     let mut text = format!(
-        "{} cores of {}, revision `{}`, {}, {} rounds; {}.{scale}\n",
+        "{} cores of {}, revision `{}`, {}, {} rounds, authentication `{}`{}.{scale}\n",
         fact("cores"),
         fact("processor"),
         fact("revision"),
         report.made_at.split('T').next().unwrap_or_default(),
         report.asked.rounds,
-        fact("pgcopydb"),
+        report.asked.authentication,
+        report.machine.get("pgcopydb").map_or_else(String::new, |version| format!("; {version}")),
     );
     let configuration = report.asked.configuration.trim();
     if !configuration.is_empty() {
@@ -159,7 +160,7 @@ fn floor(is_reached: bool, allowed: &str) -> String {
 fn retention_table(retention: &RetentionReport) -> String {
     let mut text = format!(
         "\n(m) A table of {:.0} MB over a way of {:.0} MiB/s, chunks of {}, {} transactions/s meanwhile: the most that the source had to keep.\n\n\
-         | who | copy took | WAL kept | of WAL written | oldest snapshot, transactions | of transactions begun | oldest snapshot, s | longest transaction |\n\
+         | who | copy took | WAL kept | of WAL written | oldest snapshot, transactions | of transactions begun | oldest snapshot, s | kept by one session |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n",
         retention.table_bytes as f64 / 1e6,
         retention.link_bytes_per_second as f64 / f64::from(1 << 20),
@@ -177,7 +178,7 @@ fn retention_table(retention: &RetentionReport) -> String {
             held.snapshot_transactions_max,
             held.transactions_written,
             held.snapshot_seconds_max,
-            held.longest_transaction_seconds,
+            held.session_seconds_max,
         );
     }
     if let Some(chunks) = retention.contenders.get(PGSLUICE).map(chunks_of) {

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgsluice::demo::cluster::Authentication;
+
 use super::Outcome;
 use super::cases::CaseId;
 use super::environment::{is_on, number, text};
@@ -38,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// `PGSLUICE_BENCH_TLS=1`.
     pub(crate) encryption: Encryption,
+    /// How sessions prove who they are: by password. Nobody makes many here.
+    pub(crate) authentication: Authentication,
     /// `PGSLUICE_BENCH_DELAY_MS`: how long bytes are under way, each way, on the connection into the target.
     pub(crate) delay: Option<Duration>,
     /// `PGSLUICE_BENCH_SCALE_PERCENT`: size of the backlogs, 1 to 1000; 100.
@@ -71,6 +75,7 @@ impl Options {
             cases,
             rounds: usize::try_from(number("ROUNDS", 1..=100)?.unwrap_or(3))?,
             encryption: if is_on("TLS") { Encryption::Tls } else { Encryption::Plain },
+            authentication: Authentication::Scram,
             delay: number("DELAY_MS", 0..=1_000)?.filter(|ms| *ms > 0).map(Duration::from_millis),
             scale_percent: number("SCALE_PERCENT", 1..=1_000)?.unwrap_or(100),
             configuration,

@@ -59,7 +59,7 @@ impl Servers {
     /// Starts both.
     pub(crate) async fn start(options: &Options) -> Outcome<Self> {
         let (source, target) = (installation(SOURCE_MAJOR)?, installation(TARGET_MAJOR)?);
-        let mut cluster = ClusterOptions::new();
+        let mut cluster = ClusterOptions::new().authentication(options.authentication);
         for (name, value) in SETTINGS {
             cluster = cluster.setting(name, value);
         }
