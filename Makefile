@@ -73,12 +73,21 @@ large: postgres ## One transaction of five million rows, one of a gibibyte: rows
 	scripts/large-transactions.sh
 
 .PHONY: bench
-bench: postgres ## Beside native logical replication, every case (many minutes): PGSLUICE_BENCH_CASES=a,c BASELINE=path/to/pgsluice
+bench: postgres pgcopydb ## Beside native logical replication, every case (many minutes): PGSLUICE_BENCH_CASES=a,c BASELINE=path/to/pgsluice
 	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench side_by_side
+	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench copy
 
 .PHONY: bench-table
 bench-table: ## Puts the figures of target/bench/*.json into docs/performance.md
 	cargo bench --quiet --bench side_by_side -- table
+
+.PHONY: bench-copy
+bench-copy: postgres pgcopydb ## The cases of `make bench` that are the initial copy, beside native replication and pgcopydb (20 minutes)
+	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench copy
+
+.PHONY: bench-copy-table
+bench-copy-table: ## Puts the figures of target/bench/copy.json into docs/performance.md
+	cargo bench --quiet --bench copy -- table
 
 .PHONY: bench-cutover
 bench-cutover: postgres ## The write pause: 100 rehearsals, 20 pairs of cutover and rollback, 8 clients (minutes)
@@ -95,6 +104,11 @@ postgres: ## PostgreSQL 14 to 18 for demo and tests, in .postgres
 .PHONY: tools
 tools: ## Small tools that some checks use, in .tools
 	@scripts/install-tools.sh
+
+.PHONY: pgcopydb
+# Without it the other contenders can be measured all the same: the bench says so where it wants it.
+pgcopydb: ## pgcopydb, beside which the initial copy is measured, in .tools
+	@scripts/install-pgcopydb.sh || true
 
 .PHONY: browser
 browser: ## Chromium and its driver, for the tests of the status page

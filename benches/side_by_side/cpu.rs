@@ -41,7 +41,9 @@ impl CpuSeconds {
     pub(crate) fn now(watched: Watched) -> Outcome<Self> {
         let source_server = server_ticks(watched.source)?;
         let target_server = server_ticks(watched.target)?;
-        let replicator = watched.replicator.map_or(Ok(0), |pid| Ok::<_, super::Failure>(read(pid)?.own))?;
+        // Programs that it has started and waited for, such as pg_dump, are its own.
+        let of = |process: ProcessTicks| process.own + process.ended_children;
+        let replicator = watched.replicator.map_or(Ok(0), |pid| Ok::<_, super::Failure>(of(read(pid)?)))?;
         let total = source_server + target_server + replicator;
         let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND;
         Ok(Self {

@@ -7,6 +7,8 @@ mod cases;
 mod contender;
 mod cpu;
 mod delay;
+mod environment;
+mod fingerprint;
 mod ground;
 mod limits;
 mod machine;
@@ -38,6 +40,10 @@ async fn main() -> Outcome<()> {
         return table::update_document();
     }
     let options = Options::from_environment()?;
+    if options.cases.is_empty() {
+        // Only cases of the copy were asked for.
+        return Ok(());
+    }
     std::fs::create_dir_all(report::directory())?;
     let servers = Servers::start(&options).await?;
     let mut report = Report {

@@ -4,8 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgsluice::demo::cluster::Authentication;
+
 use super::Outcome;
 use super::cases::CaseId;
+use super::environment::{is_on, number, text};
+
+/// Letters of the cases that `benches/copy` measures: `make bench` runs both.
+const COPY_CASES: [&str; 4] = ["i", "k", "l", "m"];
 
 /// Whether the replicated connections are encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     /// `PGSLUICE_BENCH_TLS=1`.
     pub(crate) encryption: Encryption,
+    /// How sessions prove who they are: by password. Nobody makes many here.
+    pub(crate) authentication: Authentication,
     /// `PGSLUICE_BENCH_DELAY_MS`: how long bytes are under way, each way, on the connection into the target.
     pub(crate) delay: Option<Duration>,
     /// `PGSLUICE_BENCH_SCALE_PERCENT`: size of the backlogs, 1 to 1000; 100.
@@ -52,7 +60,11 @@ impl Options {
     /// Reads the environment.
     pub(crate) fn from_environment() -> Outcome<Self> {
         let cases = match text("CASES") {
-            Some(letters) => letters.split(',').map(CaseId::parse).collect::<Outcome<_>>()?,
+            Some(letters) => letters
+                .split(',')
+                .filter(|letter| !COPY_CASES.contains(&letter.trim()))
+                .map(CaseId::parse)
+                .collect::<Outcome<_>>()?,
             None => CaseId::ALL.to_vec(),
         };
         let mut configuration = text("CONFIG").unwrap_or_default();
@@ -63,6 +75,7 @@ impl Options {
             cases,
             rounds: usize::try_from(number("ROUNDS", 1..=100)?.unwrap_or(3))?,
             encryption: if is_on("TLS") { Encryption::Tls } else { Encryption::Plain },
+            authentication: Authentication::Scram,
             delay: number("DELAY_MS", 0..=1_000)?.filter(|ms| *ms > 0).map(Duration::from_millis),
             scale_percent: number("SCALE_PERCENT", 1..=1_000)?.unwrap_or(100),
             configuration,
@@ -89,26 +102,5 @@ impl Options {
         let tls = if self.encryption == Encryption::Tls { "-tls" } else { "" };
         let delay = self.delay.map_or_else(String::new, |delay| format!("-delay-{}ms", delay.as_millis()));
         format!("{tls}{delay}")
-    }
-}
-
-fn text(name: &str) -> Option<String> {
-    std::env::var(format!("PGSLUICE_BENCH_{name}")).ok().filter(|value| !value.is_empty())
-}
-
-fn is_on(name: &str) -> bool {
-    text(name).is_some_and(|value| value != "0")
-}
-
-fn number(name: &str, allowed: std::ops::RangeInclusive<u64>) -> Outcome<Option<u64>> {
-    let Some(value) = text(name) else { return Ok(None) };
-    match value.parse() {
-        Ok(number) if allowed.contains(&number) => Ok(Some(number)),
-        _ => Err(format!(
-            "PGSLUICE_BENCH_{name}={value}: a number from {} to {}",
-            allowed.start(),
-            allowed.end()
-        )
-        .into()),
     }
 }

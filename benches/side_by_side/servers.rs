@@ -19,7 +19,7 @@ const TARGET_MAJOR: u32 = 17;
 
 /// Over the defaults of throwaway servers. Everything that makes a server keep its data is on, as in production; autovacuum
 /// and `synchronous_commit` are as PostgreSQL has them.
-const SETTINGS: [(&str, &str); 8] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("fsync", "on"),
     ("full_page_writes", "on"),
     ("shared_buffers", "1GB"),
@@ -28,6 +28,11 @@ const SETTINGS: [(&str, &str); 8] = [
     ("jit", "on"),
     ("max_replication_slots", "40"),
     ("max_wal_senders", "40"),
+    // Room for native replication's workers, however many it is given.
+    ("max_worker_processes", "40"),
+    ("max_logical_replication_workers", "32"),
+    // pg_dump locks every table, and who restores its definitions in one transaction locks every index too.
+    ("max_locks_per_transaction", "256"),
 ];
 
 /// One server.
@@ -54,7 +59,7 @@ impl Servers {
     /// Starts both.
     pub(crate) async fn start(options: &Options) -> Outcome<Self> {
         let (source, target) = (installation(SOURCE_MAJOR)?, installation(TARGET_MAJOR)?);
-        let mut cluster = ClusterOptions::new();
+        let mut cluster = ClusterOptions::new().authentication(options.authentication);
         for (name, value) in SETTINGS {
             cluster = cluster.setting(name, value);
         }
@@ -69,15 +74,20 @@ impl Servers {
         let target = Server::start(&target, &cluster).await?;
         let (mut link_to_target, mut link_to_source) = (None, None);
         if let Some(delay) = options.delay {
-            link_to_target = Some(DelayedLink::start(target.cluster.port(), delay).await?);
-            link_to_source = Some(DelayedLink::start(source.cluster.port(), delay).await?);
+            link_to_target = Some(DelayedLink::start(target.port(), delay).await?);
+            link_to_source = Some(DelayedLink::start(source.port(), delay).await?);
         }
         Ok(Self { source, target, encryption: options.encryption, link_to_target, link_to_source })
     }
 
     /// How pgsluice, and the readers that measure the limits, reach the source.
     pub(crate) fn source_url(&self, database: &str) -> String {
-        self.url(self.source.cluster.port(), database)
+        self.source_url_by(self.source.port(), database)
+    }
+
+    /// The same by a port that leads to it.
+    pub(crate) fn source_url_by(&self, port: u16, database: &str) -> String {
+        self.url(port, database)
     }
 
     /// How pgsluice reaches the target.
@@ -87,7 +97,11 @@ impl Servers {
 
     /// How native replication's apply worker, which is a process of the target, reaches the source.
     pub(crate) fn subscription_connection(&self, database: &str) -> String {
-        let port = port(self.link_to_source.as_ref(), &self.source);
+        self.subscription_connection_by(port(self.link_to_source.as_ref(), &self.source), database)
+    }
+
+    /// The same by a port that leads to it.
+    pub(crate) fn subscription_connection_by(&self, port: u16, database: &str) -> String {
         let sslmode = self.sslmode();
         // No client certificate: the server's user may not even look into the home folder of whoever runs this.
         format!(
@@ -127,6 +141,11 @@ impl Server {
         Ok(Self { cluster, postmaster })
     }
 
+    /// Where it listens.
+    pub(crate) const fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
     /// A session of this program's own: plain, and without delay.
     pub(crate) async fn client(&self, database: &str) -> Outcome<Client> {
         let (client, connection) = tokio_postgres::connect(&self.cluster.url(database), NoTls).await?;
@@ -158,7 +177,7 @@ impl Server {
             );
         }
         let output = tokio::process::Command::new(program)
-            .args(["-h", "127.0.0.1", "-p", &self.cluster.port().to_string(), "-U", SUPERUSER])
+            .args(["-h", "127.0.0.1", "-p", &self.port().to_string(), "-U", SUPERUSER])
             .args(arguments)
             .arg(database)
             .env("PGPASSWORD", PASSWORD)
@@ -182,7 +201,7 @@ pub(crate) async fn settle(servers: &Servers) -> Outcome<()> {
 }
 
 fn port(link: Option<&DelayedLink>, server: &Server) -> u16 {
-    link.map_or_else(|| server.cluster.port(), DelayedLink::port)
+    link.map_or_else(|| server.port(), DelayedLink::port)
 }
 
 fn installation(major: u32) -> Outcome<Installation> {

@@ -29,7 +29,7 @@ const RUN_HERE: [&str; 5] = ["pgsluice", "psql", "curl", "jq", "export"];
 /// Targets of the Makefile that continuous integration runs: all below `make test`. The others take long and are run by hand.
 const IN_CI: [&str; 10] =
     ["test", "fmt", "clippy", "unit", "integration", "deploy", "postgres", "tools", "browser", "help"];
-const BY_HAND: [&str; 9] = [
+const BY_HAND: [&str; 12] = [
     "demo",
     "soak",
     "crash-matrix",
@@ -37,6 +37,9 @@ const BY_HAND: [&str; 9] = [
     "large",
     "bench",
     "bench-table",
+    "bench-copy",
+    "bench-copy-table",
+    "pgcopydb",
     "bench-cutover",
     "bench-cutover-table",
 ];
