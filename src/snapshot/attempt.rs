@@ -29,8 +29,7 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Phase, Problem};
 use crate::model::{Lsn, Oid, Side, TableName};
 use crate::runtime::Shutdown;
-use crate::source::{SourceTable, TableKind, catalog, fence};
-use crate::target::lock;
+use crate::source::{SourceTable, TableKind, catalog};
 use crate::target::schema::{Division, IndexBuild, existing_indexes};
 
 /// How often it is looked whether the stream has passed tables; many are then recorded at once.
@@ -124,17 +123,14 @@ impl CopyTable {
 /// Copies and builds what is left.
 pub(super) async fn run(
     context: &CopyContext,
+    (source, target): (&SqlSession, &SqlSession),
     governor: &Arc<Governor>,
     progress: &Arc<CopyProgress>,
     division: Option<Arc<Division>>,
 ) -> Result<(), SnapshotError> {
     let config = &context.config;
-    let source = connect_sql(&config.source.connection, Side::Source, "copy control").await?;
-    let target = connect_sql(&config.target.connection, Side::Target, "copy records").await?;
-    lock::join_writers(&target).await.map_err(SnapshotError::target)?;
-    fence::pass(&*target).await.map_err(SnapshotError::target)?;
-    wait_for_commits_in_doubt(&source).await?;
-    let recorded = read_settled(context, &target).await?;
+    wait_for_commits_in_doubt(source).await?;
+    let recorded = read_settled(context, target).await?;
     let (events, events_taken) = mpsc::unbounded_channel();
     let mut attempt = Attempt {
         config: Arc::clone(config),
@@ -143,7 +139,7 @@ pub(super) async fn run(
         governor: Arc::clone(governor),
         rate: Arc::clone(&context.rate),
         shutdown: context.shutdown.clone(),
-        tables: tables(&source, &target, division.as_deref(), recorded, config).await?,
+        tables: tables(source, target, division.as_deref(), recorded, config).await?,
         division,
         queue: Queue::new([]),
         builds: Queue::new([]),
@@ -170,9 +166,9 @@ pub(super) async fn run(
     }
     // Whichever ends first, dropping the set aborts the workers: their sessions end and the servers roll back.
     tokio::select! {
-        outcome = account.keep(&attempt, context, &target, events_taken) => outcome,
+        outcome = account.keep(&attempt, context, target, events_taken) => outcome,
         Some(ended) = workers.join_next() => ended.map_err(|_| SnapshotError::WorkerLost)?,
-        error = governor.watch(&source) => Err(error),
+        error = governor.watch(source) => Err(error),
         () = progress.keep_published() => Ok(()),
         () = distrusted(&context.copy) => Err(SnapshotError::TargetLost),
         () = context.shutdown.requested() => Err(SnapshotError::Stopped),
@@ -312,7 +308,7 @@ async fn build_keys_of_cut_tables(attempt: &mut Attempt) -> Result<(), SnapshotE
     let mut session = None;
     for table in due {
         if session.is_none() {
-            session = Some(connect_target(attempt).await?);
+            session = Some(connect_target(attempt, "indexes").await?);
         }
         let Some(session) = &session else { continue };
         for key in std::mem::take(&mut table.keys_due) {

@@ -138,9 +138,19 @@ impl CopyBoard {
 
 /// For the copy.
 impl CopyBoard {
-    /// Begins with what the target has recorded. What a stream of this process has relied on stays.
-    pub fn load(&self, tables: HashMap<Oid, CopyEntry>, slot: Snapshot) {
+    /// Begins with what the target has recorded. What a stream of this process has relied on stays, and so does what it has
+    /// condemned: that is not committed yet.
+    pub fn load(&self, mut tables: HashMap<Oid, CopyEntry>, slot: Snapshot) {
         let mut inner = self.lock();
+        for (table, known) in &inner.tables {
+            let Some(entry) = tables.get_mut(table) else { continue };
+            for number in 0..known.copy.len() {
+                let is_recorded = matches!(entry.copy.state(number), Some(ChunkState::Joined(_)));
+                if is_recorded && known.copy.state(number) == Some(&ChunkState::Condemned) {
+                    entry.copy.enter(number, ChunkState::Condemned);
+                }
+            }
+        }
         inner.tables = tables;
         inner.reliance.get_or_insert_with(|| Reliance::new(slot));
         inner.again.clear();
@@ -442,6 +452,18 @@ mod tests {
         board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
         assert_eq!((board.state(CHUNK), board.take_again()), (Some(ChunkState::Pending), vec![CHUNK]));
         assert!(!board.is_distrusted());
+    }
+
+    #[test]
+    fn what_a_stream_has_condemned_stays_so_when_the_copy_reads_the_records_anew() {
+        let board = board(ChunkState::Joined(snapshot("15:15:")));
+        assert_eq!(board.condemn(Oid(7), None, Xid(30)), [CHUNK]);
+        let joined = ChunkState::Joined(snapshot("15:15:"));
+        let entry = CopyEntry::new(vec![(KeyRange::ALL, joined)], None);
+        board.load(HashMap::from([(Oid(7), entry)]), "10:10:".parse().unwrap());
+        assert_eq!(board.state(CHUNK), Some(ChunkState::Condemned));
+        board.condemned(&[CHUNK]);
+        assert_eq!(board.take_again(), [CHUNK]);
     }
 
     #[test]

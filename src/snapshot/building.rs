@@ -32,7 +32,7 @@ pub(super) struct Builder {
 
 impl Builder {
     pub(super) async fn connect(attempt: Arc<Attempt>) -> Result<Self, SnapshotError> {
-        let target = connect_target(&attempt).await?;
+        let target = connect_target(&attempt, "indexes").await?;
         Ok(Self { attempt, target })
     }
 

@@ -19,7 +19,8 @@ use crate::connection::{SqlSession, connect_sql};
 use crate::migration::{Blocking, Phase, Problem, StatusBoard};
 use crate::model::{Disposition, Side};
 use crate::runtime::{Backoff, Shutdown};
-use crate::source::{SourceTable, catalog};
+use crate::source::{SourceTable, catalog, fence};
+use crate::target::lock;
 use crate::stream::StreamHandle;
 use crate::target::records::RecordedPhase;
 use crate::target::schema::{self, Division};
@@ -114,12 +115,14 @@ impl Copying {
         let config = &context.config;
         let source = connect_sql(&config.source.connection, Side::Source, "copy control").await?;
         let target = connect_sql(&config.target.connection, Side::Target, "copy records").await?;
+        // A successor of a killed run must not look at the target while this session may still commit.
+        lock::join_writers(&target).await.map_err(SnapshotError::target)?;
+        fence::pass(&*target).await.map_err(SnapshotError::target)?;
         let tables = catalog::read_tables(&source, &config.source.tables).await?;
         if self.division.is_none() && config.schema.mode == SchemaMode::Copy {
             let read = schema::read_post_data(config, &source, &target, &context.shutdown).await;
             self.division = Some(Arc::new(divide(read.map_err(SnapshotError::schema)?, &tables)));
         }
-        source.close().await;
         let progress = self.progress.get_or_insert_with(|| {
             let copied: Vec<SourceTable> = tables.iter().filter(|table| table.is_copied()).cloned().collect();
             Arc::new(CopyProgress::new(context.status.clone(), Arc::clone(&context.metrics), &copied))
@@ -128,7 +131,7 @@ impl Copying {
         let governor = Arc::new(Governor::new(&config.snapshot, &config.source.slot, status, metrics));
         let progress = Arc::clone(progress);
         self.over();
-        attempt::run(&context, &governor, &progress, self.division.clone()).await?;
+        attempt::run(&context, (&source, &target), &governor, &progress, self.division.clone()).await?;
         progress.summary();
         finish(&context, &target, &tables, self.division.as_deref()).await
     }

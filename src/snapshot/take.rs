@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::error::SqlState;
+
 use super::SnapshotError;
 use super::board::{ChunkId, CopyBoard};
 use super::lifecycle::ChunkState;
@@ -49,7 +51,13 @@ pub(super) async fn take(
     let mut is_told = false;
     loop {
         // Before the snapshot: whatever empties or rewrites a table has ended by then, and is in it.
-        source.batch_execute(&lock).await.map_err(SnapshotError::source)?;
+        source.batch_execute(&lock).await.map_err(|error| match (error.code(), tables) {
+            // Dropped or renamed: what there is now is read anew.
+            (Some(&(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME)), [first, ..]) => {
+                SnapshotError::TableAltered { table: first.table.name.clone() }
+            }
+            _ => SnapshotError::source(error),
+        })?;
         for chunk in chunks {
             board.enter(*chunk, ChunkState::Snapshotting);
         }
@@ -89,31 +97,42 @@ pub async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, SnapshotErro
     text.parse().map_err(|_| SnapshotError::SnapshotUnreadable)
 }
 
-/// Waits until no commit of the source is in its WAL and not visible because a synchronous standby is waited for: an earlier
+/// Waits until every commit of the source is visible that is in its WAL now and waits for a synchronous standby: an earlier
 /// process may have been streamed it, which nobody knows any more.
 ///
 /// # Errors
 /// [`SnapshotError::Source`].
 pub(super) async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), SnapshotError> {
+    let in_doubt = commits_that_wait(source, "true").await?;
+    let list: Vec<String> = in_doubt.iter().map(u32::to_string).collect();
+    if list.is_empty() {
+        return Ok(());
+    }
+    let are_among_them = format!("backend_xid::text IN ('{}')", list.join("', '"));
     let begun_at = Instant::now();
     let mut is_told = false;
     loop {
-        let rows = source
-            .query("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' ORDER BY pid", &[])
-            .await
-            .map_err(SnapshotError::source)?;
-        let Some(first) = rows.first() else { return Ok(()) };
+        let waiting = commits_that_wait(source, &are_among_them).await?;
+        let Some(xid) = waiting.first() else { return Ok(()) };
         if !is_told && begun_at.elapsed() >= TOLD_AFTER {
             is_told = true;
-            let pid: i32 = first.get(0);
             tracing::warn!(
-                pid,
-                sessions = rows.len(),
-                "the copy waits for sessions of the source whose commit waits for a synchronous standby"
+                xid,
+                transactions = waiting.len(),
+                "the copy waits for transactions of the source whose commit waits for a synchronous standby"
             );
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }
+}
+
+async fn commits_that_wait(source: &SqlSession, which: &str) -> Result<Vec<u32>, SnapshotError> {
+    let sql = format!(
+        "SELECT backend_xid::text::int8 FROM pg_stat_activity
+          WHERE wait_event = 'SyncRep' AND backend_xid IS NOT NULL AND {which} ORDER BY 1"
+    );
+    let rows = source.query(&sql, &[]).await.map_err(SnapshotError::source)?;
+    Ok(rows.iter().filter_map(|row| u32::try_from(row.get::<_, i64>(0)).ok()).collect())
 }
 
 /// A table, and its [shape](Shapes) at the moment it was read.

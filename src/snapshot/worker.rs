@@ -33,8 +33,11 @@ pub(super) struct Worker {
 }
 
 /// A session that writes copied rows.
-pub(super) async fn connect_target(attempt: &Attempt) -> Result<SqlSession, SnapshotError> {
-    let target = connect_sql(&attempt.config.target.connection, Side::Target, "copy").await?;
+pub(super) async fn connect_target(
+    attempt: &Attempt,
+    purpose: &'static str,
+) -> Result<SqlSession, SnapshotError> {
+    let target = connect_sql(&attempt.config.target.connection, Side::Target, purpose).await?;
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;
     // A chunk and its record are lost together, or not at all: nobody needs to wait for the disk.
@@ -52,7 +55,10 @@ pub(super) async fn connect_target(attempt: &Attempt) -> Result<SqlSession, Snap
 impl Worker {
     pub(super) async fn connect(attempt: Arc<Attempt>) -> Result<Self, SnapshotError> {
         let source = connect_sql(&attempt.config.source.connection, Side::Source, "copy").await?;
-        let target = connect_target(&attempt).await?;
+        // A range is read by the index of its key, whatever the source's statistics say; one core of the source is enough.
+        let plans = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off";
+        source.batch_execute(plans).await.map_err(SnapshotError::source)?;
+        let target = connect_target(&attempt, "copy").await?;
         Ok(Self { attempt, source, target })
     }
 
