@@ -253,7 +253,7 @@ pub enum SchemaMode {
 pub struct SnapshotConfig {
     /// Tables (or chunks) copied at the same time.
     pub jobs: usize,
-    /// Size of a chunk of a large table, in bytes of the source's heap.
+    /// Size of a chunk of a large table, in bytes of its rows on the source, with TOAST.
     pub chunk_bytes: u64,
     /// While the slot retains more WAL than this on the source, no new chunk is begun; `None`: no limit.
     pub max_wal_retained_bytes: Option<u64>,

@@ -22,7 +22,8 @@ use super::status::{Blocking, Phase, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
 
 /// After what should not happen.
-const RESTART: &str = "Start pgsluice again: it goes on where the target's record is. Please report this with its log.";
+const RESTART: &str =
+    "Start pgsluice again: it goes on where the target's record is. Please report this with its log.";
 /// How long the copy gets to end: what it is building is cancelled on the server.
 const COPY_GRACE: std::time::Duration = std::time::Duration::from_secs(4);
 /// How long the stream gets to end.
@@ -270,7 +271,9 @@ impl Operation {
         if self.copy.is_active() {
             return Err(Refusal::NotReady {
                 message: "the initial copy is not over: nothing can be cut over yet".into(),
-                remedy: "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again.".into(),
+                remedy:
+                    "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again."
+                        .into(),
             });
         }
         if self.joining.is_busy() {

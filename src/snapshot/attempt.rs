@@ -279,10 +279,7 @@ async fn read_referenced(target: &SqlSession) -> Result<HashSet<TableName>, Snap
         )
         .await
         .map_err(SnapshotError::target)?;
-    Ok(rows
-        .iter()
-        .map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))
-        .collect())
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
 fn load_board(context: &CopyContext, attempt: &Attempt) {
@@ -400,7 +397,8 @@ impl Account {
             Event::Built { table, index } => {
                 self.refused.remove(&index);
                 self.tell(context);
-                if let Some(building) = self.open.get_mut(&table).and_then(|standing| standing.building.as_mut())
+                if let Some(building) =
+                    self.open.get_mut(&table).and_then(|standing| standing.building.as_mut())
                 {
                     building.remove(&index);
                     if building.is_empty() {
@@ -476,7 +474,9 @@ impl Account {
             if table.others_due.is_empty() {
                 attempt.builds.push([Build::Statistics(*oid)]);
             } else {
-                attempt.builds.push(table.others_due.iter().map(|build| Build::Index(Arc::clone(build), *oid)));
+                attempt
+                    .builds
+                    .push(table.others_due.iter().map(|build| Build::Index(Arc::clone(build), *oid)));
             }
         }
     }
@@ -505,8 +505,7 @@ impl Account {
             return;
         };
         let others = self.refused.len() - 1;
-        let message =
-            if others == 0 { message.clone() } else { format!("{message} (and {others} more)") };
+        let message = if others == 0 { message.clone() } else { format!("{message} (and {others} more)") };
         if self.told.as_ref() != Some(&message) {
             tracing::error!(problem = %message, %remedy, retry_after = ?RETRY_AFTER, "an index could not be built");
             self.told = Some(message.clone());

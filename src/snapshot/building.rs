@@ -48,14 +48,21 @@ impl Builder {
 
     async fn index(&self, build: Arc<IndexBuild>, table: Oid) -> Result<(), SnapshotError> {
         let error = match build_index(&self.target, &build, &self.attempt.shutdown).await {
-            Ok(()) => return Ok(self.built(&build, table)),
+            Ok(()) => {
+                self.built(&build, table);
+                return Ok(());
+            }
             Err(SchemaError::Stopped) => return Err(SnapshotError::Stopped),
             Err(error) if self.target.is_closed() => return Err(SnapshotError::schema(error)),
             Err(error) => error,
         };
         // Built by hand, or by a session whose answer was lost.
         let schemas = std::iter::once(build.index.schema.clone()).collect();
-        if existing_indexes(&self.target, &schemas).await.map_err(SnapshotError::schema)?.contains(&build.index) {
+        if existing_indexes(&self.target, &schemas)
+            .await
+            .map_err(SnapshotError::schema)?
+            .contains(&build.index)
+        {
             self.built(&build, table);
             return Ok(());
         }

@@ -258,7 +258,8 @@ mod tests {
     #[test]
     fn portable_columns_of_the_same_type_on_both_sides_travel_in_binary() {
         let table = SourceTable::sample(TableName::new("public", "orders"));
-        let statements = CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "bigint")]));
+        let statements =
+            CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "bigint")]));
         assert_eq!(statements.select, r#"SELECT "id", "note" FROM ONLY "public"."orders""#);
         assert_eq!(statements.into, r#""public"."orders" ("id", "note")"#);
         assert_eq!(statements.format, "binary");
@@ -267,7 +268,8 @@ mod tests {
     #[test]
     fn another_type_on_the_target_travels_as_text() {
         let table = SourceTable::sample(TableName::new("public", "orders"));
-        let statements = CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "integer")]));
+        let statements =
+            CopyStatements::new(&table, &table.name, &on_target(&[("note", "text"), ("id", "integer")]));
         assert_eq!(statements.format, "text");
     }
 

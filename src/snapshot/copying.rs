@@ -20,8 +20,8 @@ use crate::migration::{Blocking, Phase, Problem, StatusBoard};
 use crate::model::{Disposition, Side};
 use crate::runtime::{Backoff, Shutdown};
 use crate::source::{SourceTable, catalog, fence};
-use crate::target::lock;
 use crate::stream::StreamHandle;
+use crate::target::lock;
 use crate::target::records::RecordedPhase;
 use crate::target::schema::{self, Division};
 use crate::telemetry::Metrics;
@@ -178,7 +178,10 @@ async fn finish(
     division: Option<&Division>,
 ) -> Result<(), SnapshotError> {
     let config = &context.config;
-    context.status.with(|status| status.phase != Phase::Indexes).then(|| context.status.enter(Phase::Indexes));
+    context
+        .status
+        .with(|status| status.phase != Phase::Indexes)
+        .then(|| context.status.enter(Phase::Indexes));
     for root in tables.iter().filter(|table| table.is_root() && !table.holds_rows()) {
         let analyze = format!("ANALYZE {}", root.name);
         target.batch_execute(&analyze).await.map_err(SnapshotError::target)?;

@@ -195,23 +195,21 @@ impl SnapshotError {
             | Self::Stopped
             | Self::SnapshotUnreadable
             | Self::TableAltered { .. }
-            | Self::TargetLost => {
-                Disposition::Retry
-            }
+            | Self::TargetLost => Disposition::Retry,
             Self::Schema(error) => match error.disposition() {
                 Disposition::Retry => Disposition::Retry,
                 Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => {
                     Disposition::WaitForOperator { remedy }
                 }
             },
-            Self::Index { error, .. } if matches!(error.disposition(), Disposition::Retry) => Disposition::Retry,
+            Self::Index { error, .. } if matches!(error.disposition(), Disposition::Retry) => {
+                Disposition::Retry
+            }
             Self::PlanUnreadable { .. } => Disposition::Halt { remedy: self.remedy() },
             Self::Index { .. } | Self::TargetColumnMissing { .. } => {
                 Disposition::WaitForOperator { remedy: self.remedy() }
             }
-            Self::TargetTableMissing { .. } => {
-                Disposition::WaitForOperator { remedy: self.remedy() }
-            }
+            Self::TargetTableMissing { .. } => Disposition::WaitForOperator { remedy: self.remedy() },
             Self::TargetNotEmpty { .. } => Disposition::Halt { remedy: self.remedy() },
         }
     }

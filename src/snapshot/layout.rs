@@ -27,7 +27,7 @@ pub struct PlannedTable {
 
 /// How many chunks a table of this size should have.
 #[must_use]
-pub fn chunks_wanted(table_bytes: u64, chunk_bytes: u64) -> u64 {
+pub(super) fn chunks_wanted(table_bytes: u64, chunk_bytes: u64) -> u64 {
     table_bytes.div_ceil(chunk_bytes.max(1)).clamp(1, CHUNKS_PER_TABLE_MAX)
 }
 
@@ -35,7 +35,7 @@ pub fn chunks_wanted(table_bytes: u64, chunk_bytes: u64) -> u64 {
 /// these are in the order in which they are stored, is not stored in the order of its key: reading it by ranges would
 /// read most of its pages again and again.
 #[must_use]
-pub fn cut(samples: &[Key], wanted: u64) -> Vec<KeyRange> {
+pub(super) fn cut(samples: &[Key], wanted: u64) -> Vec<KeyRange> {
     if wanted < 2 || disorder(samples) > DISORDER_MAX {
         return vec![KeyRange::ALL];
     }

@@ -135,7 +135,8 @@ impl TableCopy {
             (_, 1) => Some(0),
             (Some(key), _) => {
                 // The first chunk has no lower bound.
-                let after = self.chunks.partition_point(|(range, _)| range.first.is_none_or(|first| first <= key));
+                let after =
+                    self.chunks.partition_point(|(range, _)| range.first.is_none_or(|first| first <= key));
                 after.checked_sub(1)
             }
             (None, _) => None,
@@ -152,7 +153,8 @@ impl TableCopy {
         let at = |chunk: usize| self.chunks.get(chunk).map(|(_, state)| (state.verdict(xid), state));
         let (verdict, state) = at(from)?;
         let later = state.is_yet_to_be_taken();
-        let Some((to, (arrives, there))) = to.filter(|to| *to != from).and_then(|to| Some((to, at(to)?))) else {
+        let Some((to, (arrives, there))) = to.filter(|to| *to != from).and_then(|to| Some((to, at(to)?)))
+        else {
             return Some(match verdict {
                 Verdict::Discard => Effect::Discard { relies_on_later: later },
                 Verdict::Hold => Effect::Hold,

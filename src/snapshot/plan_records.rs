@@ -141,9 +141,7 @@ fn add_chunk(plan: &mut RecordedPlan, row: &tokio_postgres::Row) -> Result<(), S
     let range = KeyRange { first: key(row.get(2))?, end: key(row.get(3))? };
     let snapshot: Option<String> = row.get(5);
     let state = match (row.get(4), snapshot) {
-        (true, Some(snapshot)) => {
-            ChunkState::Joined(Arc::new(snapshot.parse().map_err(|_| unreadable())?))
-        }
+        (true, Some(snapshot)) => ChunkState::Joined(Arc::new(snapshot.parse().map_err(|_| unreadable())?)),
         (true, None) => return Err(unreadable()),
         (false, _) => ChunkState::Pending,
     };

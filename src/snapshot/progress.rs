@@ -17,7 +17,7 @@ use crate::telemetry::Metrics;
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Progress of all tables.
-pub struct CopyProgress {
+pub(super) struct CopyProgress {
     board: StatusBoard,
     metrics: Arc<Metrics>,
     counts: Mutex<Counts>,
@@ -34,7 +34,7 @@ struct Counts {
 impl CopyProgress {
     /// Publishes every table as pending.
     #[must_use]
-    pub fn new(board: StatusBoard, metrics: Arc<Metrics>, tables: &[SourceTable]) -> Self {
+    pub(super) fn new(board: StatusBoard, metrics: Arc<Metrics>, tables: &[SourceTable]) -> Self {
         let now = Instant::now();
         let counts = Counts {
             tally: Tally::new(tables, now),
@@ -48,51 +48,51 @@ impl CopyProgress {
     }
 
     /// Takes note of how many chunks make a table.
-    pub fn planned(&self, chunks: &[Chunk]) {
+    pub(super) fn planned(&self, chunks: &[Chunk]) {
         self.count(|tally| chunks.iter().for_each(|chunk| tally.planned(&chunk.table)));
     }
 
     /// An earlier run has copied so much of a table, and left so many of its chunks (0: it is joined). Said after
     /// [`planned`](Self::planned).
-    pub fn resumed(&self, table: &TableName, rows: u64, bytes: u64, chunks_left: u64) {
+    pub(super) fn resumed(&self, table: &TableName, rows: u64, bytes: u64, chunks_left: u64) {
         self.count(|tally| tally.resumed(table, rows, bytes, chunks_left));
     }
 
     /// A chunk of this table begins.
-    pub fn begin(&self, table: &TableName) -> Beginning {
+    pub(super) fn begin(&self, table: &TableName) -> Beginning {
         if self.count(|tally| tally.begin(table)) { Beginning::FirstChunk } else { Beginning::AnotherChunk }
     }
 
     /// COPY data is on its way to the target.
-    pub fn relayed(&self, table: &TableName, rows: u64, bytes: u64) {
+    pub(super) fn relayed(&self, table: &TableName, rows: u64, bytes: u64) {
         self.metrics.snapshot_copied(0, bytes);
         self.count(|tally| tally.relayed(table, rows, bytes));
     }
 
     /// A chunk under way was rolled back: what [`relayed`](Self::relayed) announced of it does not count, and will be
     /// copied again.
-    pub fn undone(&self, table: &TableName, bytes: u64, rows: u64) {
+    pub(super) fn undone(&self, table: &TableName, bytes: u64, rows: u64) {
         self.count(|tally| tally.undone(table, bytes, rows));
     }
 
     /// A chunk is committed, with `rows` rows, of which `relayed` were announced by [`relayed`](Self::relayed).
-    pub fn joined(&self, table: &TableName, rows: u64, relayed: u64) {
+    pub(super) fn joined(&self, table: &TableName, rows: u64, relayed: u64) {
         self.metrics.snapshot_copied(rows, 0);
         self.count(|tally| tally.joined(table, rows, relayed));
     }
 
     /// So many indexes of a table are to be built after its copy.
-    pub fn indexes_planned(&self, table: &TableName, indexes: u64) {
+    pub(super) fn indexes_planned(&self, table: &TableName, indexes: u64) {
         self.count(|tally| tally.indexes_planned(table, indexes));
     }
 
     /// One of them is built, or was there already.
-    pub fn index_built(&self, table: &TableName) {
+    pub(super) fn index_built(&self, table: &TableName) {
         self.count(|tally| tally.index_built(table));
     }
 
     /// What all finished chunks hold. Publishes everything that is not published yet.
-    pub fn summary(&self) -> SnapshotSummary {
+    pub(super) fn summary(&self) -> SnapshotSummary {
         let mut counts = self.lock();
         self.publish(&mut counts, Instant::now());
         counts.tally.summary()
@@ -100,7 +100,7 @@ impl CopyProgress {
 
     /// Publishes what the last change left unpublished, and that the rate falls when nothing changes any more. Never
     /// ends; to be dropped with the copy.
-    pub async fn keep_published(&self) {
+    pub(super) async fn keep_published(&self) {
         loop {
             tokio::time::sleep(PUBLISH_INTERVAL).await;
             let mut counts = self.lock();
@@ -153,7 +153,7 @@ impl Drop for CopyProgress {
 
 /// Whether a chunk is its table's first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beginning {
+pub(super) enum Beginning {
     /// Nothing of the table was under way before.
     FirstChunk,
     /// Something was.

@@ -170,8 +170,11 @@ async fn refuse_rows(transaction: &Transaction<'_>, tables: &[TableName]) -> Res
         .enumerate()
         .map(|(place, table)| format!("(SELECT {place} FROM ONLY {table} LIMIT 1)"))
         .collect();
-    let found = transaction.query_opt(&format!("SELECT * FROM ({}) AS found LIMIT 1", looks.join(" UNION ALL ")), &[]).await;
-    let place = found.map_err(SnapshotError::target)?.and_then(|row| usize::try_from(row.get::<_, i32>(0)).ok());
+    let found = transaction
+        .query_opt(&format!("SELECT * FROM ({}) AS found LIMIT 1", looks.join(" UNION ALL ")), &[])
+        .await;
+    let place =
+        found.map_err(SnapshotError::target)?.and_then(|row| usize::try_from(row.get::<_, i32>(0)).ok());
     match place.and_then(|place| tables.get(place)) {
         Some(table) => Err(SnapshotError::TargetNotEmpty { table: table.clone() }),
         None => Ok(()),

@@ -9,7 +9,7 @@ use crate::model::Xid;
 
 /// What is relied on.
 #[derive(Clone, Debug)]
-pub struct Reliance {
+pub(super) struct Reliance {
     /// What the slot's snapshot contains is not in the stream.
     pub(super) slot: Snapshot,
     /// Streamed since, with a change that was discarded for a chunk whose snapshot is still to be taken.
@@ -21,12 +21,12 @@ pub struct Reliance {
 impl Reliance {
     /// At the beginning of a stream from a slot with this snapshot.
     #[must_use]
-    pub fn new(slot: Snapshot) -> Self {
+    pub(super) fn new(slot: Snapshot) -> Self {
         Self { slot, streamed: HashSet::new(), last: None }
     }
 
     /// A change of this transaction was discarded for a later snapshot to bring.
-    pub fn on(&mut self, xid: Xid) {
+    pub(super) fn on(&mut self, xid: Xid) {
         if self.last != Some(xid) {
             self.last = Some(xid);
             self.streamed.insert(xid);
@@ -35,13 +35,13 @@ impl Reliance {
 
     /// A transaction that the snapshot lacks and must have; `None` if it may be used.
     #[must_use]
-    pub fn lacking_in(&self, snapshot: &Snapshot) -> Option<Xid> {
+    pub(super) fn lacking_in(&self, snapshot: &Snapshot) -> Option<Xid> {
         let streamed = self.streamed.iter().copied().find(|xid| !snapshot.contains(*xid));
         streamed.or_else(|| snapshot.first_lacking_of(&self.slot))
     }
 
     /// Forgets what no later snapshot can lack.
-    pub fn seen(&mut self, snapshot: &Snapshot) {
+    pub(super) fn seen(&mut self, snapshot: &Snapshot) {
         self.last = None;
         self.streamed.retain(|xid| !snapshot.is_after_all_of(*xid));
     }
@@ -70,7 +70,11 @@ mod tests {
         reliance.on(Xid(110));
         reliance.on(Xid(130));
         assert_eq!(reliance.lacking_in(&snapshot("110:131:110")), Some(Xid(110)));
-        assert_eq!(reliance.lacking_in(&snapshot("111:130:")), Some(Xid(130)), "its id is not below xmax yet");
+        assert_eq!(
+            reliance.lacking_in(&snapshot("111:130:")),
+            Some(Xid(130)),
+            "its id is not below xmax yet"
+        );
         assert_eq!(reliance.lacking_in(&snapshot("131:131:")), None);
     }
 

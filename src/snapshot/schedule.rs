@@ -103,7 +103,8 @@ pub(super) fn order(mut tables: Vec<Outstanding>) -> Vec<Work> {
             None if is_spread => work.push(Work::Spread(table)),
             None if bytes > SMALL_TABLE_BYTES => work.push(Work::Whole(vec![table])),
             None => {
-                if !batch.is_empty() && (batch_bytes + bytes > BATCH_BYTES || batch.len() >= BATCH_TABLES_MAX) {
+                if !batch.is_empty() && (batch_bytes + bytes > BATCH_BYTES || batch.len() >= BATCH_TABLES_MAX)
+                {
                     work.push(Work::Whole(std::mem::take(&mut batch)));
                     batch_bytes = 0;
                 }
@@ -141,7 +142,8 @@ mod tests {
                 Work::Part(..) => "part".to_owned(),
             })
             .collect();
-        let expected = ["0 of 3", "2 of 3", "spread 2", "1 from 1", "50 from 100", "50 from 150", "20 from 200"];
+        let expected =
+            ["0 of 3", "2 of 3", "spread 2", "1 from 1", "50 from 100", "50 from 150", "20 from 200"];
         assert_eq!(told, expected);
     }
 

@@ -64,7 +64,8 @@ pub(super) async fn take(
         let snapshot = Arc::new(read_snapshot(source).await?);
         let oids: Vec<Oid> = tables.iter().map(|each| each.table.oid).collect();
         let seen = Shapes::read(source, &oids).await?;
-        if let Some(altered) = tables.iter().find(|each| seen.of(each.table.oid) != Some(each.shape.as_str())) {
+        if let Some(altered) = tables.iter().find(|each| seen.of(each.table.oid) != Some(each.shape.as_str()))
+        {
             return Err(SnapshotError::TableAltered { table: altered.table.name.clone() });
         }
         match board.snapshot_taken(chunks, &snapshot) {
@@ -88,11 +89,9 @@ pub(super) async fn take(
 ///
 /// # Errors
 /// [`SnapshotError::Source`].
-pub async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, SnapshotError> {
-    let row = source
-        .query_one("SELECT pg_current_snapshot()::text", &[])
-        .await
-        .map_err(SnapshotError::source)?;
+pub(super) async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, SnapshotError> {
+    let row =
+        source.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(SnapshotError::source)?;
     let text: String = row.get(0);
     text.parse().map_err(|_| SnapshotError::SnapshotUnreadable)
 }

@@ -22,7 +22,6 @@ use crate::source::{SourceTable, fence};
 use crate::target::lock;
 use crate::telemetry::Metrics;
 
-
 /// What a copy needs.
 #[derive(Clone, Debug)]
 pub struct SnapshotContext<'a> {
@@ -55,8 +54,7 @@ pub struct SnapshotContext<'a> {
 /// The first [`SnapshotError`] of any connection; all others are stopped. Start over with [`reset`], a new slot and
 /// a new snapshot.
 pub async fn copy_all(context: SnapshotContext<'_>) -> Result<SnapshotSummary, SnapshotError> {
-    let tables: Vec<SourceTable> =
-        context.tables.iter().filter(|table| table.is_copied()).cloned().collect();
+    let tables: Vec<SourceTable> = context.tables.iter().filter(|table| table.is_copied()).cloned().collect();
     if tables.is_empty() {
         return Ok(SnapshotSummary::default());
     }
@@ -77,7 +75,8 @@ async fn copy_tables(
     let mut target = connect_sql(context.target, Side::Target, "copy records").await?;
     let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
     records::register(&mut target, &names, &chunks, &guard.snapshot_text).await?;
-    let copiers = chunk::prepare(&target, tables, RateLimit::new(context.config.max_bytes_per_second)).await?;
+    let copiers =
+        chunk::prepare(&target, tables, RateLimit::new(context.config.max_bytes_per_second)).await?;
     let queue = Arc::new(Mutex::new(chunks.into_iter()));
     // The stream waits for these tables: a pause until it has gone on would have no end.
     let limits = SnapshotConfig { max_wal_retained_bytes: None, ..context.config.clone() };

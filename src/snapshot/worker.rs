@@ -135,8 +135,7 @@ impl Worker {
         attempt.progress.begin(&table.plan.name);
         let holder = connect_sql(&attempt.config.source.connection, Side::Source, "copy guard").await?;
         let chunk_bytes = attempt.config.snapshot.chunk_bytes;
-        let begun =
-            Spread::begin(holder, &attempt.board, table.chunk(0), &table.shaped, chunk_bytes).await?;
+        let begun = Spread::begin(holder, &attempt.board, table.chunk(0), &table.shaped, chunk_bytes).await?;
         let (spread, parts) = (Arc::new(begun.0), begun.1);
         attempt.queue.push_first(parts.into_iter().map(|blocks| Work::Part(Arc::clone(&spread), blocks)));
         Ok(())
@@ -235,18 +234,13 @@ struct Copy<'a, 't> {
 }
 
 impl<'a> Copy<'a, '_> {
-    async fn relay(
-        self,
-        condition: &str,
-        options: &str,
-    ) -> Result<(UnderWay<'a>, Relayed), SnapshotError> {
+    async fn relay(self, condition: &str, options: &str) -> Result<(UnderWay<'a>, Relayed), SnapshotError> {
         let Self { attempt, source, transaction, table } = self;
         let name = &table.plan.name;
         let into = table.statements.copy_in(options);
         let sink = transaction.copy_in(&into).await.map_err(SnapshotError::copying(Side::Target, name))?;
         let mut under_way = UnderWay::new(name, &attempt.progress, &attempt.rate);
-        let relayed =
-            relay(source, &table.statements.copy_out(condition), sink, &mut under_way).await?;
+        let relayed = relay(source, &table.statements.copy_out(condition), sink, &mut under_way).await?;
         Ok((under_way, relayed))
     }
 }

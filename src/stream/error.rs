@@ -84,7 +84,9 @@ pub enum StreamError {
     #[error(transparent)]
     Copy(Box<SnapshotError>),
     /// The key of a table that is copied in ranges is not among what the source sends.
-    #[error("table {table} was altered while it was being copied: the column by which it is cut into chunks cannot be found")]
+    #[error(
+        "table {table} was altered while it was being copied: the column by which it is cut into chunks cannot be found"
+    )]
     ChunkUnknown {
         /// Its name.
         table: String,

@@ -47,9 +47,7 @@ pub(super) fn fate(
         Effect::Discard { .. } => Fate::Passes,
         Effect::Hold => Fate::Holds,
         Effect::RowGone { .. } => match change {
-            RowChange::Update { old: Some(old), .. } => {
-                Fate::Instead(RowChange::Delete { old: old.clone() })
-            }
+            RowChange::Update { old: Some(old), .. } => Fate::Instead(RowChange::Delete { old: old.clone() }),
             _ => return Err(unknown()),
         },
         Effect::RowNew { chunk } => match change {
