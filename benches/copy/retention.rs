@@ -33,9 +33,10 @@ const TRANSACTIONS_PER_SECOND: u64 = 200;
 const LAST_WAIT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(20);
 
+/// With room on every page, so that the second contender's writer finds what the first one's found.
 const TABLES: &str = "
     CREATE TABLE bench_marks (id int PRIMARY KEY);
-    CREATE TABLE large (id bigint PRIMARY KEY, n int NOT NULL, payload text NOT NULL);
+    CREATE TABLE large (id bigint PRIMARY KEY, n int NOT NULL, payload text NOT NULL) WITH (fillfactor = 90);
     CREATE TABLE log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz NOT NULL, what text NOT NULL)";
 
 /// Measures the case, once for each contender.
