@@ -33,9 +33,10 @@ impl Ground {
         let database = format!("case_{}", case.letter());
         let source = &servers.source;
         source.execute("postgres", &format!("CREATE DATABASE {database}")).await?;
-        if case == CaseId::Accounts {
+        if matches!(case, CaseId::Accounts | CaseId::Both) {
             accounts(source, &database, options).await?;
-        } else {
+        }
+        if matches!(case, CaseId::Mixed | CaseId::Both) {
             mixed(source, &database, options).await?;
         }
         Self::look_at(servers, database).await

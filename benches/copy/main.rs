@@ -68,7 +68,7 @@ async fn main() -> Outcome<()> {
     for case in options.cases.clone() {
         println!("({}) {}", case.letter(), case.title(&options));
         match case {
-            CaseId::Accounts | CaseId::Mixed => {
+            CaseId::Accounts | CaseId::Mixed | CaseId::Both => {
                 report.copies.push(rounds::measure(&servers, &options, case).await?);
             }
             CaseId::ManyTables => {

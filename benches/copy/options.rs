@@ -26,6 +26,8 @@ pub(crate) enum CaseId {
     Accounts,
     /// (k)
     Mixed,
+    /// (j): both in one database
+    Both,
     /// (l)
     ManyTables,
     /// (m)
@@ -37,7 +39,7 @@ pub(crate) enum CaseId {
 pub(crate) struct Options {
     /// `PGSLUICE_BENCH_CASES`: letters, e.g. `i,k`; all without it. Those of other cases are passed over.
     pub(crate) cases: Vec<CaseId>,
-    /// `PGSLUICE_BENCH_ROUNDS`: how often each contender runs in (i) and (k); 3.
+    /// `PGSLUICE_BENCH_ROUNDS`: how often each contender runs in (i), (k) and (j); 3.
     pub(crate) rounds: usize,
     /// `PGSLUICE_BENCH_SCALE_PERCENT`: size of everything, 1 to 1000; 100.
     pub(crate) scale_percent: u64,
@@ -61,13 +63,14 @@ pub(crate) struct Options {
 }
 
 impl CaseId {
-    const ALL: [Self; 4] = [Self::Accounts, Self::Mixed, Self::ManyTables, Self::Retention];
+    const ALL: [Self; 5] = [Self::Accounts, Self::Mixed, Self::Both, Self::ManyTables, Self::Retention];
 
     /// i, k, l, m.
     pub(crate) const fn letter(self) -> &'static str {
         match self {
             Self::Accounts => "i",
             Self::Mixed => "k",
+            Self::Both => "j",
             Self::ManyTables => "l",
             Self::Retention => "m",
         }
@@ -80,6 +83,7 @@ impl CaseId {
                 format!("copy of {} pgbench accounts", options.scaled(super::ground::ACCOUNTS))
             }
             Self::Mixed => "copy of a mixed database".to_owned(),
+            Self::Both => "copy of both in one database".to_owned(),
             Self::ManyTables => format!("start with {} tables", options.scaled(super::many_tables::TABLES)),
             Self::Retention => "what the source must keep during the copy of a large table".to_owned(),
         }

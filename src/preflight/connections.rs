@@ -4,24 +4,25 @@ use super::context::Context;
 use super::{Finding, PreflightError};
 use crate::model::{Side, counted};
 
-/// Sessions on the source besides those that copy: control, slot, guard, monitor, definitions.
-const BESIDES_COPY_ON_SOURCE: usize = 5;
+/// Sessions on the source besides those that copy: control, guards, the stream's, monitor, table watch.
+const BESIDES_COPY_ON_SOURCE: usize = 7;
 /// On the source during a cutover.
 const CUTOVER_ON_SOURCE: usize = 7;
-/// On the target besides those that copy: control, records, standbys.
-const BESIDES_COPY_ON_TARGET: usize = 3;
+/// On the target besides those that copy, build indexes and apply: records, the stream's, table watch, standbys.
+const BESIDES_COPY_ON_TARGET: usize = 6;
 /// On the target during a cutover, besides those that apply.
 const BESIDES_APPLY_IN_CUTOVER: usize = 9;
 
 pub(super) async fn check(context: &Context<'_>) -> Result<Vec<Finding>, PreflightError> {
     let jobs = context.config.snapshot.jobs;
+    let building = context.config.snapshot.index_jobs;
     let apply = context.config.apply.connections;
     let source = free(context, "source.connections", Side::Source).await?;
     let target = free(context, "target.connections", Side::Target).await?;
     // The table in docs/sizing.md, which a test compares with the servers' logs.
     let on_source = jobs.saturating_add(BESIDES_COPY_ON_SOURCE).max(CUTOVER_ON_SOURCE);
-    let on_target =
-        apply.saturating_add(BESIDES_APPLY_IN_CUTOVER).max(jobs.saturating_add(BESIDES_COPY_ON_TARGET));
+    let copying = jobs.saturating_add(building).saturating_add(BESIDES_COPY_ON_TARGET);
+    let on_target = apply.saturating_add(copying.max(BESIDES_APPLY_IN_CUTOVER));
     let source = judge("source.connections", Side::Source, source, on_source);
     let target = judge("target.connections", Side::Target, target, on_target);
     Ok(source.into_iter().chain(target).collect())

@@ -35,6 +35,9 @@ use crate::target::schema::{Division, IndexBuild, existing_indexes};
 /// How often it is looked whether the stream has passed tables; many are then recorded at once.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A source that stands still is written to at most this often.
+const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the workers of an attempt share.
 pub(super) struct Attempt {
     pub(super) config: Arc<Config>,
@@ -147,7 +150,7 @@ pub(super) async fn run(
     };
     load_board(context, &attempt);
     build_keys_of_cut_tables(&mut attempt).await?;
-    let account = Account::new(&attempt, context);
+    let account = Account::new(&attempt);
     let attempt = Arc::new(attempt);
     let outstanding = attempt
         .tables
@@ -166,7 +169,7 @@ pub(super) async fn run(
     }
     // Whichever ends first, dropping the set aborts the workers: their sessions end and the servers roll back.
     tokio::select! {
-        outcome = account.keep(&attempt, context, target, events_taken) => outcome,
+        outcome = account.keep(&attempt, context, (source, target), events_taken) => outcome,
         Some(ended) = workers.join_next() => ended.map_err(|_| SnapshotError::WorkerLost)?,
         error = governor.watch(source) => Err(error),
         () = progress.keep_published() => Ok(()),
@@ -328,6 +331,9 @@ struct Account {
     /// Indexes that could not be built, and why.
     refused: HashMap<TableName, (String, String)>,
     told: Option<String>,
+    /// How far the stream was at the last look.
+    applied_before: Option<Lsn>,
+    nudged_at: Option<Instant>,
 }
 
 /// A table whose copy is not over.
@@ -340,7 +346,7 @@ struct Standing {
 }
 
 impl Account {
-    fn new(attempt: &Attempt, _context: &CopyContext) -> Self {
+    fn new(attempt: &Attempt) -> Self {
         let standing = |table: &CopyTable| Standing {
             passed_at: table.passed_at,
             is_passed: table.is_passed,
@@ -351,6 +357,8 @@ impl Account {
             open: attempt.tables.iter().map(|(oid, table)| (*oid, standing(table))).collect(),
             refused: HashMap::new(),
             told: None,
+            applied_before: None,
+            nudged_at: None,
         }
     }
 
@@ -359,7 +367,7 @@ impl Account {
         mut self,
         attempt: &Attempt,
         context: &CopyContext,
-        target: &SqlSession,
+        (source, target): (&SqlSession, &SqlSession),
         mut events: mpsc::UnboundedReceiver<Event>,
     ) -> Result<(), SnapshotError> {
         let mut enters_indexes = true;
@@ -369,6 +377,7 @@ impl Account {
                 looked_at = Some(Instant::now());
                 self.copy_again(attempt);
                 self.pass(attempt, context, target).await?;
+                self.nudge(attempt, context, source).await?;
                 self.build(attempt);
                 self.finish(target).await?;
                 let is_copied = || self.open.keys().all(|table| attempt.board.is_joined(*table));
@@ -453,6 +462,32 @@ impl Account {
             if let Some(standing) = self.open.get_mut(&table) {
                 standing.is_passed = true;
             }
+        }
+        Ok(())
+    }
+
+    /// A source on which nothing happens writes no WAL, and without it the stream does not pass a position that is just ahead
+    /// of it: something is written that means nothing to anybody.
+    async fn nudge(
+        &mut self,
+        attempt: &Attempt,
+        context: &CopyContext,
+        source: &SqlSession,
+    ) -> Result<(), SnapshotError> {
+        let applied = context.stream.applied_lsn();
+        let waits =
+            |(table, standing): (&Oid, &Standing)| !standing.is_passed && attempt.board.is_joined(*table);
+        let stands = applied.is_some() && applied == self.applied_before;
+        self.applied_before = applied;
+        if stands
+            && self.open.iter().any(waits)
+            && self.nudged_at.is_none_or(|at| at.elapsed() >= NUDGE_INTERVAL)
+        {
+            self.nudged_at = Some(Instant::now());
+            source
+                .batch_execute("SELECT pg_logical_emit_message(true, 'pgsluice', '')")
+                .await
+                .map_err(SnapshotError::source)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::harness::session_log::{Kind, LoggedSession, most_at_once, sessions, w
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, cut_over, roll_back, text, way_back_is_open};
 use crate::harness::wait::until;
 
-/// J and A of the page.
+/// J, K and A of the page.
 const JOBS: usize = 3;
 const CONNECTIONS: usize = 2;
 const SETTINGS: &str = "snapshot.jobs = 3\nsnapshot.chunk_bytes = \"1MiB\"\napply.connections = 2\n";
@@ -48,7 +48,8 @@ fn rows_below(heading: &str) -> Vec<Vec<String>> {
 /// `J + 2 or A + 5`: the larger one.
 fn evaluate(formula: &str) -> usize {
     let term = |term: &str| match term.trim() {
-        "J" => JOBS,
+        // `snapshot.index_jobs` is as `snapshot.jobs` where it is not set.
+        "J" | "K" => JOBS,
         "A" => CONNECTIONS,
         number => number.parse().unwrap_or_else(|_| panic!("{formula} is not understood")),
     };
@@ -110,7 +111,7 @@ async fn run(stage: &Stage) -> Vec<Span> {
     assert!(stage.run(&["check"]).status.success());
     course.done("`pgsluice check`");
     let replicator = stage.streaming_with(SETTINGS).await;
-    course.done("schema, copy, indexes, up to the beginning of the stream");
+    course.done("schema, copy and indexes beside the stream");
     settles_as(stage, "streaming").await;
     stop(replicator).await;
     source.batch_execute("UPDATE a SET v = v || '!'; UPDATE b SET v = v || '!'").await.expect("a backlog");
