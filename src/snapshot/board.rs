@@ -321,10 +321,13 @@ impl CopyBoard {
     #[must_use]
     pub fn believed(&self) -> Believed {
         let inner = self.lock();
-        let mut believed = Believed { tables: inner.tables.keys().copied().collect(), chunks: HashMap::new() };
+        let mut believed =
+            Believed { tables: inner.tables.keys().copied().collect(), chunks: HashMap::new() };
         for (table, entry) in &inner.tables {
             for number in 0..entry.copy.len() {
-                if let Some(state @ (ChunkState::Joined(_) | ChunkState::Condemned)) = entry.copy.state(number) {
+                if let Some(state @ (ChunkState::Joined(_) | ChunkState::Condemned)) =
+                    entry.copy.state(number)
+                {
                     believed.chunks.insert(ChunkId { table: *table, number }, state.clone());
                 }
             }
@@ -393,7 +396,11 @@ impl Inner {
     fn rely(&mut self, effect: Option<&Effect>, xid: Xid) {
         let relies = matches!(
             effect,
-            Some(Effect::Discard { relies_on_later: true } | Effect::RowGone { relies_on_later: true })
+            Some(
+                Effect::Discard { relies_on_later: true }
+                    | Effect::RowGone { relies_on_later: true }
+                    | Effect::RowNew { relies_on_later: true, .. }
+            )
         );
         if let (true, Some(reliance)) = (relies, &mut self.reliance) {
             reliance.on(xid);

@@ -91,6 +91,8 @@ pub enum Effect {
     RowNew {
         /// The chunk.
         chunk: usize,
+        /// Whether a later snapshot must contain the transaction: one that does not would bring the row as it was before, too.
+        relies_on_later: bool,
     },
     /// These chunks can only be copied again.
     Condemn(Vec<usize>),
@@ -135,7 +137,8 @@ impl TableCopy {
             (_, 1) => Some(0),
             (Some(key), _) => {
                 // The first chunk has no lower bound.
-                let after = self.chunks.partition_point(|(range, _)| range.first.is_none_or(|first| first <= key));
+                let after =
+                    self.chunks.partition_point(|(range, _)| range.first.is_none_or(|first| first <= key));
                 after.checked_sub(1)
             }
             (None, _) => None,
@@ -152,7 +155,8 @@ impl TableCopy {
         let at = |chunk: usize| self.chunks.get(chunk).map(|(_, state)| (state.verdict(xid), state));
         let (verdict, state) = at(from)?;
         let later = state.is_yet_to_be_taken();
-        let Some((to, (arrives, there))) = to.filter(|to| *to != from).and_then(|to| Some((to, at(to)?))) else {
+        let Some((to, (arrives, there))) = to.filter(|to| *to != from).and_then(|to| Some((to, at(to)?)))
+        else {
             return Some(match verdict {
                 Verdict::Discard => Effect::Discard { relies_on_later: later },
                 Verdict::Hold => Effect::Hold,
@@ -165,7 +169,7 @@ impl TableCopy {
             (Verdict::Apply, Verdict::Apply) => Effect::Apply,
             (Verdict::Discard, Verdict::Discard) => Effect::Discard { relies_on_later: later || later_there },
             (Verdict::Apply, Verdict::Discard) => Effect::RowGone { relies_on_later: later_there },
-            (Verdict::Discard, Verdict::Apply) => Effect::RowNew { chunk: to },
+            (Verdict::Discard, Verdict::Apply) => Effect::RowNew { chunk: to, relies_on_later: later },
         })
     }
 

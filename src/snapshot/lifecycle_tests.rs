@@ -23,7 +23,12 @@ const FIRST_XIDS: [u64; 3] = [700, (1 << 32) - 20, (5 << 32) - 3];
 enum Change {
     Insert(i64, Row),
     /// `toast` is `None` where the statement did not change it, and the WAL does not have it.
-    Update { from: i64, to: i64, value: u32, toast: Option<u32> },
+    Update {
+        from: i64,
+        to: i64,
+        value: u32,
+        toast: Option<u32>,
+    },
     Delete(i64),
     Truncate,
 }
@@ -66,7 +71,13 @@ impl Source {
     fn new(random: &mut StdRng) -> Self {
         let first = FIRST_XIDS[random.random_range(0..FIRST_XIDS.len())];
         let rows = (0..KEYS).filter(|_| random.random_bool(0.6)).map(|key| (key, (0, key as u32))).collect();
-        Self { next: first, visible: rows, open: BTreeMap::new(), latest_ended: first - 1, wal: VecDeque::new() }
+        Self {
+            next: first,
+            visible: rows,
+            open: BTreeMap::new(),
+            latest_ended: first - 1,
+            wal: VecDeque::new(),
+        }
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -208,7 +219,12 @@ impl Sluice {
             .collect();
         // The slot: what is in the WAL counts as committed, visible or not; what runs is decoded as a whole.
         let slot = {
-            let mut later = Source { visible: source.visible.clone(), open: source.open.clone(), wal: VecDeque::new(), ..source };
+            let mut later = Source {
+                visible: source.visible.clone(),
+                open: source.open.clone(),
+                wal: VecDeque::new(),
+                ..source
+            };
             later.show_all();
             let snapshot = later.snapshot();
             source.wal.clear();
@@ -296,7 +312,8 @@ impl Sluice {
                 let Change::Update { from, .. } = change else { unreachable!() };
                 make(&mut half, &Change::Delete(*from));
             }
-            Effect::RowNew { chunk } => {
+            Effect::RowNew { chunk, relies_on_later } => {
+                self.rely(relies_on_later, xid);
                 let Change::Update { to, value, toast, .. } = change else { unreachable!() };
                 match toast {
                     Some(toast) => make(&mut half, &Change::Insert(*to, (*value, *toast))),
