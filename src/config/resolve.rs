@@ -30,7 +30,7 @@ const JOBS_MAX: u32 = 64;
 const CONNECTIONS_MAX: u32 = 16;
 /// Connections used for the copy unless configured: as many as cores, within these.
 const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
-const CHUNK_BYTES_MIN: ByteSize = ByteSize::mib(1);
+const CHUNK_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BYTES_PER_SECOND_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);

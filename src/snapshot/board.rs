@@ -406,7 +406,11 @@ impl Inner {
     fn rely(&mut self, effect: Option<&Effect>, xid: Xid) {
         let relies = matches!(
             effect,
-            Some(Effect::Discard { relies_on_later: true } | Effect::RowGone { relies_on_later: true })
+            Some(
+                Effect::Discard { relies_on_later: true }
+                    | Effect::RowGone { relies_on_later: true }
+                    | Effect::RowNew { relies_on_later: true, .. }
+            )
         );
         if let (true, Some(reliance)) = (relies, &mut self.reliance) {
             reliance.on(xid);

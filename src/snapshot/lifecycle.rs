@@ -91,6 +91,8 @@ pub enum Effect {
     RowNew {
         /// The chunk.
         chunk: usize,
+        /// Whether a later snapshot must contain the transaction: one that does not would bring the row as it was before, too.
+        relies_on_later: bool,
     },
     /// These chunks can only be copied again.
     Condemn(Vec<usize>),
@@ -167,7 +169,7 @@ impl TableCopy {
             (Verdict::Apply, Verdict::Apply) => Effect::Apply,
             (Verdict::Discard, Verdict::Discard) => Effect::Discard { relies_on_later: later || later_there },
             (Verdict::Apply, Verdict::Discard) => Effect::RowGone { relies_on_later: later_there },
-            (Verdict::Discard, Verdict::Apply) => Effect::RowNew { chunk: to },
+            (Verdict::Discard, Verdict::Apply) => Effect::RowNew { chunk: to, relies_on_later: later },
         })
     }
 

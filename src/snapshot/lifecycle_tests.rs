@@ -312,7 +312,8 @@ impl Sluice {
                 let Change::Update { from, .. } = change else { unreachable!() };
                 make(&mut half, &Change::Delete(*from));
             }
-            Effect::RowNew { chunk } => {
+            Effect::RowNew { chunk, relies_on_later } => {
+                self.rely(relies_on_later, xid);
                 let Change::Update { to, value, toast, .. } = change else { unreachable!() };
                 match toast {
                     Some(toast) => make(&mut half, &Change::Insert(*to, (*value, *toast))),

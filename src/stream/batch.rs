@@ -74,6 +74,8 @@ impl Counts {
 pub(super) struct Building {
     /// What is recorded with it.
     records: Vec<String>,
+    /// What is recorded with the commit.
+    records_at_commit: Vec<String>,
     rounds: Vec<Gathered>,
     /// Where the logs of the last round are, by relation.
     places: HashMap<Oid, usize>,
@@ -125,6 +127,13 @@ impl Building {
         self.records.push(sql);
     }
 
+    /// The same, in the batch that commits: what others write to as well is not to be locked while the transaction waits for them.
+    pub(super) fn record_at_commit(&mut self, sql: String) {
+        self.begin();
+        self.bytes += sql.len();
+        self.records_at_commit.push(sql);
+    }
+
     /// A source transaction has ended in it.
     pub(super) const fn transaction_ended(&mut self) {
         self.counts.transactions += 1;
@@ -174,9 +183,13 @@ impl Building {
         &mut logs[place].log
     }
 
-    /// What is handed over; nothing is left.
-    pub(super) fn take(&mut self, way: Way) -> PreparedBatch {
-        let Self { records, rounds, counts, begun_at, .. } = std::mem::take(self);
+    /// What is handed over; nothing is left but what has to wait for the commit.
+    pub(super) fn take(&mut self, way: Way, end: End) -> PreparedBatch {
+        let Self { mut records, mut records_at_commit, rounds, counts, begun_at, .. } = std::mem::take(self);
+        match end {
+            End::Commit(_) => records.append(&mut records_at_commit),
+            End::Open => records_at_commit.into_iter().for_each(|sql| self.record_at_commit(sql)),
+        }
         let rounds = rounds
             .into_iter()
             .map(|round| match round {
@@ -192,7 +205,7 @@ impl Building {
             rounds,
             counts,
             begun_at: begun_at.unwrap_or_else(Instant::now),
-            end: End::Open,
+            end,
         }
     }
 }

@@ -168,7 +168,7 @@ impl Lane {
     /// The connection's task is gone.
     pub(super) async fn hand_over(&mut self, end: End, way: Way) -> Result<(), StreamError> {
         let bytes = self.building.bytes();
-        let mut batch = self.building.take(way);
+        let mut batch = self.building.take(way, end);
         self.sent += 1;
         self.on_the_way.push_back((self.sent, bytes));
         batch.number = self.sent;

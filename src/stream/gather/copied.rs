@@ -50,7 +50,7 @@ pub(super) fn fate(
             RowChange::Update { old: Some(old), .. } => Fate::Instead(RowChange::Delete { old: old.clone() }),
             _ => return Err(unknown()),
         },
-        Effect::RowNew { chunk } => match change {
+        Effect::RowNew { chunk, .. } => match change {
             RowChange::Update { new, .. } if is_whole(new) => {
                 Fate::Instead(RowChange::Insert { new: new.clone() })
             }
@@ -124,7 +124,7 @@ impl Gatherer {
         let numbers: Vec<usize> = condemned.iter().map(|chunk| chunk.number).collect();
         let lane = lane_of(relation, self.lanes.len());
         if let Some(lane) = self.lanes.get_mut(lane) {
-            lane.building.record(pending_again_sql(relation, &numbers));
+            lane.building.record_at_commit(pending_again_sql(relation, &numbers));
         }
         transaction.condemned.extend(condemned);
     }
