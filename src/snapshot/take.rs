@@ -80,6 +80,10 @@ pub(super) async fn take(
                 }
             }
         }
+        // It may take long, and the stream need not wait for it.
+        for chunk in chunks {
+            board.enter(*chunk, ChunkState::Pending);
+        }
         source.batch_execute("ROLLBACK").await.map_err(SnapshotError::source)?;
         tokio::time::sleep(AGAIN_AFTER).await;
     }

@@ -40,9 +40,12 @@ pub(super) async fn connect_target(
     let target = connect_sql(&attempt.config.target.connection, Side::Target, purpose).await?;
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;
-    // A chunk and its record are lost together, or not at all: nobody needs to wait for the disk.
+    // A chunk and its record are lost together, or not at all: nobody needs to wait for the disk. Should we be gone while an index
+    // is being built, the server ends that soon.
     target
-        .batch_execute("SET session_replication_role = replica; SET synchronous_commit = off")
+        .batch_execute(
+            "SET session_replication_role = replica; SET synchronous_commit = off; SET client_connection_check_interval = '2s'",
+        )
         .await
         .map_err(SnapshotError::target)?;
     if let Some(division) = &attempt.division {
