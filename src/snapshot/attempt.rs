@@ -130,6 +130,7 @@ pub(super) async fn run(
     governor: &Arc<Governor>,
     progress: &Arc<CopyProgress>,
     division: Option<Arc<Division>>,
+    begun: impl FnOnce(),
 ) -> Result<(), SnapshotError> {
     let config = &context.config;
     wait_for_commits_in_doubt(source).await?;
@@ -151,6 +152,7 @@ pub(super) async fn run(
     load_board(context, &attempt);
     build_keys_of_cut_tables(&mut attempt).await?;
     let account = Account::new(&attempt);
+    begun();
     let attempt = Arc::new(attempt);
     let outstanding = attempt
         .tables

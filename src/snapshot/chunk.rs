@@ -72,11 +72,10 @@ pub(super) async fn read_target_columns(
     let rows = target
         .query(
             "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
-               FROM pg_attribute a
-               JOIN pg_class c ON c.oid = a.attrelid
+               FROM pg_class c
                JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE a.attnum > 0 AND NOT a.attisdropped
-                AND c.oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)",
+               LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+              WHERE c.oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)",
             &[&names],
         )
         .await
@@ -84,7 +83,11 @@ pub(super) async fn read_target_columns(
     let mut columns = TargetColumns::new();
     for row in rows {
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-        columns.entry(table).or_default().insert(row.get(2), row.get(3));
+        let of_table = columns.entry(table).or_default();
+        // A table may have none.
+        if let Some(column) = row.get(2) {
+            of_table.insert(column, row.get(3));
+        }
     }
     Ok(columns)
 }

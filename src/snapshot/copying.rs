@@ -82,6 +82,7 @@ pub async fn run(context: CopyContext) -> Result<(), CopyHalted> {
         }
         if begun_at.elapsed() >= GOOD_ATTEMPT {
             backoff.reset();
+            copy.told = None;
         }
         let (delay, remedy, blocking) = match error.disposition() {
             Disposition::Halt { remedy } => return Err(CopyHalted { error, remedy }),
@@ -130,8 +131,8 @@ impl Copying {
         let (status, metrics) = (context.status.clone(), Arc::clone(&context.metrics));
         let governor = Arc::new(Governor::new(&config.snapshot, &config.source.slot, status, metrics));
         let progress = Arc::clone(progress);
-        self.over();
-        attempt::run(&context, (&source, &target), &governor, &progress, self.division.clone()).await?;
+        let over = || self.over();
+        attempt::run(&context, (&source, &target), &governor, &progress, self.division.clone(), over).await?;
         progress.summary();
         finish(&context, &target, &tables, self.division.as_deref()).await
     }
@@ -150,11 +151,11 @@ impl Copying {
         self.context.status.update(|status| status.problem = Some(problem));
     }
 
-    /// Both sides answer again: what was told is over.
-    fn over(&mut self) {
-        let Some(told) = self.told.take() else { return };
+    /// It goes on: what was told is over.
+    fn over(&self) {
+        let Some(told) = &self.told else { return };
         self.context.status.update(|status| {
-            if status.problem.as_ref().is_some_and(|problem| problem.message == told) {
+            if status.problem.as_ref().is_some_and(|problem| problem.message == *told) {
                 status.problem = None;
             }
         });
