@@ -20,6 +20,7 @@ use crate::join::{
 };
 use crate::model::{Lsn, Oid, Side};
 use crate::runtime::Shutdown;
+use crate::snapshot::CopyBoard;
 use crate::stream::StreamHandle;
 
 /// A table that could not join is tried again after this long.
@@ -41,6 +42,7 @@ pub(super) struct Joining {
     config: Arc<Config>,
     board: StatusBoard,
     stream: StreamHandle,
+    copy: CopyBoard,
     context: JoinContext,
     seen: Seen,
     look: Arc<Notify>,
@@ -55,7 +57,7 @@ pub(super) struct Joining {
 
 impl Joining {
     /// Starts the watch.
-    pub(super) fn new(migration: &Migration) -> Self {
+    pub(super) fn new(migration: &Migration, copy: CopyBoard) -> Self {
         let (config, board) = (Arc::clone(&migration.config), migration.board.clone());
         let (watch, seen, look) =
             TableWatch::new(Arc::clone(&config), board.clone(), migration.stream.clone());
@@ -72,6 +74,7 @@ impl Joining {
             config,
             board,
             stream: migration.stream.clone(),
+            copy,
             context,
             seen,
             look,
@@ -152,7 +155,10 @@ impl Joining {
 
     /// Whether what was seen last has to be recorded while no stream runs.
     pub(super) fn needs_stream_to_stop(&mut self) -> bool {
-        !self.is_busy() && self.latest().is_some_and(|seen| seen.needs_stream_to_stop())
+        // What is being copied is not to be copied by anybody else; it is looked at again when that is over.
+        !self.is_busy()
+            && !self.copy.is_active()
+            && self.latest().is_some_and(|seen| seen.needs_stream_to_stop())
     }
 
     /// What was seen last, if nothing has been changed since it was looked at.
@@ -189,8 +195,9 @@ impl Joining {
     /// All that never failed at once; then one after the other, so that one does not hold up the rest.
     fn next_to_join(&mut self, seen: &Assessment) -> Option<Vec<Joinable>> {
         self.failed.retain(|oid, _| seen.joinable.iter().any(|table| table.oid == *oid));
+        let joinable = seen.joinable.iter().filter(|table| !self.copy.is_planned(table.oid)).cloned();
         let (failed, fresh): (Vec<_>, Vec<_>) =
-            seen.joinable.iter().cloned().partition(|table| self.failed.contains_key(&table.oid));
+            joinable.partition(|table| self.failed.contains_key(&table.oid));
         if !fresh.is_empty() {
             return Some(fresh);
         }
@@ -212,6 +219,9 @@ impl Joining {
     /// Looks, and records what only a stream that does not run yet can be told. A side that does not answer is looked at
     /// again by the watch.
     pub(super) async fn correct_records(&mut self) {
+        if self.copy.is_active() {
+            return;
+        }
         let corrected = tokio::time::timeout(LOOK_TIME_MAX * 10, async {
             let (_, target, view) = self.look().await?;
             let assessment = assess(&view, &self.config.source.tables);
@@ -231,6 +241,9 @@ impl Joining {
 
     /// Whether the stream has halted because of a table that was detached and attached; its record is corrected then.
     pub(super) async fn explains_the_halt(&mut self) -> bool {
+        if self.copy.is_active() {
+            return false;
+        }
         let explained = async {
             let (_, target, view) = self.look().await?;
             let assessment = assess(&view, &self.config.source.tables);

@@ -54,9 +54,9 @@ impl Operation {
     /// An operation whose stream has not begun.
     #[must_use]
     pub(super) fn new(migration: Migration, record: MigrationRecord) -> Self {
-        let joining = Joining::new(&migration);
         let is_copying = record.phase == RecordedPhase::Copying;
         let copy = if is_copying { CopyBoard::copying() } else { CopyBoard::idle() };
+        let joining = Joining::new(&migration, copy.clone());
         Self { migration, record, running: None, joining, copy }
     }
 

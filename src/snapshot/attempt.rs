@@ -18,23 +18,29 @@ use super::copying::CopyContext;
 use super::governor::Governor;
 use super::layout::{PlannedTable, chunks_wanted};
 use super::lifecycle::ChunkState;
-use super::plan_records::{self, JoinedChunk, Milestone, RecordedPlan};
+use super::plan_records::{self, JoinedChunk, RecordedPlan};
 use super::progress::CopyProgress;
 use super::rate::RateLimit;
 use super::schedule::{Outstanding, Queue, Work, order};
 use super::take::{ShapedTable, Shapes, read_snapshot, wait_for_commits_in_doubt};
 use super::worker::{Worker, connect_target};
-use crate::config::Config;
-use crate::connection::{SqlSession, connect_sql};
+use crate::config::{Config, TableFilter};
+use crate::connection::{Incumbent, SqlSession, connect_sql};
 use crate::migration::{Blocking, Phase, Problem};
 use crate::model::{Lsn, Oid, Side, TableName};
 use crate::runtime::Shutdown;
 use crate::source::{SourceTable, TableKind, catalog};
+use crate::target::lock;
+use crate::target::same_server::SessionMark;
 use crate::target::schema::{Division, IndexBuild, existing_indexes};
 
 /// How often it is looked whether the stream has passed tables; many are then recorded at once.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long the stream may be between two servers.
+const REPLICATOR_WAIT: Duration = Duration::from_secs(30);
+/// Transactions remembered for later snapshots before it is looked which of them are visible.
+const REMEMBERED_MAX: usize = 100_000;
 /// A source that stands still is written to at most this often.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -49,6 +55,12 @@ pub(super) struct Attempt {
     /// `None` where the target's schema is taken as it is.
     pub(super) division: Option<Arc<Division>>,
     pub(super) tables: HashMap<Oid, CopyTable>,
+    /// Tables that the source does not have any more. Changes from before are passed over until the stream has passed the
+    /// position at which that was seen.
+    gone: Vec<RecordedPlan>,
+    gone_seen_at: Lsn,
+    /// Of the session that keeps the records: all others have to be on the same server.
+    pub(super) home: SessionMark,
     pub(super) queue: Queue<Work>,
     pub(super) builds: Queue<Build>,
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -70,14 +82,11 @@ pub(super) struct CopyTable {
     rows: u64,
     bytes: u64,
     states: Vec<ChunkState>,
-    passed_at: Lsn,
 }
 
 /// What a worker tells.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A chunk is in, whose snapshot the stream has passed at this position.
-    Joined { table: Oid, lsn: Lsn },
     /// An index is there.
     Built { table: Oid, index: TableName },
     /// An index could not be built; it is tried again.
@@ -134,7 +143,11 @@ pub(super) async fn run(
 ) -> Result<(), SnapshotError> {
     let config = &context.config;
     wait_for_commits_in_doubt(source).await?;
+    wait_for_the_replicator(target).await?;
+    let incumbent = config.target.connection.turnover().incumbent();
+    let home = SessionMark::of(target).await.map_err(SnapshotError::target)?;
     let recorded = read_settled(context, target).await?;
+    let Found { tables, gone, seen_at } = find(source, target, division.as_deref(), recorded).await?;
     let (events, events_taken) = mpsc::unbounded_channel();
     let mut attempt = Attempt {
         config: Arc::clone(config),
@@ -143,7 +156,10 @@ pub(super) async fn run(
         governor: Arc::clone(governor),
         rate: Arc::clone(&context.rate),
         shutdown: context.shutdown.clone(),
-        tables: tables(source, target, division.as_deref(), recorded, config).await?,
+        tables,
+        gone,
+        gone_seen_at: seen_at,
+        home,
         division,
         queue: Queue::new([]),
         builds: Queue::new([]),
@@ -176,11 +192,32 @@ pub(super) async fn run(
         error = governor.watch(source) => Err(error),
         () = progress.keep_published() => Ok(()),
         () = distrusted(&context.copy) => Err(SnapshotError::TargetLost),
+        () = replaced(&incumbent) => Err(SnapshotError::TargetLost),
         () = context.shutdown.requested() => Err(SnapshotError::Stopped),
     }
 }
 
-async fn distrusted(board: &CopyBoard) {
+/// The target's server is the one that the stream applies to: while an old primary still answers, there are two.
+async fn wait_for_the_replicator(target: &SqlSession) -> Result<(), SnapshotError> {
+    let deadline = Instant::now() + REPLICATOR_WAIT;
+    while !lock::is_replicator_here(target).await.map_err(SnapshotError::target)? {
+        if Instant::now() >= deadline {
+            return Err(SnapshotError::TargetLost);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Resolves once the target's operator has another primary: the old one may still answer, and would be copied to.
+async fn replaced(incumbent: &Incumbent) {
+    while !incumbent.was_replaced() {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Resolves once the target was found to have something else than the board says.
+pub(super) async fn distrusted(board: &CopyBoard) {
     let mut changed = board.watch();
     while !board.is_distrusted() {
         // The sender lives as long as the board does.
@@ -207,23 +244,33 @@ async fn read_settled(
     if is_in_doubt { plan_records::read(target).await } else { Ok(recorded) }
 }
 
-/// The tables whose copy is not over, as both sides have them now. Those that the source does not have any more are forgotten.
-async fn tables(
+/// The tables whose copy is not over.
+struct Found {
+    /// As both sides have them now.
+    tables: HashMap<Oid, CopyTable>,
+    /// Those that the source does not have any more.
+    gone: Vec<RecordedPlan>,
+    /// A position of the source's WAL at which that was so.
+    seen_at: Lsn,
+}
+
+async fn find(
     source: &SqlSession,
     target: &SqlSession,
     division: Option<&Division>,
     recorded: Vec<RecordedPlan>,
-    config: &Config,
-) -> Result<HashMap<Oid, CopyTable>, SnapshotError> {
+) -> Result<Found, SnapshotError> {
     let left: Vec<RecordedPlan> = recorded.into_iter().filter(|plan| !plan.is_finished).collect();
     let oids: Vec<Oid> = left.iter().map(|plan| plan.table.oid).collect();
     source
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await
         .map_err(SnapshotError::source)?;
-    let found = catalog::read_tables(source, &config.source.tables).await?;
+    let found = catalog::read_tables(source, &TableFilter::default()).await?;
     let shapes = Shapes::read(source, &oids).await?;
     source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+    let row = source.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+    let seen_at: String = row.map_err(SnapshotError::source)?.get(0);
     let mut found: HashMap<Oid, SourceTable> = found.into_iter().map(|table| (table.oid, table)).collect();
     let names: Vec<&TableName> = left.iter().map(|plan| &plan.table.name).collect();
     let mut columns = read_target_columns(target, &names).await?;
@@ -235,7 +282,7 @@ async fn tables(
     for plan in left {
         let (Some(table), Some(shape)) = (found.remove(&plan.table.oid), shapes.of(plan.table.oid)) else {
             tracing::warn!(table = %plan.table.name.plain(), "the source does not have this table any more: it is not copied");
-            gone.push(plan.table.oid);
+            gone.push(plan);
             continue;
         };
         let name = plan.table.name.clone();
@@ -261,16 +308,12 @@ async fn tables(
             is_passed: plan.is_passed,
             rows: plan.rows,
             bytes: plan.bytes,
-            passed_at: plan.passed_at,
             states: plan.states,
             plan: plan.table,
         };
         tables.insert(copy.plan.oid, copy);
     }
-    if !gone.is_empty() {
-        plan_records::forget(target, &gone).await?;
-    }
-    Ok(tables)
+    Ok(Found { tables, gone, seen_at: seen_at.parse().unwrap_or(Lsn::new(u64::MAX)) })
 }
 
 /// Tables of the target that foreign keys refer to.
@@ -293,7 +336,13 @@ fn load_board(context: &CopyContext, attempt: &Attempt) {
         let chunks = table.plan.ranges.iter().copied().zip(table.states.iter().cloned()).collect();
         (table.plan.oid, super::board::CopyEntry::new(chunks, table.plan.ranged_by.clone()))
     });
-    context.copy.load(entries.collect(), context.slot_snapshot.clone());
+    let pending = |plan: &RecordedPlan| {
+        let chunks = plan.table.ranges.iter().map(|range| (*range, ChunkState::Pending)).collect();
+        (plan.table.oid, super::board::CopyEntry::new(chunks, plan.table.ranged_by.clone()))
+    };
+    let entries = entries.chain(attempt.gone.iter().map(pending));
+    let planned = attempt.tables.keys().copied().chain(attempt.gone.iter().map(|plan| plan.table.oid));
+    context.copy.load(entries.collect(), planned.collect(), context.slot_snapshot.clone());
     for table in attempt.tables.values() {
         let left = table.states.iter().filter(|state| !matches!(state, ChunkState::Joined(_))).count();
         let indexes = table.keys_due.len() + table.others_due.len();
@@ -330,6 +379,8 @@ async fn build_keys_of_cut_tables(attempt: &mut Attempt) -> Result<(), SnapshotE
 /// What became of each table.
 struct Account {
     open: HashMap<Oid, Standing>,
+    /// Tables that the source does not have any more.
+    gone: Vec<Oid>,
     /// Indexes that could not be built, and why.
     refused: HashMap<TableName, (String, String)>,
     told: Option<String>,
@@ -340,7 +391,6 @@ struct Account {
 
 /// A table whose copy is not over.
 struct Standing {
-    passed_at: Lsn,
     is_passed: bool,
     /// Indexes that are not there yet; `None` until they are being built.
     building: Option<HashSet<TableName>>,
@@ -349,14 +399,11 @@ struct Standing {
 
 impl Account {
     fn new(attempt: &Attempt) -> Self {
-        let standing = |table: &CopyTable| Standing {
-            passed_at: table.passed_at,
-            is_passed: table.is_passed,
-            building: None,
-            is_finished: false,
-        };
+        let standing =
+            |table: &CopyTable| Standing { is_passed: table.is_passed, building: None, is_finished: false };
         Self {
             open: attempt.tables.iter().map(|(oid, table)| (*oid, standing(table))).collect(),
+            gone: attempt.gone.iter().map(|plan| plan.table.oid).collect(),
             refused: HashMap::new(),
             told: None,
             applied_before: None,
@@ -374,14 +421,15 @@ impl Account {
     ) -> Result<(), SnapshotError> {
         let mut enters_indexes = true;
         let mut looked_at: Option<Instant> = None;
-        while !self.open.is_empty() {
+        while !(self.open.is_empty() && self.gone.is_empty()) {
             if looked_at.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked_at = Some(Instant::now());
                 self.copy_again(attempt);
-                self.pass(attempt, context, target).await?;
+                self.pass(attempt, target).await?;
+                self.forget_what_is_visible(attempt, source).await?;
                 self.nudge(attempt, context, source).await?;
                 self.build(attempt);
-                self.finish(target).await?;
+                self.finish(attempt, target).await?;
                 let is_copied = || self.open.keys().all(|table| attempt.board.is_joined(*table));
                 if enters_indexes && is_copied() {
                     enters_indexes = false;
@@ -400,11 +448,6 @@ impl Account {
 
     fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
         match event {
-            Event::Joined { table, lsn } => {
-                if let Some(standing) = self.open.get_mut(&table) {
-                    standing.passed_at = standing.passed_at.max(lsn);
-                }
-            }
             Event::Built { table, index } => {
                 self.refused.remove(&index);
                 self.tell(context);
@@ -443,27 +486,39 @@ impl Account {
         }
     }
 
-    /// Tables whose every snapshot the stream has passed: what comes of them now is in none.
-    async fn pass(
-        &mut self,
-        attempt: &Attempt,
-        context: &CopyContext,
-        target: &SqlSession,
-    ) -> Result<(), SnapshotError> {
-        let Some(applied) = context.stream.applied_lsn() else { return Ok(()) };
-        let is_due = |(table, standing): &(&Oid, &Standing)| {
-            !standing.is_passed && applied >= standing.passed_at && attempt.board.is_joined(**table)
-        };
+    /// Tables whose every snapshot the stream has passed, for good: what comes of them now is in none.
+    async fn pass(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {
+        let is_due =
+            |(table, standing): &(&Oid, &Standing)| !standing.is_passed && attempt.board.is_joined(**table);
         let due: Vec<Oid> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        plan_records::record(target, Milestone::Passed, &due).await?;
-        for table in due {
-            attempt.board.forget(table);
-            if let Some(standing) = self.open.get_mut(&table) {
-                standing.is_passed = true;
+        if !due.is_empty() {
+            for table in plan_records::pass(target, &due).await? {
+                if !attempt.board.forget_if_joined(table) {
+                    plan_records::not_passed(target, table).await?;
+                    continue;
+                }
+                if let Some(standing) = self.open.get_mut(&table) {
+                    standing.is_passed = true;
+                }
             }
+        }
+        if !self.gone.is_empty() {
+            for table in plan_records::forget(target, &self.gone, attempt.gone_seen_at).await? {
+                attempt.board.forget(table);
+                self.gone.retain(|known| *known != table);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is remembered for later snapshots is bounded, also while none is taken for long (INV-11).
+    async fn forget_what_is_visible(
+        &self,
+        attempt: &Attempt,
+        source: &SqlSession,
+    ) -> Result<(), SnapshotError> {
+        if attempt.board.remembered() > REMEMBERED_MAX {
+            attempt.board.seen(&read_snapshot(source).await?);
         }
         Ok(())
     }
@@ -518,12 +573,13 @@ impl Account {
         }
     }
 
-    async fn finish(&mut self, target: &SqlSession) -> Result<(), SnapshotError> {
+    async fn finish(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {
         let is_over = |standing: &Standing| standing.is_passed && standing.is_finished;
         let over: Vec<Oid> =
             self.open.iter().filter(|(_, standing)| is_over(standing)).map(|(table, _)| *table).collect();
         if !over.is_empty() {
-            plan_records::record(target, Milestone::Finished, &over).await?;
+            plan_records::finish(target, &over).await?;
+            over.iter().for_each(|table| attempt.board.finished(*table));
             self.open.retain(|_, standing| !is_over(standing));
         }
         Ok(())

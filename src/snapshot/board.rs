@@ -56,6 +56,8 @@ pub struct Believed {
     tables: HashSet<Oid>,
     /// Their chunks that are in or condemned.
     chunks: HashMap<ChunkId, ChunkState>,
+    /// The loading that it was of.
+    loads: u64,
 }
 
 /// Where copy and stream meet. Cheap to clone.
@@ -78,6 +80,10 @@ struct Inner {
     again: Vec<ChunkId>,
     trust: Trust,
     still: Still,
+    /// Tables whose copy is not over, passed or not.
+    planned: HashSet<Oid>,
+    /// How often it was loaded.
+    loads: u64,
 }
 
 /// Whether the board says what the target has recorded.
@@ -140,8 +146,10 @@ impl CopyBoard {
 impl CopyBoard {
     /// Begins with what the target has recorded. What a stream of this process has relied on stays, and so does what it has
     /// condemned: that is not committed yet.
-    pub fn load(&self, mut tables: HashMap<Oid, CopyEntry>, slot: Snapshot) {
+    pub fn load(&self, mut tables: HashMap<Oid, CopyEntry>, planned: HashSet<Oid>, slot: Snapshot) {
         let mut inner = self.lock();
+        inner.loads += 1;
+        inner.planned = planned;
         for (table, known) in &inner.tables {
             let Some(entry) = tables.get_mut(table) else { continue };
             for number in 0..known.copy.len() {
@@ -201,10 +209,46 @@ impl CopyBoard {
         self.lock().tables.get(&table).is_none_or(|entry| entry.copy.is_joined())
     }
 
-    /// The stream has passed every snapshot of the table: its changes are applied as those of any other.
-    pub fn forget(&self, table: Oid) {
-        self.lock().tables.remove(&table);
+    /// The stream has passed every snapshot of the table: its changes are applied as those of any other. Not if a chunk of it was
+    /// condemned meanwhile; whether it is forgotten comes back.
+    #[must_use]
+    pub fn forget_if_joined(&self, table: Oid) -> bool {
+        let mut inner = self.lock();
+        let is_joined = inner.tables.get(&table).is_none_or(|entry| entry.copy.is_joined());
+        if is_joined {
+            inner.tables.remove(&table);
+        }
+        drop(inner);
         self.tell();
+        is_joined
+    }
+
+    /// The source does not have the table any more, and the stream has passed that.
+    pub fn forget(&self, table: Oid) {
+        let mut inner = self.lock();
+        inner.tables.remove(&table);
+        inner.planned.remove(&table);
+        drop(inner);
+        self.tell();
+    }
+
+    /// A table's indexes are built: it is like any other.
+    pub fn finished(&self, table: Oid) {
+        self.lock().planned.remove(&table);
+        self.tell();
+    }
+
+    /// How many transactions are remembered for later snapshots.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.lock().reliance.as_ref().map_or(0, Reliance::remembered)
+    }
+
+    /// Forgets what no snapshot can lack that is taken after this one.
+    pub fn seen(&self, snapshot: &Snapshot) {
+        if let Some(reliance) = &mut self.lock().reliance {
+            reliance.seen(snapshot);
+        }
     }
 
     /// Chunks that have to be copied again since this was last asked.
@@ -331,8 +375,11 @@ impl CopyBoard {
     #[must_use]
     pub fn believed(&self) -> Believed {
         let inner = self.lock();
-        let mut believed =
-            Believed { tables: inner.tables.keys().copied().collect(), chunks: HashMap::new() };
+        let mut believed = Believed {
+            tables: inner.tables.keys().copied().collect(),
+            chunks: HashMap::new(),
+            loads: inner.loads,
+        };
         for (table, entry) in &inner.tables {
             for number in 0..entry.copy.len() {
                 if let Some(state @ (ChunkState::Joined(_) | ChunkState::Condemned)) =
@@ -348,14 +395,26 @@ impl CopyBoard {
     /// Holds what was believed before against what the target has recorded, at the beginning of a stream: a target that failed
     /// over may have lost the end of it, and a stream that broke off may not have committed what it condemned.
     /// `recorded` has every chunk of every table that the stream has not passed: the snapshot of those that are in.
-    pub fn compare(&self, believed: &Believed, recorded: &HashMap<ChunkId, Option<Arc<Snapshot>>>) {
+    ///
+    /// `false`: it has been loaded meanwhile, and all of this is to be done again.
+    #[must_use]
+    pub fn compare(&self, believed: &Believed, recorded: &HashMap<ChunkId, Option<Arc<Snapshot>>>) -> bool {
         let mut inner = self.lock();
+        if inner.loads != believed.loads {
+            return false;
+        }
         if inner.still == Still::Reached {
             inner.still = Still::Asked;
         }
         let mut is_lost = recorded.keys().any(|chunk| !believed.tables.contains(&chunk.table));
         for (chunk, state) in &believed.chunks {
             let Some(entry) = inner.tables.get_mut(&chunk.table) else { continue };
+            let state = if *state == ChunkState::Condemned {
+                entry.copy.state(chunk.number).cloned()
+            } else {
+                Some(state.clone())
+            };
+            let Some(state) = state else { continue };
             match (state, recorded.get(chunk)) {
                 // The stream has passed its table meanwhile.
                 (_, None) => {}
@@ -375,6 +434,23 @@ impl CopyBoard {
         }
         drop(inner);
         self.tell();
+        true
+    }
+
+    /// Whether a chunk of the relation is on its way.
+    #[must_use]
+    pub fn is_under_way(&self, relation: Oid) -> bool {
+        let inner = self.lock();
+        let Some(entry) = inner.tables.get(&relation) else { return false };
+        let is_under_way =
+            |state: &ChunkState| matches!(state, ChunkState::Snapshotting | ChunkState::Copying(_));
+        (0..entry.copy.len()).filter_map(|number| entry.copy.state(number)).any(is_under_way)
+    }
+
+    /// Whether the initial copy of the table is not over: nobody else may copy it.
+    #[must_use]
+    pub fn is_planned(&self, table: Oid) -> bool {
+        self.is_active() && self.lock().planned.contains(&table)
     }
 
     /// Waits until the board says what the target has recorded. Cancel safe.
@@ -431,7 +507,7 @@ mod tests {
     fn board(state: ChunkState) -> CopyBoard {
         let board = CopyBoard::copying();
         let entry = CopyEntry { copy: TableCopy::new(vec![(KeyRange::ALL, state)]), ranged_by: None };
-        board.load(HashMap::from([(Oid(7), entry)]), "10:10:".parse().unwrap());
+        board.load(HashMap::from([(Oid(7), entry)]), HashSet::new(), "10:10:".parse().unwrap());
         board
     }
 
@@ -453,10 +529,10 @@ mod tests {
         let board = board(joined.clone());
         assert_eq!(board.condemn(Oid(7), None, Xid(30)), [CHUNK]);
         let believed = board.believed();
-        board.compare(&believed, &HashMap::from([(CHUNK, Some(snapshot("15:15:")))]));
+        let _ = board.compare(&believed, &HashMap::from([(CHUNK, Some(snapshot("15:15:")))]));
         assert_eq!(board.state(CHUNK), Some(joined));
         assert_eq!(board.condemn(Oid(7), None, Xid(30)), [CHUNK]);
-        board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
+        let _ = board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
         assert_eq!((board.state(CHUNK), board.take_again()), (Some(ChunkState::Pending), vec![CHUNK]));
         assert!(!board.is_distrusted());
     }
@@ -467,7 +543,7 @@ mod tests {
         assert_eq!(board.condemn(Oid(7), None, Xid(30)), [CHUNK]);
         let joined = ChunkState::Joined(snapshot("15:15:"));
         let entry = CopyEntry::new(vec![(KeyRange::ALL, joined)], None);
-        board.load(HashMap::from([(Oid(7), entry)]), "10:10:".parse().unwrap());
+        board.load(HashMap::from([(Oid(7), entry)]), HashSet::new(), "10:10:".parse().unwrap());
         assert_eq!(board.state(CHUNK), Some(ChunkState::Condemned));
         board.condemned(&[CHUNK]);
         assert_eq!(board.take_again(), [CHUNK]);
@@ -476,10 +552,10 @@ mod tests {
     #[test]
     fn a_target_that_has_lost_a_chunk_makes_the_copy_read_its_records_anew() {
         let board = board(ChunkState::Joined(snapshot("15:15:")));
-        board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
+        let _ = board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
         assert!(board.is_distrusted());
-        board.load(HashMap::new(), "10:10:".parse().unwrap());
-        board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
+        board.load(HashMap::new(), HashSet::new(), "10:10:".parse().unwrap());
+        let _ = board.compare(&board.believed(), &HashMap::from([(CHUNK, None)]));
         assert!(board.is_distrusted(), "a table that was done with is not");
     }
 
@@ -492,7 +568,7 @@ mod tests {
         assert!(board.wants_standstill());
         board.stands_still();
         still.reached().await;
-        board.compare(&board.believed(), &HashMap::new());
+        let _ = board.compare(&board.believed(), &HashMap::new());
         assert!(board.wants_standstill(), "another stream has to reach it again");
         drop(still);
         assert!(!board.wants_standstill());

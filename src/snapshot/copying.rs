@@ -11,6 +11,7 @@ use super::SnapshotError;
 use super::attempt;
 use super::board::CopyBoard;
 use super::governor::Governor;
+use super::plan_records;
 use super::progress::CopyProgress;
 use super::rate::RateLimit;
 use super::visibility::Snapshot;
@@ -31,6 +32,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 /// An attempt that lasted so long was a good one: the next failure is a new one.
 const GOOD_ATTEMPT: Duration = Duration::from_secs(30);
+/// What took longer than this is tried again after this.
+const RETRY_AFTER_LONG: Duration = Duration::from_secs(10);
 /// How often it is tried again while an operator is waited for.
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -94,6 +97,8 @@ pub async fn run(context: CopyContext) -> Result<(), CopyHalted> {
                 (backoff.next_delay(), remedy.to_owned(), Blocking::Retrying)
             }
         };
+        // What takes long, and keeps the stream waiting, is not tried again at once.
+        let delay = delay.max(begun_at.elapsed().min(RETRY_AFTER_LONG));
         copy.tell(&error, remedy, blocking);
         tokio::select! {
             () = copy.context.shutdown.requested() => return Ok(()),
@@ -134,7 +139,7 @@ impl Copying {
         let over = || self.over();
         attempt::run(&context, (&source, &target), &governor, &progress, self.division.clone(), over).await?;
         progress.summary();
-        finish(&context, &target, &tables, self.division.as_deref()).await
+        finish(&context, (&source, &target), &tables, self.division.as_deref()).await
     }
 
     /// Says what is in the way.
@@ -162,6 +167,38 @@ impl Copying {
     }
 }
 
+/// What is left of the post-data now: definitions may have changed while tables were copied, tables may have joined with all that is
+/// theirs, and an index may have been added since.
+async fn read_rest(
+    context: &CopyContext,
+    source: &SqlSession,
+    target: &SqlSession,
+    tables: &[SourceTable],
+) -> Result<Division, SnapshotError> {
+    let config = &context.config;
+    let mut division = schema::read_post_data(config, source, target, &context.shutdown)
+        .await
+        .map_err(SnapshotError::schema)?;
+    let names: Vec<String> = tables.iter().map(|table| table.name.to_string()).collect();
+    let rows = target
+        .query(
+            "SELECT place FROM unnest($1::text[]) WITH ORDINALITY AS w (name, place)
+              WHERE to_regclass(name) IS NULL
+                 OR EXISTS (SELECT FROM pgsluice.relation r
+                             WHERE r.join_lsn IS NOT NULL AND r.target_oid = to_regclass(name)::oid)",
+            &[&names],
+        )
+        .await
+        .map_err(SnapshotError::target)?;
+    let place = |row: &tokio_postgres::Row| usize::try_from(row.get::<_, i64>(0) - 1).ok();
+    let left_out = rows.iter().filter_map(place).filter_map(|place| tables.get(place));
+    division.leave_out(&left_out.map(|table| table.name.clone()).collect());
+    let schemas = tables.iter().map(|table| table.name.schema.clone()).collect();
+    let existing = schema::existing_indexes(target, &schemas).await.map_err(SnapshotError::schema)?;
+    division.without_existing(&existing);
+    Ok(division)
+}
+
 /// Only copied tables get their indexes one by one.
 fn divide(mut division: Division, tables: &[SourceTable]) -> Division {
     let copied: std::collections::HashSet<_> =
@@ -174,7 +211,7 @@ fn divide(mut division: Division, tables: &[SourceTable]) -> Division {
 /// between two commits of the source, so that both sides of each foreign key are at the same moment.
 async fn finish(
     context: &CopyContext,
-    target: &SqlSession,
+    (source, target): (&SqlSession, &SqlSession),
     tables: &[SourceTable],
     division: Option<&Division>,
 ) -> Result<(), SnapshotError> {
@@ -190,12 +227,14 @@ async fn finish(
     let still = context.copy.stand_still();
     tokio::select! {
         () = still.reached() => {}
+        () = attempt::distrusted(&context.copy) => return Err(SnapshotError::TargetLost),
         () = context.shutdown.requested() => return Err(SnapshotError::Stopped),
     }
-    let done = RecordedPhase::Streaming.record_sql();
+    let done = format!("{}; {}", plan_records::ALL_FINISHED, RecordedPhase::Streaming.record_sql());
     match division {
-        Some(division) => {
-            schema::build_rest(config, division, &done, &context.shutdown)
+        Some(_) => {
+            let division = read_rest(context, source, target, tables).await?;
+            schema::build_rest(config, &division, &done, &context.shutdown)
                 .await
                 .map_err(SnapshotError::schema)?;
         }

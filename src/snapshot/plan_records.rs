@@ -28,8 +28,6 @@ pub(super) struct RecordedPlan {
     /// Rows and bytes of COPY data of the chunks that are in.
     pub(super) rows: u64,
     pub(super) bytes: u64,
-    /// A position of the source's WAL after every commit that a snapshot of a chunk contains.
-    pub(super) passed_at: Lsn,
     /// The stream has passed it.
     pub(super) is_passed: bool,
     /// Its indexes are built.
@@ -96,7 +94,7 @@ pub(super) async fn read(target: &SqlSession) -> Result<Vec<RecordedPlan>, Snaps
         .map_err(SnapshotError::target)?;
     let chunks = target
         .query(
-            "SELECT c.schema_name, c.table_name, first_key, end_key, c.state = 'joined', c.snapshot, c.snapshot_lsn::text
+            "SELECT c.schema_name, c.table_name, first_key, end_key, c.state = 'joined', c.snapshot
                FROM pgsluice.copy_chunk c JOIN pgsluice.copy_table t USING (schema_name, table_name)
               WHERE t.source_oid IS NOT NULL ORDER BY c.schema_name, c.table_name, c.chunk",
             &[],
@@ -118,7 +116,6 @@ pub(super) async fn read(target: &SqlSession) -> Result<Vec<RecordedPlan>, Snaps
             states: Vec::new(),
             rows: records::unsigned(row.get(6)),
             bytes: records::unsigned(row.get(7)),
-            passed_at: Lsn::new(0),
             is_passed: row.get(4),
             is_finished: row.get(5),
         };
@@ -130,7 +127,13 @@ pub(super) async fn read(target: &SqlSession) -> Result<Vec<RecordedPlan>, Snaps
             add_chunk(plan, row)?;
         }
     }
-    Ok(plans.into_values().collect())
+    let mut plans: Vec<RecordedPlan> = plans.into_values().collect();
+    for plan in &mut plans {
+        // A chunk may have been condemned in the moment in which that was recorded.
+        plan.is_passed &= plan.states.iter().all(|state| matches!(state, ChunkState::Joined(_)));
+        plan.is_finished &= plan.is_passed;
+    }
+    Ok(plans)
 }
 
 fn add_chunk(plan: &mut RecordedPlan, row: &tokio_postgres::Row) -> Result<(), SnapshotError> {
@@ -145,10 +148,6 @@ fn add_chunk(plan: &mut RecordedPlan, row: &tokio_postgres::Row) -> Result<(), S
         (true, None) => return Err(unreadable()),
         (false, _) => ChunkState::Pending,
     };
-    let lsn: Option<String> = row.get(6);
-    if let Some(lsn) = lsn {
-        plan.passed_at = plan.passed_at.max(lsn.parse().map_err(|_| unreadable())?);
-    }
     if let (Some(by), Some(bound)) = (&mut plan.table.ranged_by, range.first.or(range.end)) {
         by.kind = bound.kind();
     }
@@ -190,7 +189,7 @@ pub fn pending_again_sql(table: Oid, chunks: &[usize]) -> String {
               WHERE t.source_oid = {oid} AND c.schema_name = t.schema_name AND c.table_name = t.table_name
                 AND c.chunk IN ({list})
              RETURNING 1)
-         UPDATE pgsluice.copy_table t SET state = 'copying',
+         UPDATE pgsluice.copy_table t SET state = 'copying', is_passed = false, is_finished = false,
                 rows_copied = coalesce((SELECT sum(c.rows_copied) FROM pgsluice.copy_chunk c
                     WHERE c.schema_name = t.schema_name AND c.table_name = t.table_name AND c.chunk NOT IN ({list})), 0),
                 bytes_copied = coalesce((SELECT sum(c.bytes_copied) FROM pgsluice.copy_chunk c
@@ -258,43 +257,75 @@ pub(super) async fn is_joined(
     Ok(row.is_some_and(|row| row.get(0)))
 }
 
-/// What of a table's copy is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Milestone {
-    /// The stream has passed every snapshot.
-    Passed,
-    /// And its indexes are built.
-    Finished,
+/// Records of those of these tables whose chunks are all in that the stream has passed every snapshot, and returns them. Decided by
+/// what the target has: where the stream goes on after it broke off, which is not what it has applied in memory.
+pub(super) async fn pass(target: &SqlSession, tables: &[Oid]) -> Result<Vec<Oid>, SnapshotError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
+    let rows = target
+        .query(
+            "UPDATE pgsluice.copy_table t SET is_passed = true
+              WHERE source_oid = ANY ($1) AND NOT is_passed
+                AND NOT EXISTS (SELECT FROM pgsluice.copy_chunk c
+                                 WHERE c.schema_name = t.schema_name AND c.table_name = t.table_name
+                                   AND (c.state <> 'joined' OR c.snapshot_lsn IS NULL
+                                        OR c.snapshot_lsn > (SELECT min(commit_lsn) FROM pgsluice.progress)))
+             RETURNING source_oid",
+            &[&oids],
+        )
+        .await
+        .map_err(SnapshotError::target)?;
+    Ok(rows.iter().map(|row| Oid(row.get(0))).collect())
 }
 
-/// Records it of many tables.
-pub(super) async fn record(
-    target: &SqlSession,
-    milestone: Milestone,
-    tables: &[Oid],
-) -> Result<(), SnapshotError> {
-    let column = match milestone {
-        Milestone::Passed => "is_passed = true",
-        Milestone::Finished => "is_passed = true, is_finished = true",
-    };
-    let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
+/// Takes it back of a table of which a chunk was condemned in that moment.
+pub(super) async fn not_passed(target: &SqlSession, table: Oid) -> Result<(), SnapshotError> {
     target
-        .execute(&format!("UPDATE pgsluice.copy_table SET {column} WHERE source_oid = ANY ($1)"), &[&oids])
+        .execute("UPDATE pgsluice.copy_table SET is_passed = false WHERE source_oid = $1", &[&table.0])
         .await
         .map_err(SnapshotError::target)?;
     Ok(())
 }
 
-/// Forgets tables that the source does not have any more.
-pub(super) async fn forget(target: &SqlSession, tables: &[Oid]) -> Result<(), SnapshotError> {
+/// Records that the copy of these tables is over: their indexes are built, too.
+pub(super) async fn finish(target: &SqlSession, tables: &[Oid]) -> Result<(), SnapshotError> {
     let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
     target
         .execute(
-            "WITH gone AS (DELETE FROM pgsluice.copy_table WHERE source_oid = ANY ($1) RETURNING schema_name, table_name)
-             DELETE FROM pgsluice.copy_chunk WHERE (schema_name, table_name) IN (SELECT * FROM gone)",
+            "UPDATE pgsluice.copy_table SET is_finished = true WHERE source_oid = ANY ($1) AND is_passed",
             &[&oids],
         )
         .await
         .map_err(SnapshotError::target)?;
     Ok(())
+}
+
+/// SQL that fails unless the copy of every table is over, for the transaction that records that.
+pub(super) const ALL_FINISHED: &str = "DO $$ BEGIN
+    IF EXISTS (SELECT FROM pgsluice.copy_table WHERE source_oid IS NOT NULL AND NOT (is_passed AND is_finished)) THEN
+        RAISE EXCEPTION 'pgsluice: the target has lost the last part of what was copied to it';
+    END IF;
+END $$";
+
+/// Forgets tables that the source does not have any more, once the stream has passed the moment in which that was seen: changes
+/// from before are passed over until then. Returns what was forgotten.
+pub(super) async fn forget(
+    target: &SqlSession,
+    gone: &[Oid],
+    seen_at: Lsn,
+) -> Result<Vec<Oid>, SnapshotError> {
+    let oids: Vec<u32> = gone.iter().map(|table| table.0).collect();
+    let rows = target
+        .query(
+            "WITH gone AS (
+                 DELETE FROM pgsluice.copy_table WHERE source_oid = ANY ($1)
+                    AND (SELECT min(commit_lsn) FROM pgsluice.progress) >= $2::text::pg_lsn
+                 RETURNING schema_name, table_name, source_oid),
+             chunks AS (DELETE FROM pgsluice.copy_chunk
+                         WHERE (schema_name, table_name) IN (SELECT schema_name, table_name FROM gone))
+             SELECT source_oid FROM gone",
+            &[&oids, &seen_at.to_string()],
+        )
+        .await
+        .map_err(SnapshotError::target)?;
+    Ok(rows.iter().map(|row| Oid(row.get(0))).collect())
 }

@@ -47,8 +47,7 @@ impl Reliance {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
-    fn remembered(&self) -> usize {
+    pub(super) fn remembered(&self) -> usize {
         self.streamed.len()
     }
 }

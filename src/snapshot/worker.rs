@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::SnapshotError;
-use super::attempt::{Attempt, CopyTable, Event};
+use super::attempt::{Attempt, CopyTable};
 use super::board::ChunkId;
 use super::chunk::{Relayed, UnderWay, relay};
 use super::lifecycle::ChunkState;
@@ -38,6 +39,9 @@ pub(super) async fn connect_target(
     purpose: &'static str,
 ) -> Result<SqlSession, SnapshotError> {
     let target = connect_sql(&attempt.config.target.connection, Side::Target, purpose).await?;
+    if !attempt.home.is_seen_by(&target).await.map_err(SnapshotError::target)? {
+        return Err(SnapshotError::TargetLost);
+    }
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;
     // A chunk and its record are lost together, or not at all: nobody needs to wait for the disk. Should we be gone while an index
@@ -195,10 +199,19 @@ async fn empty(transaction: &Transaction<'_>, table: &CopyTable) -> Result<Way, 
     let name = &table.plan.name;
     let at_target = SnapshotError::copying(Side::Target, name);
     if table.shaped.table.total_bytes >= FROZEN_BYTES_MIN && !table.is_referenced {
-        transaction.batch_execute(&format!("TRUNCATE ONLY {name}")).await.map_err(at_target)?;
-        return Ok(Way::Frozen);
+        let emptied = transaction.batch_execute(&format!("TRUNCATE ONLY {name}")).await;
+        return match emptied {
+            Ok(()) => Ok(Way::Frozen),
+            // A table that joined meanwhile refers to it: the next attempt knows.
+            Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
+                Err(SnapshotError::TableAltered { table: name.clone() })
+            }
+            Err(error) => Err(at_target(error)),
+        };
     }
-    transaction.batch_execute(&format!("DELETE FROM ONLY {name}")).await.map_err(at_target)?;
+    // The lock waits for a session of an earlier attempt whose COMMIT may still be under way.
+    let delete = format!("LOCK TABLE ONLY {name} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM ONLY {name}");
+    transaction.batch_execute(&delete).await.map_err(at_target)?;
     Ok(Way::Plain)
 }
 
@@ -206,6 +219,12 @@ async fn empty(transaction: &Transaction<'_>, table: &CopyTable) -> Result<Way, 
 async fn build_keys(transaction: &Transaction<'_>, tables: &[&CopyTable]) -> Result<(), SnapshotError> {
     for table in tables {
         for key in &table.keys_due {
+            // Built already, if the table is copied again.
+            let name = key.index.to_string();
+            let there = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await;
+            if there.map_err(SnapshotError::target)?.get(0) {
+                continue;
+            }
             transaction.batch_execute(&key.sql).await.map_err(|error| SnapshotError::Index {
                 table: table.plan.name.clone(),
                 object: format!("index {}", key.index.plain()),
@@ -252,6 +271,5 @@ impl Attempt {
     /// A chunk is committed: its changes are applied from now on, those that its snapshot does not contain.
     fn joined(&self, chunk: ChunkId, taken: &Taken) {
         self.board.enter(chunk, ChunkState::Joined(Arc::clone(&taken.snapshot)));
-        let _ = self.events.send(Event::Joined { table: chunk.table, lsn: taken.lsn });
     }
 }

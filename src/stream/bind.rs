@@ -308,7 +308,9 @@ impl Gatherer {
         match (compare(&now, &record, found.as_ref(), demand), found) {
             (Ok(matched), Some(target)) => {
                 if let Some(reason) = self.existing_rows_in_doubt(&record, &target, &matched).await? {
-                    if self.copy.has(relation.id) && self.is_in_transaction() {
+                    // What is on its way may be of the old shape, and joins first.
+                    let waits = self.copy.is_under_way(relation.id);
+                    if self.copy.has(relation.id) && self.is_in_transaction() && !waits {
                         tracing::warn!(table = %record.name, "a schema change gave existing rows values that are not in the stream: what is copied of the table is copied again");
                         self.accept_and_condemn(relation.id, &name, &matched.accepted, target.oid);
                         return Ok(Resolved::IsCopiedAgain);

@@ -349,9 +349,13 @@ async fn compare_with_records(copy: &CopyBoard, session: &SqlSession) -> Result<
         let is_copying = record.is_some_and(|record| record.phase < RecordedPhase::Streaming);
         return if is_copying { Err(StreamError::CopyLost) } else { Ok(()) };
     }
-    let believed = copy.believed();
-    let recorded = read_unpassed(session).await.map_err(|error| StreamError::Copy(Box::new(error)))?;
-    copy.compare(&believed, &recorded);
+    loop {
+        let believed = copy.believed();
+        let recorded = read_unpassed(session).await.map_err(|error| StreamError::Copy(Box::new(error)))?;
+        if copy.compare(&believed, &recorded) {
+            break;
+        }
+    }
     copy.trusted().await;
     Ok(())
 }

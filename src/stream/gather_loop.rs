@@ -18,6 +18,9 @@ use super::reader::{Chunk, Incoming};
 /// How long a stream may move on before the progress records, and with them the slot, follow.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// The same while tables are being copied.
+const PROGRESS_INTERVAL_COPYING: Duration = Duration::from_millis(100);
+
 /// How long what is gathered may take to be committed when nothing more comes.
 const LAST_COMMIT_MAX: Duration = Duration::from_secs(1);
 
@@ -165,7 +168,10 @@ impl GatherLoop {
                 waited = self.gatherer.wait_for_the_copy() => waited.map(|()| None),
             };
         }
-        let until_record = PROGRESS_INTERVAL.saturating_sub(self.last_record.elapsed());
+        // The copy goes by what is recorded.
+        let interval =
+            if self.gatherer.copy.is_active() { PROGRESS_INTERVAL_COPYING } else { PROGRESS_INTERVAL };
+        let until_record = interval.saturating_sub(self.last_record.elapsed());
         let record_due = self.gatherer.has_unrecorded_position();
         let busy = self.gatherer.is_busy();
         let is_copying = self.gatherer.copy.is_active();

@@ -105,7 +105,7 @@ impl Gatherer {
         let under_way = self.transaction.as_ref().map(|transaction| transaction.start.commit_lsn);
         for lane in &mut self.lanes {
             let is_part = under_way.is_some_and(|commit_lsn| lane.has_some_of(commit_lsn));
-            if !is_part && lane.has_work() && lane.is_ready() {
+            if !is_part && lane.is_ready() && (lane.has_work() || lane.is_behind(self.position)) {
                 lane.hand_over(crate::stream::batch::End::Commit(self.position), self.way).await?;
             }
         }

@@ -9,7 +9,7 @@ mod dump;
 mod indexes;
 mod lexer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::build::{build_index, build_rest};
 pub use self::dump::{Entry, PostData};
@@ -21,6 +21,10 @@ use crate::connection::SqlSession;
 use crate::model::TableName;
 use crate::preflight::Finding;
 use crate::runtime::Shutdown;
+
+/// Kinds of objects whose title begins with the name of their table.
+const OF_A_TABLE: [&str; 6] =
+    ["FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"];
 
 /// What an index is for its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,6 +130,35 @@ impl Division {
             "{}SET client_min_messages = 'error';\nSET maintenance_work_mem = '{MAINTENANCE_WORK_MEM}';",
             dump::statements(&self.preamble)
         )
+    }
+
+    /// Leaves out what belongs to these tables: who made them on the target has built it, or they are not there.
+    pub fn leave_out(&mut self, tables: &BTreeSet<TableName>) {
+        self.by_table.retain(|table, _| !tables.contains(table));
+        let mut by_schema: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for table in tables {
+            by_schema.entry(&table.schema).or_default().push(&table.name);
+        }
+        // The title of what belongs to a table begins with its name: "orders orders_customer_fkey".
+        let belongs = |entry: &Entry| {
+            by_schema.get(entry.schema.as_str()).is_some_and(|names| {
+                names.iter().any(|name| {
+                    entry.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+                })
+            })
+        };
+        self.rest.retain(|entry| !OF_A_TABLE.contains(&entry.kind.as_str()) || !belongs(entry));
+    }
+
+    /// Takes out of `by_table` what is there already, and moves the rest of it to where it stood in the dump.
+    pub fn without_existing(&mut self, existing: &BTreeSet<TableName>) {
+        for indexes in self.by_table.values_mut() {
+            let is_due = |build: &IndexBuild| !existing.contains(&build.index);
+            indexes.primary_key = indexes.primary_key.take().filter(is_due);
+            indexes.replica_identity = indexes.replica_identity.take().filter(is_due);
+            indexes.others.retain(is_due);
+        }
+        self.retain_tables(|_| false);
     }
 
     /// Leaves only these tables in `by_table`; the indexes of the others are built with the rest.
