@@ -1,7 +1,7 @@
 //! Takes the snapshot of a chunk: its tables are locked against DDL and TRUNCATE first, then the stream is made to hold their
 //! changes, then the snapshot is taken, and it is used only if it has everything that was passed over in reliance on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,36 +106,30 @@ pub(super) async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, Snaps
 /// # Errors
 /// [`SnapshotError::Source`].
 pub(super) async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), SnapshotError> {
-    let in_doubt = commits_that_wait(source, "true").await?;
-    let list: Vec<String> = in_doubt.iter().map(u32::to_string).collect();
-    if list.is_empty() {
-        return Ok(());
-    }
-    let are_among_them = format!("backend_xid::text IN ('{}')", list.join("', '"));
+    let in_doubt = commits_that_wait(source).await?;
     let begun_at = Instant::now();
     let mut is_told = false;
-    loop {
-        let waiting = commits_that_wait(source, &are_among_them).await?;
-        let Some(xid) = waiting.first() else { return Ok(()) };
+    while !in_doubt.is_empty() {
+        let waiting = commits_that_wait(source).await?;
+        let Some((pid, _)) = in_doubt.intersection(&waiting).next() else { return Ok(()) };
         if !is_told && begun_at.elapsed() >= TOLD_AFTER {
             is_told = true;
             tracing::warn!(
-                xid,
+                pid,
                 transactions = waiting.len(),
                 "the copy waits for transactions of the source whose commit waits for a synchronous standby"
             );
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     }
+    Ok(())
 }
 
-async fn commits_that_wait(source: &SqlSession, which: &str) -> Result<Vec<u32>, SnapshotError> {
-    let sql = format!(
-        "SELECT backend_xid::text::int8 FROM pg_stat_activity
-          WHERE wait_event = 'SyncRep' AND backend_xid IS NOT NULL AND {which} ORDER BY 1"
-    );
-    let rows = source.query(&sql, &[]).await.map_err(SnapshotError::source)?;
-    Ok(rows.iter().filter_map(|row| u32::try_from(row.get::<_, i64>(0)).ok()).collect())
+/// Known by session and begin: COMMIT PREPARED has no transaction id of its own.
+async fn commits_that_wait(source: &SqlSession) -> Result<BTreeSet<(i32, String)>, SnapshotError> {
+    let sql = "SELECT pid, coalesce(xact_start::text, '') FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let rows = source.query(sql, &[]).await.map_err(SnapshotError::source)?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// A table, and its [shape](Shapes) at the moment it was read.
