@@ -17,6 +17,7 @@ use super::records;
 use super::visibility::Snapshot;
 use crate::connection::SqlSession;
 use crate::model::{Lsn, Oid, TableName};
+use crate::target::progress;
 
 /// A table as recorded.
 #[derive(Clone, Debug)]
@@ -256,6 +257,13 @@ pub(super) async fn is_joined(
         .await
         .map_err(SnapshotError::target)?;
     Ok(row.is_some_and(|row| row.get(0)))
+}
+
+/// Where the stream would go on after a crash; `None` while that is not known.
+pub(super) async fn read_progress(target: &SqlSession) -> Result<Option<Lsn>, SnapshotError> {
+    let query = format!("SELECT ({})::text", progress::APPLIED_BY_ALL);
+    let row = target.query_one(&query, &[]).await.map_err(SnapshotError::target)?;
+    Ok(row.get::<_, Option<String>>(0).and_then(|lsn| lsn.parse().ok()))
 }
 
 /// What of a table's copy is over.
