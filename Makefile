@@ -56,6 +56,14 @@ soak: postgres ## Random histories against real servers, both sides compared in 
 	PGSLUICE_SOAK_SEEDS=$(SEEDS) PGSLUICE_SOAK_MINUTES_MAX=$(SOAK_MINUTES_MAX) cargo test --package pgsluice \
 		--test integration -- --exact random_histories::after_every_random_history_both_sides_hold_the_same_rows
 
+# How many random copies `make copy-storm` runs.
+COPY_SEEDS ?= 100
+
+.PHONY: copy-storm
+copy-storm: postgres ## Random initial copies under writers, killed at random moments, both sides compared: COPY_SEEDS=100
+	PGSLUICE_COPY_SEEDS=$(COPY_SEEDS) cargo test --package pgsluice --test integration -- --exact \
+		copy::storm::killed_at_random_moments_of_the_copy_both_sides_hold_the_same_rows
+
 .PHONY: crash-matrix
 crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: an eighth)
 	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- struck --nocapture --test-threads=2

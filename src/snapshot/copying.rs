@@ -34,6 +34,8 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 const GOOD_ATTEMPT: Duration = Duration::from_secs(30);
 /// What took longer than this is tried again after this.
 const RETRY_AFTER_LONG: Duration = Duration::from_secs(10);
+/// How long an attempt may take to end.
+const STOP_GRACE: Duration = Duration::from_secs(3);
 /// How often it is tried again while an operator is waited for.
 const OPERATOR_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -79,7 +81,20 @@ pub async fn run(context: CopyContext) -> Result<(), CopyHalted> {
     let mut copy = Copying { context, division: None, progress: None, told: None };
     loop {
         let begun_at = Instant::now();
-        let Err(error) = copy.attempt().await else { return Ok(()) };
+        let shutdown = copy.context.shutdown.clone();
+        let outcome = {
+            let attempt = copy.attempt();
+            tokio::pin!(attempt);
+            tokio::select! {
+                outcome = &mut attempt => outcome,
+                // What is under way is cancelled where it can be.
+                () = shutdown.requested() => {
+                    let ended = tokio::time::timeout(STOP_GRACE, attempt).await;
+                    ended.unwrap_or(Err(SnapshotError::Stopped))
+                }
+            }
+        };
+        let Err(error) = outcome else { return Ok(()) };
         if copy.context.shutdown.is_requested() {
             return Ok(());
         }

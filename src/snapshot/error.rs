@@ -104,7 +104,7 @@ pub enum SnapshotError {
     #[error("a copying task ended unexpectedly")]
     WorkerLost,
     /// The program is asked to stop.
-    #[error("stopped while copying; the next start empties what was copied and copies again")]
+    #[error("stopped while copying; the next start goes on with the chunks that are left")]
     Stopped,
 }
 
@@ -149,7 +149,7 @@ impl SnapshotError {
             Self::Catalog(error) => error.remedy(),
             Self::Slot(error) => error.remedy(),
             Self::Source { .. } => "Read the source's message above; its role needs SELECT on every table. The source was only read.".to_owned(),
-            Self::Target { .. } => "Read the target's message above. The copy is emptied and begun again; the source was only read.".to_owned(),
+            Self::Target { .. } => "Read the target's message above. What is copied is kept; the source was only read.".to_owned(),
             Self::PlanUnreadable { .. } => "An other version of pgsluice has made this plan. Go on with that one, or begin anew: `pgsluice cleanup`, and empty the target's tables.".to_owned(),
             Self::TargetColumnMissing { table, column, type_name } => format!(
                 "ALTER TABLE {table} ADD COLUMN {} {type_name}; on the target, as the source has it: the copy goes on by itself.",
@@ -165,12 +165,9 @@ impl SnapshotError {
             | Self::Stopped
             | Self::SnapshotUnreadable
             | Self::TargetLost => {
-                "Nothing: the copy is emptied and begun again. The source was only read.".to_owned()
+                "Nothing: what is copied and recorded is kept, and the rest is tried again. The source was only read.".to_owned()
             }
-            Self::TableAltered { table } => format!(
-                "Avoid DDL until the copy is done. Make table {} on the target the same (or empty the target and run `pgsluice cleanup`), then start again.",
-                table.plain()
-            ),
+            Self::TableAltered { .. } => "Nothing at once: its definition is read anew. Avoid DDL until the copy is done; what the target lacks of it is told.".to_owned(),
             Self::TargetTableMissing { table } => format!(
                 "Create table {} on the target as it is on the source, set schema.mode = \"copy\", or leave the table out with source.tables.exclude.",
                 table.plain()

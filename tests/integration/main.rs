@@ -14,6 +14,7 @@ mod binary;
 mod bulk;
 mod cleanup;
 mod connection;
+mod copy;
 mod crash_matrix;
 mod dashboards;
 mod demo;

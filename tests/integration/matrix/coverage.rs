@@ -74,7 +74,7 @@ pub(super) fn assert_both_formats_of_copy_were_used(source: &LocalCluster) {
     let log = std::fs::read(source.log_path()).expect("the server's log");
     let log = String::from_utf8_lossy(&log);
     let copied = |table: &str, format: &str| {
-        log.lines().any(|line| line.contains("COPY (SELECT") && line.contains(table) && line.contains(format))
+        log.lines().any(|line| line.contains("TO STDOUT") && line.contains(table) && line.contains(format))
     };
     for table in ["integer", "numeric", "text", "timestamp with time zone", "jsonb", "int4range"] {
         assert!(copied(&format!("\"keyed\".\"{table}\""), "FORMAT text"), "{table} was never copied as text");
