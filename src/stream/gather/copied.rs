@@ -109,7 +109,11 @@ impl Gatherer {
                 lane.hand_over(crate::stream::batch::End::Commit(self.position), self.way).await?;
             }
         }
-        let _ = tokio::time::timeout(LOOK_INTERVAL, self.copy_changed.changed()).await;
+        if tokio::time::timeout(LOOK_INTERVAL, self.copy_changed.changed()).await.is_err() {
+            // Nothing else is asked of the target meanwhile. If it is gone, the copy waits for another stream, and this one would
+            // wait for the copy.
+            self.catalog.batch_execute("SELECT 1").await?;
+        }
         Ok(())
     }
 
