@@ -52,6 +52,8 @@ const NOTICE_LOST_CLIENT: &str = "SET client_connection_check_interval = '2s'";
 const NEVER_WAIT_FOR_EACH_OTHER: &str = "SET lock_timeout = '30s'";
 /// How often it is looked whether the target's operator has another primary.
 const INCUMBENT_POLL: Duration = Duration::from_millis(250);
+/// How often it is looked whether the target is still there, while the copy reads its records.
+const TRUST_POLL: Duration = Duration::from_secs(1);
 /// A way back that halts is no harm to the primary; remedies that start the migration over would be.
 const NO_WAY_BACK: &str = "The configured target is the primary, works, and has everything: do not empty it. The side that was left is \
      not current any more. End the way back: stop pgsluice, then `pgsluice cleanup`.";
@@ -356,8 +358,13 @@ async fn compare_with_records(copy: &CopyBoard, session: &SqlSession) -> Result<
             break;
         }
     }
-    copy.trusted().await;
-    Ok(())
+    loop {
+        tokio::select! {
+            () = copy.trusted() => return Ok(()),
+            // If the target is gone, the copy waits for another stream, and this one would wait for the copy.
+            () = tokio::time::sleep(TRUST_POLL) => session.batch_execute("SELECT 1").await?,
+        }
+    }
 }
 
 /// A session that applies, in the role for replicated changes.
