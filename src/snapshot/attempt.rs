@@ -6,13 +6,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::SnapshotError;
+use super::account::Account;
 use super::board::{ChunkId, CopyBoard};
-use super::building::{Build, Builder, RETRY_AFTER};
+use super::building::{Build, Builder};
 use super::chunk::{CopyStatements, Relayed, read_target_columns};
 use super::copying::CopyContext;
 use super::governor::Governor;
@@ -26,7 +26,6 @@ use super::take::{ShapedTable, Shapes, read_snapshot, wait_for_commits_in_doubt}
 use super::worker::{Worker, connect_target};
 use crate::config::{Config, TableFilter};
 use crate::connection::{Incumbent, SqlSession, connect_sql};
-use crate::migration::{Blocking, Phase, Problem};
 use crate::model::{Lsn, Oid, Side, TableName};
 use crate::runtime::Shutdown;
 use crate::source::{SourceTable, TableKind, catalog};
@@ -35,14 +34,10 @@ use crate::target::same_server::SessionMark;
 use crate::target::schema::{Division, IndexBuild, existing_indexes};
 
 /// How often it is looked whether the stream has passed tables; many are then recorded at once.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long the stream may be between two servers.
 const REPLICATOR_WAIT: Duration = Duration::from_secs(30);
-/// Transactions remembered for later snapshots before it is looked which of them are visible.
-const REMEMBERED_MAX: usize = 100_000;
-/// A source that stands still is written to at most this often.
-const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the workers of an attempt share.
 pub(super) struct Attempt {
@@ -57,8 +52,8 @@ pub(super) struct Attempt {
     pub(super) tables: HashMap<Oid, CopyTable>,
     /// Tables that the source does not have any more. Changes from before are passed over until the stream has passed the
     /// position at which that was seen.
-    gone: Vec<RecordedPlan>,
-    gone_seen_at: Lsn,
+    pub(super) gone: Vec<RecordedPlan>,
+    pub(super) gone_seen_at: Lsn,
     /// Of the session that keeps the records: all others have to be on the same server.
     pub(super) home: SessionMark,
     pub(super) queue: Queue<Work>,
@@ -75,10 +70,10 @@ pub(super) struct CopyTable {
     /// What the stream finds rows by, and the target lacks.
     pub(super) keys_due: Vec<IndexBuild>,
     /// Other indexes that it lacks.
-    others_due: Vec<Arc<IndexBuild>>,
+    pub(super) others_due: Vec<Arc<IndexBuild>>,
     /// Foreign keys of other tables refer to it on the target, which keeps it from being truncated.
     pub(super) is_referenced: bool,
-    is_passed: bool,
+    pub(super) is_passed: bool,
     rows: u64,
     bytes: u64,
     states: Vec<ChunkState>,
@@ -117,7 +112,7 @@ impl CopyTable {
         matches!(self.shaped.table.kind, TableKind::Ordinary)
     }
 
-    fn outstanding(&self, chunk_bytes: u64) -> Outstanding {
+    pub(super) fn outstanding(&self, chunk_bytes: u64) -> Outstanding {
         let pending = |(number, state): (usize, &ChunkState)| {
             (!matches!(state, ChunkState::Joined(_))).then_some(number)
         };
@@ -374,239 +369,6 @@ async fn build_keys_of_cut_tables(attempt: &mut Attempt) -> Result<(), SnapshotE
     }
     attempt.tables = tables;
     Ok(())
-}
-
-/// What became of each table.
-struct Account {
-    open: HashMap<Oid, Standing>,
-    /// Tables that the source does not have any more.
-    gone: Vec<Oid>,
-    /// Indexes that could not be built, and why.
-    refused: HashMap<TableName, (String, String)>,
-    told: Option<String>,
-    /// How far the stream was at the last look.
-    applied_before: Option<Lsn>,
-    nudged_at: Option<Instant>,
-}
-
-/// A table whose copy is not over.
-struct Standing {
-    is_passed: bool,
-    /// Indexes that are not there yet; `None` until they are being built.
-    building: Option<HashSet<TableName>>,
-    is_finished: bool,
-}
-
-impl Account {
-    fn new(attempt: &Attempt) -> Self {
-        let standing =
-            |table: &CopyTable| Standing { is_passed: table.is_passed, building: None, is_finished: false };
-        Self {
-            open: attempt.tables.iter().map(|(oid, table)| (*oid, standing(table))).collect(),
-            gone: attempt.gone.iter().map(|plan| plan.table.oid).collect(),
-            refused: HashMap::new(),
-            told: None,
-            applied_before: None,
-            nudged_at: None,
-        }
-    }
-
-    /// Keeps account until everything is over.
-    async fn keep(
-        mut self,
-        attempt: &Attempt,
-        context: &CopyContext,
-        (source, target): (&SqlSession, &SqlSession),
-        mut events: mpsc::UnboundedReceiver<Event>,
-    ) -> Result<(), SnapshotError> {
-        let mut enters_indexes = true;
-        let mut looked_at: Option<Instant> = None;
-        while !(self.open.is_empty() && self.gone.is_empty()) {
-            if looked_at.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
-                looked_at = Some(Instant::now());
-                self.copy_again(attempt);
-                self.pass(attempt, target).await?;
-                self.forget_what_is_visible(attempt, source).await?;
-                self.nudge(attempt, context, source).await?;
-                self.build(attempt);
-                self.finish(attempt, target).await?;
-                let is_copied = || self.open.keys().all(|table| attempt.board.is_joined(*table));
-                if enters_indexes && is_copied() {
-                    enters_indexes = false;
-                    context.status.enter(Phase::Indexes);
-                }
-            }
-            match tokio::time::timeout(LOOK_INTERVAL, events.recv()).await {
-                Ok(Some(event)) => self.take(attempt, context, event),
-                Ok(None) => return Err(SnapshotError::WorkerLost),
-                Err(_) => {}
-            }
-        }
-        self.tell(context);
-        Ok(())
-    }
-
-    fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
-        match event {
-            Event::Built { table, index } => {
-                self.refused.remove(&index);
-                self.tell(context);
-                if let Some(building) =
-                    self.open.get_mut(&table).and_then(|standing| standing.building.as_mut())
-                {
-                    building.remove(&index);
-                    if building.is_empty() {
-                        attempt.builds.push([Build::Statistics(table)]);
-                    }
-                }
-            }
-            Event::NotBuilt { index, message, remedy } => {
-                self.refused.insert(index, (message, remedy));
-                self.tell(context);
-            }
-            Event::Finished(table) => {
-                if let Some(standing) = self.open.get_mut(&table) {
-                    standing.is_finished = true;
-                }
-            }
-        }
-    }
-
-    /// What the stream has made worthless.
-    fn copy_again(&mut self, attempt: &Attempt) {
-        for chunk in attempt.board.take_again() {
-            let Some(table) = attempt.tables.get(&chunk.table) else { continue };
-            let outstanding = table.outstanding(attempt.config.snapshot.chunk_bytes);
-            let work = match outstanding.ranges {
-                Some(_) => vec![Work::Range(chunk)],
-                None => order(vec![outstanding]),
-            };
-            tracing::info!(table = %table.plan.name.plain(), chunk = chunk.number, "a chunk is copied again");
-            attempt.queue.push(work);
-        }
-    }
-
-    /// Tables whose every snapshot the stream has passed, for good: what comes of them now is in none.
-    async fn pass(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {
-        let is_due =
-            |(table, standing): &(&Oid, &Standing)| !standing.is_passed && attempt.board.is_joined(**table);
-        let due: Vec<Oid> = self.open.iter().filter(is_due).map(|(table, _)| *table).collect();
-        if !due.is_empty() {
-            for table in plan_records::pass(target, &due).await? {
-                if !attempt.board.forget_if_joined(table) {
-                    plan_records::not_passed(target, table).await?;
-                    continue;
-                }
-                if let Some(standing) = self.open.get_mut(&table) {
-                    standing.is_passed = true;
-                }
-            }
-        }
-        if !self.gone.is_empty() {
-            for table in plan_records::forget(target, &self.gone, attempt.gone_seen_at).await? {
-                attempt.board.forget(table);
-                self.gone.retain(|known| *known != table);
-            }
-        }
-        Ok(())
-    }
-
-    /// What is remembered for later snapshots is bounded, also while none is taken for long (INV-11).
-    async fn forget_what_is_visible(
-        &self,
-        attempt: &Attempt,
-        source: &SqlSession,
-    ) -> Result<(), SnapshotError> {
-        if attempt.board.remembered() > REMEMBERED_MAX {
-            attempt.board.seen(&read_snapshot(source).await?);
-        }
-        Ok(())
-    }
-
-    /// A source on which nothing happens writes no WAL, and without it the stream does not pass a position that is just ahead
-    /// of it: something is written that means nothing to anybody.
-    async fn nudge(
-        &mut self,
-        attempt: &Attempt,
-        context: &CopyContext,
-        source: &SqlSession,
-    ) -> Result<(), SnapshotError> {
-        let applied = context.stream.applied_lsn();
-        let waits =
-            |(table, standing): (&Oid, &Standing)| !standing.is_passed && attempt.board.is_joined(*table);
-        let stands = applied.is_some() && applied == self.applied_before;
-        self.applied_before = applied;
-        if stands
-            && self.open.iter().any(waits)
-            && self.nudged_at.is_none_or(|at| at.elapsed() >= NUDGE_INTERVAL)
-        {
-            self.nudged_at = Some(Instant::now());
-            source
-                .batch_execute("SELECT pg_logical_emit_message(true, 'pgsluice', '')")
-                .await
-                .map_err(SnapshotError::source)?;
-        }
-        Ok(())
-    }
-
-    /// A table under one snapshot is consistent as soon as it is in. One whose chunks have several is only when the stream has
-    /// passed them all: until then, two rows may have what is unique.
-    fn build(&mut self, attempt: &Attempt) {
-        for (oid, standing) in &mut self.open {
-            let Some(table) = attempt.tables.get(oid) else { continue };
-            let is_consistent =
-                standing.is_passed || (table.plan.ranges.len() == 1 && attempt.board.is_joined(*oid));
-            if standing.building.is_some() || !is_consistent {
-                continue;
-            }
-            standing.building = Some(table.others_due.iter().map(|build| build.index.clone()).collect());
-            for _ in &table.keys_due {
-                attempt.progress.index_built(&table.plan.name);
-            }
-            if table.others_due.is_empty() {
-                attempt.builds.push([Build::Statistics(*oid)]);
-            } else {
-                attempt
-                    .builds
-                    .push(table.others_due.iter().map(|build| Build::Index(Arc::clone(build), *oid)));
-            }
-        }
-    }
-
-    async fn finish(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {
-        let is_over = |standing: &Standing| standing.is_passed && standing.is_finished;
-        let over: Vec<Oid> =
-            self.open.iter().filter(|(_, standing)| is_over(standing)).map(|(table, _)| *table).collect();
-        if !over.is_empty() {
-            plan_records::finish(target, &over).await?;
-            over.iter().for_each(|table| attempt.board.finished(*table));
-            self.open.retain(|_, standing| !is_over(standing));
-        }
-        Ok(())
-    }
-
-    /// Says which indexes could not be built, or takes it back.
-    fn tell(&mut self, context: &CopyContext) {
-        let Some((message, remedy)) = self.refused.values().next() else {
-            if let Some(told) = self.told.take() {
-                context.status.update(|status| {
-                    if status.problem.as_ref().is_some_and(|problem| problem.message == told) {
-                        status.problem = None;
-                    }
-                });
-            }
-            return;
-        };
-        let others = self.refused.len() - 1;
-        let message = if others == 0 { message.clone() } else { format!("{message} (and {others} more)") };
-        if self.told.as_ref() != Some(&message) {
-            tracing::error!(problem = %message, %remedy, retry_after = ?RETRY_AFTER, "an index could not be built");
-            self.told = Some(message.clone());
-        }
-        let (at, blocking) = (Timestamp::now(), Blocking::WaitingForOperator);
-        let problem = Problem { message, remedy: remedy.clone(), at, blocking };
-        context.status.update(|status| status.problem = Some(problem));
-    }
 }
 
 /// What the slot's snapshot contains: read once, when the slot is made.

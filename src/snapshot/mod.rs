@@ -4,6 +4,7 @@
 //! Tables that join later are copied [`together`]. Rows are relayed as COPY data, without ever being parsed or held;
 //! what is done is recorded on the target in the transaction that does it.
 
+mod account;
 mod attempt;
 mod board;
 mod building;

@@ -410,7 +410,8 @@ SELECT DISTINCT h.pid, p.gid, coalesce(a.datname, p.database)::text AS database,
   LEFT JOIN pg_prepared_xacts p ON p.transaction = h.transactionid
  WHERE w.pid = $1 AND w.locktype = 'transactionid' AND NOT w.granted";
 
-fn decode_old(row: &Row) -> OldTransaction {
+/// One row of a query with these columns: `pid`, `gid`, `database`, `usename`, `application_name`, `state`, `age_seconds`.
+pub(crate) fn decode_old(row: &Row) -> OldTransaction {
     let gid: Option<String> = row.get("gid");
     let pid: Option<i32> = row.get("pid");
     let age: Option<f64> = row.get("age_seconds");

@@ -12,7 +12,7 @@ use pgsluice::snapshot::{SnapshotContext, SnapshotError, SnapshotSummary, copy_a
 use pgsluice::source::SourceTable;
 use pgsluice::source::catalog::read_tables;
 use pgsluice::source::slot::{ExportedSlot, create_exporting};
-use pgsluice::target::schema::{SchemaError, copy_post_data, copy_pre_data};
+use pgsluice::target::schema::{SchemaError, build_rest, copy_pre_data, read_post_data};
 use pgsluice::telemetry::Metrics;
 
 use crate::harness::sides::{DATABASE, Sides};
@@ -111,7 +111,9 @@ impl<'a> Copy<'a> {
         let config = self.sides.config();
         let (source, target) =
             (self.sides.session(Side::Source).await, self.sides.session(Side::Target).await);
-        copy_post_data(&config, &source, &target, extra_sql, &Shutdown::new()).await.map(|_| ())
+        let mut division = read_post_data(&config, &source, &target, &Shutdown::new()).await?;
+        division.retain_tables(|_| false);
+        build_rest(&config, &division, extra_sql, &Shutdown::new()).await.map(|_| ())
     }
 
     /// Compares the target with what the slot's snapshot shows of the source.

@@ -1,11 +1,9 @@
 //! What the governor goes by, asked of the source: two queries, which read statistics only. Never decides anything.
 
-use std::time::Duration;
-
 use super::verdict::{Pressure, StandbyBehind};
 use crate::connection::SqlSession;
 use crate::snapshot::SnapshotError;
-use crate::source::slot::{self, OldTransaction, TransactionHolder};
+use crate::source::slot;
 
 /// The physical standby that has most to replay, and how many sessions the role may not look into. A walsender that
 /// reads a logical slot is a subscriber (or our own) and replays nothing that is waited for; neither do programs that
@@ -30,7 +28,7 @@ SELECT worst.application_name, worst.pid, worst.lag_bytes, hidden.count AS hidde
 /// may contain row values (INV-10).
 const LOOK_AT_WRITERS: &str = "
 SELECT *
-  FROM (SELECT pid, NULL AS gid, datname::text AS database, usename::text AS user_name, application_name, state,
+  FROM (SELECT pid, NULL AS gid, datname::text AS database, usename::text AS usename, application_name, state,
                extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_seconds
           FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND xact_start IS NOT NULL
          UNION ALL
@@ -54,27 +52,8 @@ pub async fn look(source: &SqlSession, slot: &str) -> Result<Pressure, SnapshotE
     });
     Ok(Pressure {
         wal_retained_bytes: state.and_then(|state| state.retained_bytes),
-        oldest_writer: writers.first().map(writer),
+        oldest_writer: writers.first().map(slot::decode_old),
         standby,
         hidden_senders: unsigned(standbys.get("hidden")).unwrap_or_default(),
     })
-}
-
-fn writer(row: &tokio_postgres::Row) -> OldTransaction {
-    let gid: Option<String> = row.get("gid");
-    let pid: Option<i32> = row.get("pid");
-    let age: Option<f64> = row.get("age_seconds");
-    OldTransaction {
-        holder: match (pid, gid) {
-            (Some(pid), None) => TransactionHolder::Session {
-                pid,
-                user: row.get("user_name"),
-                application: row.get("application_name"),
-                state: row.get("state"),
-            },
-            (_, gid) => TransactionHolder::Prepared { gid: gid.unwrap_or_default() },
-        },
-        database: row.get("database"),
-        age: age.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-    }
 }

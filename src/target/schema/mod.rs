@@ -47,7 +47,7 @@ impl Section {
     }
 }
 
-/// What [`copy_pre_data`] and [`copy_post_data`] did.
+/// What [`copy_pre_data`] and [`build_rest`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchemaCopied {
     /// What was left behind, with what to do about it: owners, privileges, extensions.
@@ -75,34 +75,7 @@ pub async fn copy_pre_data(
     extra_sql: &str,
     shutdown: &Shutdown,
 ) -> Result<SchemaCopied, SchemaError> {
-    copy_section(Section::PreData, config, source, target, extra_sql, shutdown).await
-}
-
-/// Builds indexes, constraints and triggers on the target, and runs `extra_sql` in the same transaction. May take
-/// as long as the copy did.
-///
-/// Cancel safe: the target's transaction is rolled back.
-///
-/// # Errors
-/// As [`copy_pre_data`].
-pub async fn copy_post_data(
-    config: &Config,
-    source: &SqlSession,
-    target: &SqlSession,
-    extra_sql: &str,
-    shutdown: &Shutdown,
-) -> Result<SchemaCopied, SchemaError> {
-    copy_section(Section::PostData, config, source, target, extra_sql, shutdown).await
-}
-
-async fn copy_section(
-    section: Section,
-    config: &Config,
-    source: &SqlSession,
-    target: &SqlSession,
-    extra_sql: &str,
-    shutdown: &Shutdown,
-) -> Result<SchemaCopied, SchemaError> {
+    let section = Section::PreData;
     let tools = find_tools(
         config.schema.postgres_bin_dir.as_deref(),
         source.server_version().major(),
