@@ -374,7 +374,7 @@ impl Default for RawSnapshot {
     fn default() -> Self {
         Self {
             jobs: None,
-            chunk_bytes: ByteSize::mib(256),
+            chunk_bytes: ByteSize::mib(512),
             max_wal_retained_bytes: None,
             max_standby_lag_bytes: None,
             max_bytes_per_second: None,

@@ -1,4 +1,4 @@
-//! Session settings that change what values look like or how long statements may live, pinned for every session on
+//! Session settings that change what values look like or how long statements may take, pinned for every session on
 //! both sides (trap 15). They travel in the startup packet, where they win over what `ALTER ROLE … SET` and
 //! `ALTER DATABASE … SET` say; PgBouncer would refuse them, and must not stand in between anyway.
 
@@ -23,6 +23,8 @@ pub const PINNED_SETTINGS: &[(&str, &str)] = &[
     // Empty: pg_catalog alone, so that no name resolves to somebody's object by accident.
     ("search_path", ""),
     ("row_security", "off"),
+    // What runs often is cheap, and of a catalog query the compilation takes longer than the query.
+    ("jit", "off"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
     ("default_transaction_deferrable", "off"),

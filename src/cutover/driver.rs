@@ -265,12 +265,9 @@ async fn connect(
         Side::Target => &ctx.config.target.connection,
     };
     let session = connect_sql(settings, side, purpose).await?;
-    // Compiling the catalog queries takes longer than running them.
-    let failed = SqlFailure::of(side, "prepare a session");
-    session.batch_execute("SET jit = off").await.map_err(&failed)?;
     if side == Side::Target {
         // On the way back it is fenced, and what is made there for this operation has to pass.
-        fence::pass(&*session).await.map_err(failed)?;
+        fence::pass(&*session).await.map_err(SqlFailure::of(side, "prepare a session"))?;
     }
     Ok(session)
 }

@@ -1,9 +1,9 @@
-//! Looks at both sides every two seconds while changes are streamed and no cutover is under way, publishes where every table stands, and says once of
+//! Looks at both sides every two seconds, or less often where a look takes long, while changes are streamed and no cutover is under way, publishes where every table stands, and says once of
 //! each table that is outside. Decides nothing: the migration task does.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -20,6 +20,8 @@ use crate::stream::StreamHandle;
 
 /// Between two looks, unless it is asked for one.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Looks are so much further apart than they take: many tables, or a busy server, are looked at less often.
+const INTERVAL_PER_LOOK: u32 = 10;
 /// A look that takes longer has lost its connection.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -50,25 +52,27 @@ impl TableWatch {
         let mut sessions = None;
         let mut told = BTreeSet::new();
         loop {
+            let begun_at = Instant::now();
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = self.round(&mut sessions, &mut told) => {}
             }
+            let interval = INTERVAL.max(begun_at.elapsed() * INTERVAL_PER_LOOK);
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = self.now.notified() => {}
-                () = self.next_look() => {}
+                () = self.next_look(interval) => {}
             }
         }
     }
 
     /// Not while an operation runs: a look at many tables takes a processor for a while on both servers, and writers may be
     /// waiting. What an operation has to know it looks up itself.
-    async fn next_look(&self) {
+    async fn next_look(&self, interval: Duration) {
         let is_operating =
             |report: &CutoverReport| report.ended_at.is_none() && report.outcome == Outcome::Running;
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(interval).await;
             if !self.board.with(|status| status.cutover.as_ref().is_some_and(is_operating)) {
                 return;
             }
@@ -118,12 +122,6 @@ impl TableWatch {
 async fn connect(config: &Config) -> Result<(SqlSession, SqlSession), JoinError> {
     let source = connect_sql(&config.source.connection, Side::Source, "table watch").await?;
     let target = connect_sql(&config.target.connection, Side::Target, "table watch").await?;
-    for (session, refused) in
-        [(&source, JoinError::source as fn(tokio_postgres::Error) -> JoinError), (&target, JoinError::target)]
-    {
-        // Compiling the catalog queries takes longer than running them.
-        session.batch_execute("SET jit = off").await.map_err(refused)?;
-    }
     Ok((source, target))
 }
 

@@ -17,6 +17,6 @@ pub use name::{SequenceName, TableName};
 pub use nearest::nearest;
 pub use pgsluice_proto::{Lsn, Oid, PgTimestamp, Xid};
 pub use side::Side;
-pub(crate) use stored_type::STORED_TYPE;
 pub use stored_type::StoredType;
+pub(crate) use stored_type::{STORED_MODIFIER, STORED_TYPE};
 pub use words::{as_sentence, counted};

@@ -40,20 +40,23 @@ fn widens(source: &str, target: &str) -> bool {
     )
 }
 
-/// `base`: `oid`, `modifier` and `type_name` of what is stored in the column of `pg_attribute a`, for a lateral join. The outermost
-/// modifier of a chain of domains holds.
-pub(crate) const STORED_TYPE: &str = "LATERAL (
-    WITH RECURSIVE down(oid, basetype, modifier, below) AS (
-        SELECT t.oid, t.typbasetype, a.atttypmod, t.typtypmod FROM pg_type t WHERE t.oid = a.atttypid
+/// To be joined to `pg_attribute a`: what is stored in the column, as `base.type_name`, and its modifier is [`STORED_MODIFIER`]. Made
+/// once for a query, because a recursion for each of many thousand columns takes a processor for long.
+pub(crate) const STORED_TYPE: &str = "(
+    WITH RECURSIVE down(type, oid, basetype, modifier) AS (
+        SELECT t.oid, t.oid, t.typbasetype, t.typtypmod FROM pg_type t
         UNION ALL
-        SELECT t.oid, t.typbasetype, CASE down.modifier WHEN -1 THEN down.below ELSE down.modifier END, t.typtypmod
+        SELECT down.type, t.oid, t.typbasetype, CASE down.modifier WHEN -1 THEN t.typtypmod ELSE down.modifier END
           FROM down JOIN pg_type t ON t.oid = down.basetype
     )
-    SELECT down.oid, down.modifier, CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text
+    SELECT down.type, down.modifier, CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname::text
                                ELSE n.nspname || '.' || t.typname END AS type_name
       FROM down JOIN pg_type t ON t.oid = down.oid JOIN pg_namespace n ON n.oid = t.typnamespace
      WHERE down.basetype = 0
-) base";
+) base ON base.type = a.atttypid";
+
+/// The modifier beside [`STORED_TYPE`]: the outermost of the column and a chain of domains holds.
+pub(crate) const STORED_MODIFIER: &str = "CASE a.atttypmod WHEN -1 THEN base.modifier ELSE a.atttypmod END";
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! Keeps account of an attempt: what became of each table, from its last chunk over the stream's passing its snapshots to its last
 //! index. Tells the builders what is due, and the operator what could not be built. Never copies or builds itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,10 @@ pub(super) struct Account {
     /// How far the stream was at the last look.
     applied_before: Option<Lsn>,
     nudged_at: Option<Instant>,
+    /// Partitioned tables of which partitions are not finished, with how many.
+    roots: HashMap<TableName, usize>,
+    /// Those that have their statistics.
+    analyzed: BTreeSet<TableName>,
 }
 
 /// A table whose copy is not over.
@@ -49,7 +53,13 @@ impl Account {
     pub(super) fn new(attempt: &Attempt) -> Self {
         let standing =
             |table: &CopyTable| Standing { is_passed: table.is_passed, building: None, is_finished: false };
+        let mut roots = HashMap::new();
+        for root in attempt.tables.values().filter_map(CopyTable::root) {
+            *roots.entry(root.clone()).or_default() += 1;
+        }
         Self {
+            roots,
+            analyzed: BTreeSet::new(),
             open: attempt.tables.iter().map(|(oid, table)| (*oid, standing(table))).collect(),
             gone: attempt.gone.iter().map(|plan| plan.table.oid).collect(),
             refused: HashMap::new(),
@@ -66,10 +76,10 @@ impl Account {
         context: &CopyContext,
         (source, target): (&SqlSession, &SqlSession),
         mut events: mpsc::UnboundedReceiver<Event>,
-    ) -> Result<(), SnapshotError> {
+    ) -> Result<BTreeSet<TableName>, SnapshotError> {
         let mut enters_indexes = true;
         let mut looked_at: Option<Instant> = None;
-        while !(self.open.is_empty() && self.gone.is_empty()) {
+        while !(self.open.is_empty() && self.gone.is_empty() && self.roots.is_empty()) {
             if looked_at.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked_at = Some(Instant::now());
                 self.copy_again(attempt);
@@ -91,7 +101,7 @@ impl Account {
             }
         }
         self.tell(context);
-        Ok(())
+        Ok(self.analyzed)
     }
 
     fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
@@ -116,6 +126,18 @@ impl Account {
                 if let Some(standing) = self.open.get_mut(&table) {
                     standing.is_finished = true;
                 }
+                if let Some(root) = attempt.tables.get(&table).and_then(CopyTable::root)
+                    && let Some(left) = self.roots.get_mut(root)
+                {
+                    *left -= 1;
+                    if *left == 0 {
+                        attempt.builds.push([Build::OfPartitioned(root.clone())]);
+                    }
+                }
+            }
+            Event::Analyzed(root) => {
+                self.roots.remove(&root);
+                self.analyzed.insert(root);
             }
         }
     }

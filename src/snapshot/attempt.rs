@@ -88,6 +88,8 @@ pub(super) enum Event {
     NotBuilt { index: TableName, message: String, remedy: String },
     /// Indexes and statistics are there.
     Finished(Oid),
+    /// A partitioned table has its statistics.
+    Analyzed(TableName),
 }
 
 impl CopyTable {
@@ -107,9 +109,12 @@ impl CopyTable {
         JoinedChunk { table: &self.plan.name, number, rows: relayed.rows, bytes: relayed.bytes }
     }
 
-    /// A partition's statistics are gathered with those of its root.
-    pub(super) const fn is_analyzed_alone(&self) -> bool {
-        matches!(self.shaped.table.kind, TableKind::Ordinary)
+    /// The topmost partitioned table that it is a partition of: its statistics are gathered with that one's.
+    pub(super) const fn root(&self) -> Option<&TableName> {
+        match &self.shaped.table.kind {
+            TableKind::Partition { root } => Some(root),
+            TableKind::Ordinary | TableKind::Partitioned { .. } => None,
+        }
     }
 
     pub(super) fn outstanding(&self, chunk_bytes: u64) -> Outstanding {
@@ -127,7 +132,7 @@ impl CopyTable {
     }
 }
 
-/// Copies and builds what is left.
+/// Copies and builds what is left. Returns the partitioned tables whose statistics it has gathered.
 pub(super) async fn run(
     context: &CopyContext,
     (source, target): (&SqlSession, &SqlSession),
@@ -135,7 +140,7 @@ pub(super) async fn run(
     progress: &Arc<CopyProgress>,
     division: Option<Arc<Division>>,
     begun: impl FnOnce(),
-) -> Result<(), SnapshotError> {
+) -> Result<BTreeSet<TableName>, SnapshotError> {
     let config = &context.config;
     wait_for_commits_in_doubt(source).await?;
     wait_for_the_replicator(target).await?;
@@ -183,9 +188,12 @@ pub(super) async fn run(
     // Whichever ends first, dropping the set aborts the workers: their sessions end and the servers roll back.
     tokio::select! {
         outcome = account.keep(&attempt, context, (source, target), events_taken) => outcome,
-        Some(ended) = workers.join_next() => ended.map_err(|_| SnapshotError::WorkerLost)?,
+        Some(ended) = workers.join_next() => {
+            ended.map_err(|_| SnapshotError::WorkerLost)??;
+            Err(SnapshotError::WorkerLost)
+        }
         error = governor.watch(source) => Err(error),
-        () = progress.keep_published() => Ok(()),
+        () = progress.keep_published() => Err(SnapshotError::WorkerLost),
         () = distrusted(&context.copy) => Err(SnapshotError::TargetLost),
         () = replaced(&incumbent) => Err(SnapshotError::TargetLost),
         () = context.shutdown.requested() => Err(SnapshotError::Stopped),
@@ -358,7 +366,7 @@ async fn build_keys_of_cut_tables(attempt: &mut Attempt) -> Result<(), SnapshotE
         }
         let Some(session) = &session else { continue };
         for key in std::mem::take(&mut table.keys_due) {
-            session.batch_execute(&key.sql).await.map_err(|error| SnapshotError::Index {
+            session.batch_execute(&key.statements()).await.map_err(|error| SnapshotError::Index {
                 table: table.plan.name.clone(),
                 object: format!("index {}", key.index.plain()),
                 error: error.into(),

@@ -8,7 +8,7 @@ use super::SnapshotError;
 use super::attempt::{Attempt, Event};
 use super::worker::connect_target;
 use crate::connection::SqlSession;
-use crate::model::{Disposition, Oid};
+use crate::model::{Disposition, Oid, TableName};
 use crate::target::schema::{IndexBuild, SchemaError, build_index, existing_indexes};
 
 /// An index that could not be built is tried again after this long.
@@ -23,6 +23,8 @@ pub(super) enum Build {
     Index(Arc<IndexBuild>, Oid),
     /// Statistics, when all indexes of the table are built: those of expressions belong to them.
     Statistics(Oid),
+    /// Of a partitioned table and all of its partitions, when they have theirs.
+    OfPartitioned(TableName),
 }
 
 pub(super) struct Builder {
@@ -42,6 +44,7 @@ impl Builder {
             match self.attempt.builds.next().await {
                 Build::Index(build, table) => self.index(build, table).await?,
                 Build::Statistics(table) => self.statistics(table).await?,
+                Build::OfPartitioned(table) => self.statistics_of_partitioned(table).await?,
             }
         }
     }
@@ -90,12 +93,18 @@ impl Builder {
 
     async fn statistics(&self, table: Oid) -> Result<(), SnapshotError> {
         if let Some(found) = self.attempt.tables.get(&table)
-            && found.is_analyzed_alone()
+            && found.root().is_none()
         {
             let analyze = format!("ANALYZE {}", found.plan.name);
             self.target.batch_execute(&analyze).await.map_err(SnapshotError::target)?;
         }
         let _ = self.attempt.events.send(Event::Finished(table));
+        Ok(())
+    }
+
+    async fn statistics_of_partitioned(&self, table: TableName) -> Result<(), SnapshotError> {
+        self.target.batch_execute(&format!("ANALYZE {table}")).await.map_err(SnapshotError::target)?;
+        let _ = self.attempt.events.send(Event::Analyzed(table));
         Ok(())
     }
 }

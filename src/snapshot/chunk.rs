@@ -150,10 +150,9 @@ impl ChunkCopier {
         }
         let at_target = SnapshotError::copying(Side::Target, table);
         let transaction = target.transaction().await.map_err(&at_target)?;
-        let sink = transaction.copy_in(&statements.copy_in("")).await.map_err(&at_target)?;
-        let from = statements.copy_out(&chunk.blocks.condition());
+        let (from, into) = (statements.copy_out(&chunk.blocks.condition()), statements.copy_in(""));
         let mut under_way = UnderWay::new(table, progress, &self.rate);
-        let relayed = relay(source, &from, sink, &mut under_way).await?;
+        let relayed = relay((source, &from), transaction.copy_in(&into), &mut under_way).await?;
         let join = records::join_chunk_sql(chunk, relayed.rows, relayed.bytes);
         transaction.batch_execute(&join).await.map_err(&at_target)?;
         transaction.commit().await.map_err(&at_target)?;
@@ -218,15 +217,18 @@ impl Drop for UnderWay<'_> {
 /// Memory is bounded by the relay buffer and one row: each side's connection holds back what the other does not
 /// take (INV-12).
 pub(super) async fn relay(
-    source: &SqlSession,
-    copy_out: &str,
-    sink: CopyInSink<Bytes>,
+    (source, copy_out): (&SqlSession, &str),
+    sink: impl Future<Output = Result<CopyInSink<Bytes>, tokio_postgres::Error>>,
     under_way: &mut UnderWay<'_>,
 ) -> Result<Relayed, SnapshotError> {
     let at_source = SnapshotError::copying(Side::Source, under_way.table);
     let at_target = SnapshotError::copying(Side::Target, under_way.table);
-    let mut messages = pin!(source.copy_out(copy_out).await.map_err(&at_source)?);
-    let mut sink = pin!(sink);
+    // Neither waits for the other: of a small table the answers take longer than the rows.
+    let (messages, sink) =
+        tokio::try_join!(async { source.copy_out(copy_out).await.map_err(&at_source) }, async {
+            sink.await.map_err(&at_target)
+        },)?;
+    let (mut messages, mut sink) = (pin!(messages), pin!(sink));
     let mut piece = BytesMut::with_capacity(RELAY_BYTES);
     let (mut piece_messages, mut relayed) = (0, Relayed::default());
     loop {

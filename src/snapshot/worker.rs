@@ -22,6 +22,7 @@ use crate::model::{Oid, Side};
 use crate::snapshot::import_snapshot;
 use crate::source::fence;
 use crate::target::lock;
+use crate::target::schema::IndexBuild;
 
 /// From this size on, a table is emptied by TRUNCATE, so that its rows can be written frozen: nothing has to visit them again
 /// soon. Of a smaller one it would cost more than it saves.
@@ -63,7 +64,7 @@ impl Worker {
     pub(super) async fn connect(attempt: Arc<Attempt>) -> Result<Self, SnapshotError> {
         let source = connect_sql(&attempt.config.source.connection, Side::Source, "copy").await?;
         // A range is read by the index of its key, whatever the source's statistics say; one core of the source is enough.
-        let plans = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0; SET jit = off";
+        let plans = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0";
         source.batch_execute(plans).await.map_err(SnapshotError::source)?;
         let target = connect_target(&attempt, "copy").await?;
         Ok(Self { attempt, source, target })
@@ -92,9 +93,9 @@ impl Worker {
         let chunks: Vec<ChunkId> = tables.iter().map(|table| table.chunk(0)).collect();
         let taken = self.take(&chunks, &tables).await?;
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        let way = empty(&transaction, &tables).await?;
         let mut joined = Vec::with_capacity(tables.len());
         for table in &tables {
-            let way = empty(&transaction, table).await?;
             let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
             let (under_way, relayed) = copy.relay("", way.options()).await?;
             joined.push((under_way, relayed));
@@ -137,7 +138,7 @@ impl Worker {
         let attempt = Arc::clone(&self.attempt);
         let Some(table) = attempt.tables.get(&table) else { return Ok(()) };
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
-        empty(&transaction, table).await?;
+        empty(&transaction, &[table]).await?;
         transaction.commit().await.map_err(SnapshotError::target)?;
         attempt.progress.begin(&table.plan.name);
         let holder = connect_sql(&attempt.config.source.connection, Side::Source, "copy guard").await?;
@@ -193,12 +194,15 @@ impl Way {
     }
 }
 
-/// Empties a table that is to be copied as a whole. There are rows only if an earlier copy of it was made worthless; it was
+/// Empties tables that are to be copied as a whole. There are rows only if an earlier copy of them was made worthless; they were
 /// seen empty when the plan was made.
-async fn empty(transaction: &Transaction<'_>, table: &CopyTable) -> Result<Way, SnapshotError> {
-    let name = &table.plan.name;
-    let at_target = SnapshotError::copying(Side::Target, name);
-    if table.shaped.table.total_bytes >= FROZEN_BYTES_MIN && !table.is_referenced {
+async fn empty(transaction: &Transaction<'_>, tables: &[&CopyTable]) -> Result<Way, SnapshotError> {
+    let is_frozen =
+        |table: &CopyTable| table.shaped.table.total_bytes >= FROZEN_BYTES_MIN && !table.is_referenced;
+    if let [table] = tables
+        && is_frozen(table)
+    {
+        let name = &table.plan.name;
         let emptied = transaction.batch_execute(&format!("TRUNCATE ONLY {name}")).await;
         return match emptied {
             Ok(()) => Ok(Way::Frozen),
@@ -206,32 +210,38 @@ async fn empty(transaction: &Transaction<'_>, table: &CopyTable) -> Result<Way, 
             Err(error) if error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED) => {
                 Err(SnapshotError::TableAltered { table: name.clone() })
             }
-            Err(error) => Err(at_target(error)),
+            Err(error) => Err(SnapshotError::copying(Side::Target, name)(error)),
         };
     }
     // The lock waits for a session of an earlier attempt whose COMMIT may still be under way.
-    let delete = format!("LOCK TABLE ONLY {name} IN SHARE ROW EXCLUSIVE MODE; DELETE FROM ONLY {name}");
-    transaction.batch_execute(&delete).await.map_err(at_target)?;
+    let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.plan.name)).collect();
+    let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
+    let deletes = names.iter().map(|name| format!("; DELETE FROM {name}"));
+    let statements: String = std::iter::once(lock).chain(deletes).collect();
+    transaction.batch_execute(&statements).await.map_err(SnapshotError::target)?;
     Ok(Way::Plain)
 }
 
-/// Builds what the stream finds rows by, where it is not there yet.
+/// Builds what the stream finds rows by, where it is not there yet: it is if the table is copied again.
 async fn build_keys(transaction: &Transaction<'_>, tables: &[&CopyTable]) -> Result<(), SnapshotError> {
-    for table in tables {
-        for key in &table.keys_due {
-            // Built already, if the table is copied again.
-            let name = key.index.to_string();
-            let there = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]).await;
-            if there.map_err(SnapshotError::target)?.get(0) {
-                continue;
-            }
-            transaction.batch_execute(&key.sql).await.map_err(|error| SnapshotError::Index {
-                table: table.plan.name.clone(),
-                object: format!("index {}", key.index.plain()),
-                error: error.into(),
-                statement: key.sql.clone(),
-            })?;
-        }
+    let due: Vec<(&CopyTable, &IndexBuild)> =
+        tables.iter().flat_map(|table| table.keys_due.iter().map(|key| (*table, key))).collect();
+    let names: Vec<String> = due.iter().map(|(_, key)| key.index.to_string()).collect();
+    let missing = transaction
+        .query(
+            "SELECT place FROM unnest($1::text[]) WITH ORDINALITY AS w (name, place) WHERE to_regclass(name) IS NULL ORDER BY 1",
+            &[&names],
+        )
+        .await
+        .map_err(SnapshotError::target)?;
+    let place = |row: &tokio_postgres::Row| usize::try_from(row.get::<_, i64>(0) - 1).ok();
+    for (table, key) in missing.iter().filter_map(place).filter_map(|place| due.get(place)) {
+        transaction.batch_execute(&key.statements()).await.map_err(|error| SnapshotError::Index {
+            table: table.plan.name.clone(),
+            object: format!("index {}", key.index.plain()),
+            error: error.into(),
+            statement: key.sql.clone(),
+        })?;
     }
     Ok(())
 }
@@ -260,9 +270,13 @@ impl<'a> Copy<'a, '_> {
         let Self { attempt, source, transaction, table } = self;
         let name = &table.plan.name;
         let into = table.statements.copy_in(options);
-        let sink = transaction.copy_in(&into).await.map_err(SnapshotError::copying(Side::Target, name))?;
         let mut under_way = UnderWay::new(name, &attempt.progress, &attempt.rate);
-        let relayed = relay(source, &table.statements.copy_out(condition), sink, &mut under_way).await?;
+        let relayed = relay(
+            (source, &table.statements.copy_out(condition)),
+            transaction.copy_in(&into),
+            &mut under_way,
+        )
+        .await?;
         Ok((under_way, relayed))
     }
 }

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::column_type::{TypeFacts, TypeKind, is_binary_portable};
 use crate::config::TableFilter;
 use crate::connection::{SqlError, SqlSession};
-use crate::model::{Disposition, Oid, STORED_TYPE, StoredType, TableName};
+use crate::model::{Disposition, Oid, STORED_MODIFIER, STORED_TYPE, StoredType, TableName};
 
 /// A table of the source, as of one reading of its catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,11 +299,11 @@ SELECT c.oid, n.nspname::text AS schema_name, c.relname::text AS table_name, c.r
 
 const COLUMNS: &str = "
 SELECT a.attrelid, a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
-       a.attgenerated::text, a.attidentity::text, base.type_name, base.modifier
+       a.attgenerated::text, a.attidentity::text, base.type_name, $STORED_MODIFIER
   FROM pg_attribute a
   JOIN pg_class c ON c.oid = a.attrelid
   JOIN pg_namespace n ON n.oid = c.relnamespace
-  CROSS JOIN $STORED_TYPE
+  JOIN $STORED_TYPE
  WHERE a.attnum > 0 AND NOT a.attisdropped AND ";
 
 /// Composites are left out: a type that is not found is not portable. Means the same on every server.
@@ -380,7 +380,7 @@ fn usable_identity(
 
 async fn read_columns(source: &SqlSession) -> Result<BTreeMap<u32, Vec<SourceColumn>>, CatalogError> {
     let types = read_types(source).await?;
-    let columns = COLUMNS.replace("$STORED_TYPE", STORED_TYPE);
+    let columns = COLUMNS.replace("$STORED_TYPE", STORED_TYPE).replace("$STORED_MODIFIER", STORED_MODIFIER);
     let rows = source.query(&format!("{columns}{IS_USER_TABLE} ORDER BY a.attrelid, a.attnum"), &[]).await?;
     let mut columns: BTreeMap<u32, Vec<SourceColumn>> = BTreeMap::new();
     for row in rows {

@@ -5,7 +5,7 @@ use pgsluice_proto::command::quote_literal;
 
 use super::catalog::CatalogError;
 use crate::connection::SqlSession;
-use crate::model::{Oid, RecordedColumn, TableName};
+use crate::model::{Oid, RecordedColumn, STORED_TYPE, TableName};
 use crate::target::relations::{JoinState, RelationRecord, decode_columns};
 
 /// A table whose changes are in the stream.
@@ -65,28 +65,21 @@ WITH RECURSIVE $leaves, leaf AS (
       FROM up JOIN pg_publication_rel r ON r.prrelid = up.ancestor
       JOIN pg_publication p ON p.oid = r.prpubid AND p.pubname = $publication
      ORDER BY up.leaf, length(up.path)
+), col AS (
+    SELECT a.attrelid, jsonb_agg(jsonb_build_object('name', a.attname, 'modifier', a.atttypmod, 'number', a.attnum,
+                                                    'type', base.type_name) ORDER BY a.attnum) AS columns
+      FROM pg_attribute a JOIN $STORED_TYPE
+     WHERE a.attrelid IN (SELECT oid FROM leaf) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+     GROUP BY a.attrelid
 )
 SELECT c.oid, n.nspname::text, c.relname::text, coalesce(named.membership, 'schema'),
        rn.nspname::text, root.relname::text,
-       coalesce((SELECT jsonb_agg(jsonb_build_object(
-                            'name', a.attname, 'modifier', a.atttypmod, 'number', a.attnum,
-                            'type', CASE WHEN bn.nspname = 'pg_catalog' THEN b.typname::text
-                                         ELSE bn.nspname || '.' || b.typname END) ORDER BY a.attnum)
-                   FROM pg_attribute a
-                   JOIN LATERAL (
-                       WITH RECURSIVE down(oid, basetype) AS (
-                           SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
-                           UNION ALL SELECT t.oid, t.typbasetype FROM down JOIN pg_type t ON t.oid = down.basetype
-                       ) SELECT oid FROM down WHERE basetype = 0
-                   ) base ON true
-                   JOIN pg_type b ON b.oid = base.oid
-                   JOIN pg_namespace bn ON bn.oid = b.typnamespace
-                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
-                '[]')::text
+       coalesce(col.columns, '[]')::text
   FROM leaf
   JOIN pg_class c ON c.oid = leaf.oid AND c.relkind = 'r' AND c.relpersistence = 'p'
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN named ON named.leaf = leaf.oid
+  LEFT JOIN col ON col.attrelid = leaf.oid
   LEFT JOIN pg_class root ON root.oid = pg_partition_root(c.oid) AND root.oid <> c.oid
   LEFT JOIN pg_namespace rn ON rn.oid = root.relnamespace
  ORDER BY 2, 3";
@@ -102,7 +95,10 @@ pub async fn read(source: &SqlSession, publication: &str) -> Result<Vec<Publishe
     if !known.get::<_, bool>(0) {
         return Ok(Vec::new());
     }
-    let sql = PUBLISHED.replace("$leaves", BELOW).replace("$publication", &quote_literal(publication));
+    let sql = PUBLISHED
+        .replace("$leaves", BELOW)
+        .replace("$STORED_TYPE", STORED_TYPE)
+        .replace("$publication", &quote_literal(publication));
     let rows = source.query(&sql, &[]).await?;
     let decode = |row: &tokio_postgres::Row| {
         let root = row.get::<_, Option<String>>(4).zip(row.get::<_, Option<String>>(5));

@@ -31,7 +31,7 @@ const RELEASE: &str = "RELEASE SAVEPOINT pgsluice_slice";
 /// Plans must not depend on statistics, which a table just copied does not have: a set finds its rows by the index. Its
 /// arrays become rows in memory and not in a file.
 const PLANS: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off; \
-     SET enable_mergejoin = off; SET enable_material = off; SET jit = off; SET work_mem = '64MB'; SET plan_cache_mode = force_generic_plan";
+     SET enable_mergejoin = off; SET enable_material = off; SET work_mem = '64MB'; SET plan_cache_mode = force_generic_plan";
 
 /// What an executor works with.
 pub(super) struct ExecutorSetup {

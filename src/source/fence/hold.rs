@@ -129,11 +129,6 @@ impl Fence {
     /// # Errors
     /// The session's settings cannot be read.
     pub async fn prepare(session: SqlSession, plan: FencePlan) -> Result<Self, FenceError> {
-        // Compiling the catalog queries takes longer than running them.
-        session
-            .batch_execute("SET jit = off")
-            .await
-            .map_err(SqlFailure::of(Side::Source, "prepare the fence's session"))?;
         let set = format!("SET deadlock_timeout = {}", OWN_DEADLOCK_TIMEOUT.as_millis());
         // Superusers, or a role with GRANT SET ON PARAMETER from version 15.
         let own_deadlock_check = session.batch_execute(&set).await.is_ok();

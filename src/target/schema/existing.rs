@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::SchemaError;
 use crate::connection::SqlSession;
-use crate::model::{STORED_TYPE, Side, StoredType, TableName};
+use crate::model::{STORED_MODIFIER, STORED_TYPE, Side, StoredType, TableName};
 use crate::preflight::{Finding, Severity};
 use crate::source::{SourceColumn, SourceTable, TableKind};
 
@@ -47,11 +47,11 @@ async fn read_existing(
             &format!(
                 "SELECT n.nspname::text, c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod),
                     a.attgenerated <> '', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '',
-                    base.type_name, base.modifier
+                    base.type_name, {STORED_MODIFIER}
                FROM pg_class c
                JOIN pg_namespace n ON n.oid = c.relnamespace
                LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-               LEFT JOIN {STORED_TYPE} ON true
+               LEFT JOIN {STORED_TYPE}
               WHERE c.relkind IN ('r', 'p') AND c.oid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)"
             ),
             &[&names],

@@ -26,6 +26,10 @@ use crate::runtime::Shutdown;
 const OF_A_TABLE: [&str; 6] =
     ["FK CONSTRAINT", "CHECK CONSTRAINT", "TRIGGER", "RULE", "POLICY", "ROW SECURITY"];
 
+/// An index up to this size is sorted in [`MAINTENANCE_WORK_MEM`] by one process; several would write what they sort to disk first,
+/// and take processors from whoever copies and builds beside it.
+const BUILT_BY_ONE_PROCESS_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// What an index is for its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IndexRole {
@@ -54,6 +58,19 @@ pub struct IndexBuild {
     title: String,
     /// Where in the dump it stood.
     position: usize,
+}
+
+impl IndexBuild {
+    /// [`IndexBuild::sql`] with what the session should be set to for it.
+    #[must_use]
+    pub fn statements(&self) -> String {
+        let workers = if self.bytes_on_source > BUILT_BY_ONE_PROCESS_BYTES_MAX {
+            "RESET max_parallel_maintenance_workers"
+        } else {
+            "SET max_parallel_maintenance_workers = 0"
+        };
+        format!("{workers};\n{}", self.sql)
+    }
 }
 
 /// The indexes of one table.

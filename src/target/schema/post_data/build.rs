@@ -25,7 +25,8 @@ pub async fn build_index(
     build: &IndexBuild,
     shutdown: &Shutdown,
 ) -> Result<(), SchemaError> {
-    let mut building = std::pin::pin!(target.batch_execute(&build.sql));
+    let statements = build.statements();
+    let mut building = std::pin::pin!(target.batch_execute(&statements));
     let built = tokio::select! {
         built = &mut building => built,
         () = shutdown.requested() => {
