@@ -10,8 +10,8 @@ use super::Outcome;
 use super::ground::{Ground, NATIVE_PUBLICATION};
 use super::servers::Servers;
 
-/// How often the target is asked whether everything is there.
-const POLL: Duration = Duration::from_millis(20);
+/// How often the target is asked whether everything is there: as often as of the others, and seldom enough to cost nothing.
+const POLL: Duration = Duration::from_millis(50);
 /// Longest wait for one copy.
 pub(crate) const COPY_WAIT: Duration = Duration::from_secs(1_800);
 

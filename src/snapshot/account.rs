@@ -99,6 +99,9 @@ impl Account {
                 Ok(None) => return Err(SnapshotError::WorkerLost),
                 Err(_) => {}
             }
+            if self.open.values().all(|standing| standing.is_finished) {
+                looked_at = None;
+            }
         }
         self.tell(context);
         Ok(self.analyzed)
@@ -106,6 +109,7 @@ impl Account {
 
     fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
         match event {
+            Event::Joined => self.build(attempt),
             Event::Built { table, index } => {
                 self.refused.remove(&index);
                 self.tell(context);
@@ -146,7 +150,7 @@ impl Account {
     fn copy_again(&mut self, attempt: &Attempt) {
         for chunk in attempt.board.take_again() {
             let Some(table) = attempt.tables.get(&chunk.table) else { continue };
-            let outstanding = table.outstanding(attempt.config.snapshot.chunk_bytes);
+            let outstanding = table.outstanding(attempt.config.snapshot.chunk_bytes, &attempt.families);
             let work = match outstanding.ranges {
                 Some(_) => vec![Work::Range(chunk)],
                 None => order(vec![outstanding]),

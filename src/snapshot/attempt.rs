@@ -50,6 +50,8 @@ pub(super) struct Attempt {
     /// `None` where the target's schema is taken as it is.
     pub(super) division: Option<Arc<Division>>,
     pub(super) tables: HashMap<Oid, CopyTable>,
+    /// Bytes of what is left of the topmost partitioned tables.
+    pub(super) families: HashMap<TableName, u64>,
     /// Tables that the source does not have any more. Changes from before are passed over until the stream has passed the
     /// position at which that was seen.
     pub(super) gone: Vec<RecordedPlan>,
@@ -82,6 +84,8 @@ pub(super) struct CopyTable {
 /// What a worker tells.
 #[derive(Debug)]
 pub(super) enum Event {
+    /// A chunk is in.
+    Joined,
     /// An index is there.
     Built { table: Oid, index: TableName },
     /// An index could not be built; it is tried again.
@@ -117,7 +121,7 @@ impl CopyTable {
         }
     }
 
-    pub(super) fn outstanding(&self, chunk_bytes: u64) -> Outstanding {
+    pub(super) fn outstanding(&self, chunk_bytes: u64, families: &HashMap<TableName, u64>) -> Outstanding {
         let pending = |(number, state): (usize, &ChunkState)| {
             (!matches!(state, ChunkState::Joined(_))).then_some(number)
         };
@@ -126,6 +130,7 @@ impl CopyTable {
         Outstanding {
             table: self.plan.oid,
             bytes,
+            family_bytes: self.root().and_then(|root| families.get(root)).copied().unwrap_or(bytes),
             ranges: is_cut.then(|| self.states.iter().enumerate().filter_map(pending).collect()),
             is_spread: !is_cut && chunks_wanted(bytes, chunk_bytes) > 1 && self.shaped.is_heap,
         }
@@ -156,6 +161,7 @@ pub(super) async fn run(
         governor: Arc::clone(governor),
         rate: Arc::clone(&context.rate),
         shutdown: context.shutdown.clone(),
+        families: families(tables.values()),
         tables,
         gone,
         gone_seen_at: seen_at,
@@ -174,7 +180,7 @@ pub(super) async fn run(
         .tables
         .values()
         .filter(|table| !attempt.board.is_joined(table.plan.oid))
-        .map(|table| table.outstanding(config.snapshot.chunk_bytes));
+        .map(|table| table.outstanding(config.snapshot.chunk_bytes, &attempt.families));
     attempt.queue.push(order(outstanding.collect()));
     let mut workers = JoinSet::new();
     for _ in 0..config.snapshot.jobs.max(1) {
@@ -317,6 +323,18 @@ async fn find(
         tables.insert(copy.plan.oid, copy);
     }
     Ok(Found { tables, gone, seen_at: seen_at.parse().unwrap_or(Lsn::new(u64::MAX)) })
+}
+
+/// What the partitions of each topmost partitioned table come to.
+fn families<'a>(tables: impl Iterator<Item = &'a CopyTable>) -> HashMap<TableName, u64> {
+    let mut families: HashMap<TableName, u64> = HashMap::new();
+    for table in tables {
+        if let Some(root) = table.root() {
+            let bytes = families.entry(root.clone()).or_default();
+            *bytes = bytes.saturating_add(table.shaped.table.total_bytes);
+        }
+    }
+    families
 }
 
 /// Tables of the target that foreign keys refer to.

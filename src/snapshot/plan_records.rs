@@ -18,6 +18,9 @@ use super::visibility::Snapshot;
 use crate::connection::SqlSession;
 use crate::model::{Lsn, Oid, TableName};
 
+/// Rows of one INSERT: a plan may have millions of chunks.
+const CHUNKS_PER_INSERT: usize = 10_000;
+
 /// A table as recorded.
 #[derive(Clone, Debug)]
 pub(super) struct RecordedPlan {
@@ -61,15 +64,25 @@ async fn insert(transaction: &Transaction<'_>, plan: &[PlannedTable]) -> Result<
         )
         .await
         .map_err(SnapshotError::target)?;
-    for planned in plan {
-        let firsts: Vec<Option<String>> = planned.ranges.iter().map(|range| text(range.first)).collect();
-        let ends: Vec<Option<String>> = planned.ranges.iter().map(|range| text(range.end)).collect();
+    let chunks: Vec<(&PlannedTable, usize)> = plan
+        .iter()
+        .flat_map(|planned| (0..planned.ranges.len()).map(move |number| (planned, number)))
+        .collect();
+    for chunks in chunks.chunks(CHUNKS_PER_INSERT) {
+        let range = |(planned, number): &(&PlannedTable, usize)| planned.ranges.get(*number).copied();
+        let schemas: Vec<&str> = chunks.iter().map(|(planned, _)| planned.name.schema.as_str()).collect();
+        let names: Vec<&str> = chunks.iter().map(|(planned, _)| planned.name.name.as_str()).collect();
+        let numbers: Vec<i32> =
+            chunks.iter().map(|(_, number)| i32::try_from(*number).unwrap_or(i32::MAX)).collect();
+        let firsts: Vec<Option<String>> =
+            chunks.iter().map(|chunk| text(range(chunk).and_then(|range| range.first))).collect();
+        let ends: Vec<Option<String>> =
+            chunks.iter().map(|chunk| text(range(chunk).and_then(|range| range.end))).collect();
         transaction
             .execute(
                 "INSERT INTO pgsluice.copy_chunk (schema_name, table_name, chunk, first_key, end_key, state)
-                 SELECT $1, $2, place - 1, first_key, end_key, 'pending'
-                   FROM unnest($3::text[], $4::text[]) WITH ORDINALITY AS each (first_key, end_key, place)",
-                &[&planned.name.schema, &planned.name.name, &firsts, &ends],
+                 SELECT *, 'pending' FROM unnest($1::text[], $2::text[], $3::int4[], $4::text[], $5::text[])",
+                &[&schemas, &names, &numbers, &firsts, &ends],
             )
             .await
             .map_err(SnapshotError::target)?;

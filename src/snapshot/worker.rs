@@ -8,7 +8,7 @@ use tokio_postgres::Transaction;
 use tokio_postgres::error::SqlState;
 
 use super::SnapshotError;
-use super::attempt::{Attempt, CopyTable};
+use super::attempt::{Attempt, CopyTable, Event};
 use super::board::ChunkId;
 use super::chunk::{Relayed, UnderWay, relay};
 use super::lifecycle::ChunkState;
@@ -27,6 +27,12 @@ use crate::target::schema::IndexBuild;
 /// From this size on, a table is emptied by TRUNCATE, so that its rows can be written frozen: nothing has to visit them again
 /// soon. Of a smaller one it would cost more than it saves.
 const FROZEN_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// Long values are compressed by lz4 where the server can: it takes a fraction of the time that pglz takes, now and whenever they are
+/// read, and PostgreSQL makes it the default from version 19 on. What the operator has set for the server, the database or the
+/// role holds instead, and so does what a column says of itself.
+const COMPRESSION: &str = "SELECT set_config(name, 'lz4', false) FROM pg_settings
+     WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)";
 
 pub(super) struct Worker {
     attempt: Arc<Attempt>,
@@ -53,6 +59,7 @@ pub(super) async fn connect_target(
         )
         .await
         .map_err(SnapshotError::target)?;
+    target.batch_execute(COMPRESSION).await.map_err(SnapshotError::target)?;
     if let Some(division) = &attempt.division {
         target.batch_execute(&division.session_sql()).await.map_err(SnapshotError::target)?;
     }
@@ -285,5 +292,6 @@ impl Attempt {
     /// A chunk is committed: its changes are applied from now on, those that its snapshot does not contain.
     fn joined(&self, chunk: ChunkId, taken: &Taken) {
         self.board.enter(chunk, ChunkState::Joined(Arc::clone(&taken.snapshot)));
+        let _ = self.events.send(Event::Joined);
     }
 }
