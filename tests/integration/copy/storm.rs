@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pgsluice::control::dto::StatusRecord;
 use pgsluice::demo::replicator::Replicator;
 use rand::RngExt as _;
 use tokio_postgres::Client;
@@ -17,7 +16,7 @@ use crate::harness::two_tables::PAIR;
 use crate::harness::wait::until;
 
 use super::tables::{Writers, schema};
-use super::work::{Ledger, Repeated, worthless};
+use super::work::{Before, Ledger, Repeated, worthless};
 use super::{execute, number};
 
 const JOBS: u64 = 2;
@@ -97,12 +96,12 @@ async fn random_copy() -> Outcome {
         }
         let logged = replicator.log().len();
         tokio::time::sleep(Duration::from_millis(random.random_range(0..4_000))).await;
-        let status = replicator.api().status().await.ok();
+        let before = Before::read(&target, replicator.api().status().await.ok()).await;
         assert!(replicator.ended().is_none(), "seed {seed}: it ended by itself:\n{}", replicator.log());
         kill(&mut replicator).await;
         outcome.kills += 1;
         let log = replicator.log();
-        let cost = cost(&target, status, &log[logged.min(log.len())..]).await;
+        let cost = cost(&target, before, &log[logged.min(log.len())..]).await;
         println!("seed {seed}: kill {}: {cost:?}", outcome.kills);
         costs.extend(cost);
     }
@@ -140,9 +139,10 @@ async fn kill(replicator: &mut Replicator) {
     replicator.wait_for_end(COPY_WAIT).await.expect("killed");
 }
 
-async fn cost(target: &Client, status: Option<StatusRecord>, log: &str) -> Option<Repeated> {
-    let status = status.filter(|status| status.phase == "snapshot")?;
-    Some(Ledger::read(target).await?.repeated_after(&status, &worthless(log)))
+async fn cost(target: &Client, before: Option<Before>, log: &str) -> Option<Repeated> {
+    let before = before?;
+    assert!(before.sessions <= JOBS, "{} sessions copy", before.sessions);
+    Some(Ledger::read(target).await?.repeated_after(&before, &worthless(log)))
 }
 
 /// What a writer left prepared when it was told to stop.

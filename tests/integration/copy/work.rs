@@ -1,5 +1,5 @@
-//! What a kill costs: COPY data that was relayed and not committed, by what the program has said and the target has recorded. It
-//! is a lower bound: a status is up to 250 ms old and counts pieces of 64 KiB, which is as much as the smallest chunk.
+//! What a kill costs: COPY data that had arrived and was not committed, by what the target said of its sessions' COPY in the moment
+//! before (`pg_stat_progress_copy`), what the program had said, and what the target has recorded afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,42 @@ use super::number;
 
 /// Bytes that are in, by table.
 type Recorded = BTreeMap<String, u64>;
+
+/// What was on the target before a kill: recorded, or arriving.
+pub(super) struct Before {
+    /// COPY data, by table.
+    bytes: Recorded,
+    /// Of tables that are copied as a whole, several sessions may have committed parts that are not recorded.
+    status: StatusRecord,
+    /// Sessions that were copying.
+    pub(super) sessions: u64,
+}
+
+impl Before {
+    /// `None` while no rows are copied.
+    pub(super) async fn read(target: &Client, status: Option<StatusRecord>) -> Option<Self> {
+        let status = status.filter(|status| status.phase == "snapshot")?;
+        let query = "WITH arriving AS (
+                         SELECT n.nspname || '.' || c.relname AS name, sum(p.bytes_processed) AS bytes, count(*) AS sessions
+                           FROM pg_stat_progress_copy p JOIN pg_class c ON c.oid = p.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+                          WHERE p.command = 'COPY FROM' AND p.datname = current_database() GROUP BY 1
+                     ), recorded AS (
+                         SELECT schema_name || '.' || table_name AS name,
+                                coalesce(sum(bytes_copied) FILTER (WHERE state = 'joined'), 0) AS bytes
+                           FROM pgsluice.copy_chunk GROUP BY 1
+                     )
+                     SELECT name, (coalesce(r.bytes, 0) + coalesce(a.bytes, 0))::bigint, coalesce(a.sessions, 0)
+                       FROM recorded r LEFT JOIN arriving a USING (name)";
+        let rows = target.query(query, &[]).await.ok()?;
+        let unsigned =
+            |row: &tokio_postgres::Row, index| u64::try_from(row.get::<_, i64>(index)).expect("not negative");
+        Some(Self {
+            bytes: rows.iter().map(|row| (row.get(0), unsigned(row, 1))).collect(),
+            sessions: rows.iter().map(|row| unsigned(row, 2)).sum(),
+            status,
+        })
+    }
+}
 
 /// What one kill cost.
 #[derive(Debug)]
@@ -54,16 +90,20 @@ impl Ledger {
         })
     }
 
-    /// What of a status is not recorded. Tables that were made worthless meanwhile are left out: what is copied again of them is
-    /// not the kill's doing.
-    pub(super) fn repeated_after(&self, status: &StatusRecord, worthless: &BTreeSet<String>) -> Repeated {
+    /// What is not recorded of what was there before. Tables that were made worthless meanwhile are left out: what is copied again of
+    /// them is not the kill's doing.
+    pub(super) fn repeated_after(&self, before: &Before, worthless: &BTreeSet<String>) -> Repeated {
+        let mut seen = before.bytes.clone();
+        for table in &before.status.tables {
+            let bytes = seen.entry(format!("{}.{}", table.schema, table.name)).or_default();
+            *bytes = table.bytes_copied.max(*bytes);
+        }
         let mut repeated = Repeated { of_cut_tables: 0, of_whole_tables: BTreeMap::new() };
-        for table in &status.tables {
-            let name = format!("{}.{}", table.schema, table.name);
+        for (name, seen) in seen {
             let Some(recorded) = self.recorded.get(&name).filter(|_| !worthless.contains(&name)) else {
                 continue;
             };
-            let bytes = table.bytes_copied.saturating_sub(*recorded);
+            let bytes = seen.saturating_sub(*recorded);
             if self.cut.contains(&name) {
                 repeated.of_cut_tables += bytes;
             } else if bytes > 0 {
