@@ -60,9 +60,9 @@ impl CopyRelay {
         Self { phase: Phase::Starting, frame_bytes_max }
     }
 
-    /// Whether the server has agreed to copy.
-    pub fn has_begun(&self) -> bool {
-        self.phase != Phase::Starting
+    /// Whether the server has agreed to copy. An error may still come.
+    pub const fn has_begun(&self) -> bool {
+        matches!(self.phase, Phase::Data { .. } | Phase::Finished | Phase::Ended)
     }
 
     /// Moves data out of what `arrived` to the end of `piece`, until that has `piece_bytes`. After an error other than

@@ -106,10 +106,15 @@ fn body_len(tag: u8, length: [u8; LENGTH_BYTES], max: usize) -> Result<usize, Fr
 }
 
 /// A buffer and its bound: fill [`FrameReader::buffer_mut`] from a socket, then take frames until there is none.
-#[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
     max_len: usize,
+}
+
+impl fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameReader(<{} bytes>)", self.buffer.len())
+    }
 }
 
 impl FrameReader {

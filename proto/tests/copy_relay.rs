@@ -158,6 +158,16 @@ fn an_error_in_the_middle_is_told_when_the_connection_is_ready_again_and_a_fatal
 }
 
 #[test]
+fn a_copy_that_is_refused_has_not_begun() {
+    let (mut relay, mut piece) = (CopyRelay::new(MAX), CopyPiece::default());
+    let mut arrived = BytesMut::from(&error("ERROR")[..]);
+    assert_eq!(relay.relay(&mut arrived, &mut piece, 64), Ok(Relaying::Starved));
+    assert!(!relay.has_begun());
+    arrived.extend_from_slice(&frame(b'Z', b"I"));
+    assert!(matches!(relay.relay(&mut arrived, &mut piece, 64), Err(CopyOutError::Server(_))));
+}
+
+#[test]
 fn what_is_no_copy_is_refused() {
     let unexpected = |stream: &[u8]| matches!(read(&[stream], 64).1, Err(CopyOutError::Unexpected { .. }));
     assert!(unexpected(&frame(b'd', b"row")));
