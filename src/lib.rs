@@ -8,7 +8,7 @@ pub mod config;
 /// The nouns everybody shares: names, shapes, positions, dispositions. No IO.
 pub mod model;
 
-/// How a server is reached: connection strings, TLS, SQL sessions, the replication connection.
+/// How a server is reached: connection strings, TLS, SQL sessions, connections of our own framing.
 pub mod connection;
 /// Tables that come, go or change their place while the migration runs.
 pub mod join;

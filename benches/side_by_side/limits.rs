@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
-use pgsluice::connection::{ConnectionSettings, ReplicationConnection, connect_sql};
+use pgsluice::connection::{ConnectionSettings, WireConnection, connect_sql};
 use pgsluice::model::{Lsn, PgTimestamp, Side};
 use pgsluice_proto::command::{PgoutputOptions, SlotName, start_replication};
 use pgsluice_proto::session::{Now, ReplicationSession, SessionConfig, SessionEvent};
@@ -27,7 +27,7 @@ pub(crate) async fn read_stream(
     end: &BacklogEnd,
 ) -> Outcome<u64> {
     let settings = ConnectionSettings::parse(&servers.source_url(&ground.database))?;
-    let connection = ReplicationConnection::connect(&settings, Side::Source, "bench", &[]).await?;
+    let connection = WireConnection::connect_walsender(&settings, Side::Source, "bench", &[]).await?;
     let command = start_replication(&SlotName::new(slot)?, None, &plugin_options())?;
     let (mut socket, rest) = connection.into_socket(&command).await?;
     let config = SessionConfig {

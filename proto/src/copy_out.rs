@@ -48,7 +48,7 @@ pub enum CopyOutError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// A well-formed message that cannot come now.
-    #[error("the server sent {message} while {phase}: this is not a binary COPY of one column")]
+    #[error("the server sent {message} while {phase}: this is not the COPY that was asked for")]
     Unexpected {
         /// The message's kind.
         message: &'static str,

@@ -55,6 +55,8 @@ pub enum FrameError {
     UnexpectedTlsAnswer(u8),
 }
 
+/// The tag of CopyData, the one message that comes by the million.
+const COPY_DATA: u8 = b'd';
 /// The tag.
 const TAG_BYTES: usize = 1;
 /// The length, which counts itself.
@@ -70,15 +72,7 @@ pub fn parse_frame(buf: &mut BytesMut, max_len: usize) -> Result<Option<Frame>, 
     let Some(&[tag, a, b, c, d]) = buf.first_chunk::<{ TAG_BYTES + LENGTH_BYTES }>() else {
         return Ok(None);
     };
-    let claimed = u32::from_be_bytes([a, b, c, d]);
-    // On a 16-bit machine the length may not fit; then it is too long as well.
-    let body_len = usize::try_from(claimed).unwrap_or(usize::MAX).checked_sub(LENGTH_BYTES);
-    let Some(body_len) = body_len else {
-        return Err(FrameError::LengthTooShort { tag: char::from(tag), len: claimed });
-    };
-    if body_len > max_len {
-        return Err(FrameError::TooLong { tag: char::from(tag), len: body_len, max: max_len });
-    }
+    let body_len = body_len(tag, [a, b, c, d], max_len)?;
     let missing = body_len.saturating_sub(buf.len() - (TAG_BYTES + LENGTH_BYTES));
     if missing > 0 {
         buf.reserve(missing.min(RESERVE_BYTES_MAX));
@@ -88,11 +82,39 @@ pub fn parse_frame(buf: &mut BytesMut, max_len: usize) -> Result<Option<Frame>, 
     Ok(Some(Frame { tag, body: buf.split_to(body_len).freeze() }))
 }
 
+/// Cuts the header off `bytes` if it is one of CopyData and complete, and returns how long that message's body is. For those
+/// who need not wait for all of it.
+pub(crate) fn data_frame_len(bytes: &mut &[u8], max_len: usize) -> Result<Option<usize>, FrameError> {
+    let Some((&[COPY_DATA, a, b, c, d], body)) = bytes.split_first_chunk::<{ TAG_BYTES + LENGTH_BYTES }>()
+    else {
+        return Ok(None);
+    };
+    let len = body_len(COPY_DATA, [a, b, c, d], max_len)?;
+    *bytes = body;
+    Ok(Some(len))
+}
+
+fn body_len(tag: u8, length: [u8; LENGTH_BYTES], max: usize) -> Result<usize, FrameError> {
+    let claimed = u32::from_be_bytes(length);
+    let tag = char::from(tag);
+    // On a 16-bit machine the length may not fit; then it is too long as well.
+    match usize::try_from(claimed).unwrap_or(usize::MAX).checked_sub(LENGTH_BYTES) {
+        None => Err(FrameError::LengthTooShort { tag, len: claimed }),
+        Some(len) if len > max => Err(FrameError::TooLong { tag, len, max }),
+        Some(len) => Ok(len),
+    }
+}
+
 /// A buffer and its bound: fill [`FrameReader::buffer_mut`] from a socket, then take frames until there is none.
-#[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
     max_len: usize,
+}
+
+impl fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FrameReader(<{} bytes>)", self.buffer.len())
+    }
 }
 
 impl FrameReader {

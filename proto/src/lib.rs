@@ -11,6 +11,7 @@
 //!   client sends. "Need more bytes" is not an error.
 //! - [`command`]: the walsender's command language with correct quoting.
 //! - [`copy_out`]: [`copy_out::CopyOutSession`], the state machine of one `COPY … TO STDOUT (FORMAT binary)` of one column.
+//! - [`copy_relay`]: [`copy_relay::CopyRelay`], the same of any COPY whose data is passed on as it is.
 //! - [`copy_both`]: the payloads inside a walsender's CopyData: WAL data, keepalives, status updates.
 //! - [`session`]: [`session::ReplicationSession`], the state machine of one `START_REPLICATION`: `handle_*` inputs,
 //!   `poll_*` outputs.
@@ -37,6 +38,7 @@
 pub mod command;
 pub mod copy_both;
 pub mod copy_out;
+pub mod copy_relay;
 mod cursor;
 pub mod frame;
 mod lsn;

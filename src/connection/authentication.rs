@@ -1,4 +1,4 @@
-//! Authentication of a replication connection: cleartext, MD5, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, as a state
+//! Authentication of a connection of our own framing: cleartext, MD5, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, as a state
 //! machine of messages in and answers out. It owns no socket, and writes the password nowhere but into an answer.
 //! (SQL sessions authenticate by tokio-postgres.)
 //!

@@ -1,6 +1,6 @@
 //! A byte stream to a server, plain or secured: name resolution, TCP options, the SSLRequest, the TLS handshake, and
 //! the order in which hosts, addresses and `sslmode`'s alternatives are tried. It sends nothing of the session
-//! itself, so that SQL sessions and replication connections share it.
+//! itself, so that both kinds of connections share it.
 
 use std::future::Future;
 use std::io;

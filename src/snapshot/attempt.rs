@@ -16,6 +16,7 @@ use super::building::{Build, Builder};
 use super::chunk::{CopyStatements, Relayed, read_target_columns};
 use super::copying::CopyContext;
 use super::governor::Governor;
+use super::guard::import_snapshot;
 use super::layout::{PlannedTable, chunks_wanted};
 use super::lifecycle::ChunkState;
 use super::plan_records::{self, JoinedChunk, RecordedPlan};
@@ -406,7 +407,7 @@ pub async fn read_slot_snapshot(
     snapshot_name: &str,
 ) -> Result<super::Snapshot, SnapshotError> {
     let session = connect_sql(&config.source.connection, Side::Source, "copy control").await?;
-    super::import_snapshot(&session, snapshot_name).await?;
+    import_snapshot(&session, snapshot_name).await?;
     let snapshot = read_snapshot(&session).await?;
     session.close().await;
     Ok(snapshot)

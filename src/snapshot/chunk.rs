@@ -1,13 +1,13 @@
-//! Copies rows: COPY data from the source is relayed to the target byte for byte. Never looks into a value, never holds more
-//! than a relay buffer. Tables that are copied together under one snapshot are copied here chunk by chunk, each in one target
+//! Copies rows: COPY data from the source is relayed to the target byte for byte. Never looks into a row, never holds more
+//! than a piece. Tables that are copied together under one snapshot are copied here chunk by chunk, each in one target
 //! transaction that also records it as done (trap 13).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
+use bytes::Bytes;
+use futures_util::SinkExt as _;
 use pgsluice_proto::command::quote_ident;
 use tokio_postgres::CopyInSink;
 
@@ -16,12 +16,12 @@ use super::plan::Chunk;
 use super::progress::{Beginning, CopyProgress};
 use super::rate::RateLimit;
 use super::records;
-use crate::connection::SqlSession;
+use crate::connection::{SqlSession, WireConnection, WirePiece};
 use crate::model::{Side, TableName};
 use crate::source::SourceTable;
 
-/// Rows are gathered into pieces of this size: one packet a row would cost more than the row.
-const RELAY_BYTES: usize = 64 * 1024;
+/// Data is gathered into pieces of this size: one packet a row would cost more than the row.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Copies chunks of known tables.
 pub(super) struct ChunkCopier {
@@ -135,7 +135,7 @@ impl ChunkCopier {
     /// Copies a chunk and commits it, with its record.
     pub(super) async fn copy(
         &self,
-        source: &SqlSession,
+        source: &mut WireConnection,
         target: &mut SqlSession,
         chunk: &Chunk,
         progress: &CopyProgress,
@@ -212,43 +212,30 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Relays until the source has no more.
+/// Relays until the source has no more. After an error neither session is of use any more.
 ///
-/// Memory is bounded by the relay buffer and one row: each side's connection holds back what the other does not
-/// take (INV-12).
+/// Memory is bounded by two pieces: each side's connection holds back what the other does not take (INV-12).
 pub(super) async fn relay(
-    (source, copy_out): (&SqlSession, &str),
+    (source, copy_out): (&mut WireConnection, &str),
     sink: impl Future<Output = Result<CopyInSink<Bytes>, tokio_postgres::Error>>,
     under_way: &mut UnderWay<'_>,
 ) -> Result<Relayed, SnapshotError> {
     let at_source = SnapshotError::copying(Side::Source, under_way.table);
     let at_target = SnapshotError::copying(Side::Target, under_way.table);
     // Neither waits for the other: of a small table the answers take longer than the rows.
-    let (messages, sink) =
-        tokio::try_join!(async { source.copy_out(copy_out).await.map_err(&at_source) }, async {
-            sink.await.map_err(&at_target)
-        },)?;
-    let (mut messages, mut sink) = (pin!(messages), pin!(sink));
-    let mut piece = BytesMut::with_capacity(RELAY_BYTES);
-    let (mut piece_messages, mut relayed) = (0, Relayed::default());
-    loop {
-        let message = messages.next().await.transpose().map_err(&at_source)?;
-        if let Some(message) = &message {
-            piece.extend_from_slice(message);
-            piece_messages += 1;
-        }
-        if message.is_none() || piece.len() >= RELAY_BYTES {
-            let bytes = piece.len() as u64;
-            relayed.bytes += bytes;
-            under_way.relayed(std::mem::take(&mut piece_messages), bytes).await;
-            sink.send(piece.split().freeze()).await.map_err(&at_target)?;
-            piece.reserve(RELAY_BYTES);
-        }
-        if message.is_none() {
-            relayed.rows = sink.finish().await.map_err(&at_target)?;
-            return Ok(relayed);
-        }
+    let (mut pieces, sink) = tokio::try_join!(
+        async { source.copy_out(copy_out, PIECE_BYTES).await.map_err(&at_source) },
+        async { sink.await.map_err(&at_target) },
+    )?;
+    let mut sink = pin!(sink);
+    let mut bytes = 0;
+    while let Some(WirePiece { data, messages }) = pieces.next_piece().await.map_err(&at_source)? {
+        bytes += data.len() as u64;
+        under_way.relayed(messages, data.len() as u64).await;
+        sink.send(data).await.map_err(&at_target)?;
     }
+    let rows = sink.finish().await.map_err(&at_target)?;
+    Ok(Relayed { rows, bytes })
 }
 
 #[cfg(test)]

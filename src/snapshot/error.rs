@@ -113,7 +113,7 @@ fn of(table: &Option<TableName>) -> String {
 }
 
 impl SnapshotError {
-    pub(super) fn source(error: tokio_postgres::Error) -> Self {
+    pub(super) fn source(error: impl Into<SqlError>) -> Self {
         Self::Source { table: None, error: error.into() }
     }
 
@@ -130,10 +130,10 @@ impl SnapshotError {
     }
 
     /// On one side, while copying a table.
-    pub(super) fn copying(side: Side, table: &TableName) -> impl Fn(tokio_postgres::Error) -> Self {
+    pub(super) fn copying<E: Into<SqlError>>(side: Side, table: &TableName) -> impl Fn(E) -> Self {
         let table = Some(table.clone());
         move |error| {
-            let (table, error) = (table.clone(), SqlError::from(error));
+            let (table, error) = (table.clone(), error.into());
             match side {
                 Side::Source => Self::Source { table, error },
                 Side::Target => Self::Target { table, error },

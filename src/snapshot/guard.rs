@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::SnapshotError;
 use super::plan::{Storage, TableSize};
 use crate::config::TableFilter;
-use crate::connection::{ConnectionSettings, SqlSession, connect_sql};
+use crate::connection::{ConnectionSettings, SqlSession, TextQuery, connect_sql};
 use crate::model::{Oid, Side};
 use crate::source::SourceTable;
 use crate::source::catalog;
@@ -75,18 +75,21 @@ impl SnapshotGuard {
 }
 
 /// Begins the transaction in which the session sees what the slot's snapshot sees, until it ends.
-pub(crate) async fn import_snapshot(session: &SqlSession, snapshot_name: &str) -> Result<(), SnapshotError> {
-    session
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await
-        .map_err(SnapshotError::source)?;
+pub(crate) async fn import_snapshot(
+    session: impl TextQuery,
+    snapshot_name: &str,
+) -> Result<(), SnapshotError> {
     let import = format!("SET TRANSACTION SNAPSHOT {}", quote_literal(snapshot_name));
-    session.batch_execute(&import).await.map_err(|error| match error.code() {
-        Some(&(SqlState::UNDEFINED_OBJECT | SqlState::INVALID_PARAMETER_VALUE)) => {
-            SnapshotError::SnapshotGone
-        }
-        _ => SnapshotError::source(error),
-    })
+    let begin = format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {import}");
+    match session.rows(&begin).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(match error.sqlstate() {
+            Some(&(SqlState::UNDEFINED_OBJECT | SqlState::INVALID_PARAMETER_VALUE)) => {
+                SnapshotError::SnapshotGone
+            }
+            _ => SnapshotError::source(error),
+        }),
+    }
 }
 
 /// A rewrite by TRUNCATE or ALTER TABLE is not visible through an older snapshot: rows the stream will update would

@@ -11,7 +11,7 @@ use super::board::{ChunkId, CopyBoard};
 use super::chunk::Relayed;
 use super::plan::{BlockRange, blocks_of};
 use super::take::{ShapedTable, Taken, take};
-use crate::connection::SqlSession;
+use crate::connection::WireConnection;
 
 /// A table's copy under way.
 #[derive(Debug)]
@@ -25,33 +25,36 @@ pub(super) struct Spread {
     parts_left: AtomicUsize,
     relayed: Mutex<Relayed>,
     /// Its transaction holds snapshot and lock.
-    holder: tokio::sync::Mutex<Option<SqlSession>>,
+    holder: tokio::sync::Mutex<Option<WireConnection>>,
 }
 
 impl Spread {
     /// Takes the snapshot in a session of its own, and cuts the table as it is under the lock.
     pub(super) async fn begin(
-        holder: SqlSession,
+        mut holder: WireConnection,
         board: &CopyBoard,
         chunk: ChunkId,
         table: &ShapedTable,
         chunk_bytes: u64,
     ) -> Result<(Self, Vec<BlockRange>), SnapshotError> {
-        let taken = take(&holder, board, &[chunk], &[table]).await?;
-        let row = holder
-            .query_one(
-                "SELECT pg_export_snapshot(), pg_relation_size(c.oid) / current_setting('block_size')::int8,
-                        current_setting('block_size')::int8
-                   FROM pg_class c WHERE c.oid = $1",
-                &[&chunk.table.0],
-            )
+        let taken = take(&mut holder, board, &[chunk], &[table]).await?;
+        let exported = holder
+            .simple_query(&format!(
+                "SELECT pg_export_snapshot() AS snapshot, pg_relation_size(c.oid) / current_setting('block_size')::int8 AS blocks,
+                        current_setting('block_size') AS block_bytes
+                   FROM pg_class c WHERE c.oid = {}",
+                chunk.table.0
+            ))
             .await
             .map_err(SnapshotError::source)?;
-        let unsigned = |index| u64::try_from(row.get::<_, i64>(index)).unwrap_or_default();
-        let parts = blocks_of(unsigned(1), (chunk_bytes / unsigned(2).max(1)).max(1));
+        // Its lock was taken by name, its shape was read after that: it is there.
+        let altered = || SnapshotError::TableAltered { table: table.table.name.clone() };
+        let row = exported.first().ok_or_else(altered)?;
+        let number = |column| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        let parts = blocks_of(number("blocks"), (chunk_bytes / number("block_bytes").max(1)).max(1));
         let spread = Self {
             chunk,
-            snapshot_name: row.get(0),
+            snapshot_name: row.get("snapshot").unwrap_or_default().to_owned(),
             taken,
             parts_left: AtomicUsize::new(parts.len()),
             relayed: Mutex::new(Relayed::default()),
@@ -75,8 +78,8 @@ impl Spread {
         if self.parts_left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(None);
         }
-        let holder = self.holder.lock().await.take().ok_or(SnapshotError::SnapshotGone)?;
-        holder.batch_execute("COMMIT").await.map_err(|_| SnapshotError::SnapshotGone)?;
+        let mut holder = self.holder.lock().await.take().ok_or(SnapshotError::SnapshotGone)?;
+        holder.simple_query("COMMIT").await.map_err(|_| SnapshotError::SnapshotGone)?;
         holder.close().await;
         Ok(Some(all))
     }

@@ -11,7 +11,7 @@ use super::SnapshotError;
 use super::board::{ChunkId, CopyBoard};
 use super::lifecycle::ChunkState;
 use super::visibility::Snapshot;
-use crate::connection::SqlSession;
+use crate::connection::{SqlSession, TextQuery, TextRow, WireConnection};
 use crate::model::{Lsn, Oid};
 use crate::source::SourceTable;
 
@@ -36,7 +36,7 @@ pub(super) struct Taken {
 /// # Errors
 /// [`SnapshotError::TableAltered`] when a table is not any more what `tables` says, by name or columns.
 pub(super) async fn take(
-    source: &SqlSession,
+    source: &mut WireConnection,
     board: &CopyBoard,
     chunks: &[ChunkId],
     tables: &[&ShapedTable],
@@ -51,7 +51,7 @@ pub(super) async fn take(
     let mut is_told = false;
     loop {
         // Before the snapshot: whatever empties or rewrites a table has ended by then, and is in it.
-        source.batch_execute(&lock).await.map_err(|error| match (error.code(), tables) {
+        source.rows(&lock).await.map_err(|error| match (error.sqlstate(), tables) {
             // Dropped or renamed: what there is now is read anew.
             (Some(&(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME)), [first, ..]) => {
                 SnapshotError::TableAltered { table: first.table.name.clone() }
@@ -61,9 +61,9 @@ pub(super) async fn take(
         for chunk in chunks {
             board.enter(*chunk, ChunkState::Snapshotting);
         }
-        let snapshot = Arc::new(read_snapshot(source).await?);
+        let snapshot = Arc::new(read_snapshot(&mut *source).await?);
         let oids: Vec<Oid> = tables.iter().map(|each| each.table.oid).collect();
-        let seen = Shapes::read(source, &oids).await?;
+        let seen = Shapes::read(&mut *source, &oids).await?;
         if let Some(altered) = tables.iter().find(|each| seen.of(each.table.oid) != Some(each.shape.as_str()))
         {
             return Err(SnapshotError::TableAltered { table: altered.table.name.clone() });
@@ -84,7 +84,7 @@ pub(super) async fn take(
         for chunk in chunks {
             board.enter(*chunk, ChunkState::Pending);
         }
-        source.batch_execute("ROLLBACK").await.map_err(SnapshotError::source)?;
+        source.simple_query("ROLLBACK").await.map_err(SnapshotError::source)?;
         tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
@@ -93,10 +93,10 @@ pub(super) async fn take(
 ///
 /// # Errors
 /// [`SnapshotError::Source`].
-pub(super) async fn read_snapshot(source: &SqlSession) -> Result<Snapshot, SnapshotError> {
-    let row =
-        source.query_one("SELECT pg_current_snapshot()::text", &[]).await.map_err(SnapshotError::source)?;
-    let text: String = row.get(0);
+pub(super) async fn read_snapshot(source: impl TextQuery) -> Result<Snapshot, SnapshotError> {
+    let rows =
+        source.rows("SELECT pg_current_snapshot() AS snapshot").await.map_err(SnapshotError::source)?;
+    let text = rows.first().and_then(|row| row.get("snapshot")).ok_or(SnapshotError::SnapshotUnreadable)?;
     text.parse().map_err(|_| SnapshotError::SnapshotUnreadable)
 }
 
@@ -155,26 +155,27 @@ pub(super) struct Shapes {
 
 impl Shapes {
     /// Reads those of these tables that are there.
-    pub(super) async fn read(source: &SqlSession, tables: &[Oid]) -> Result<Self, SnapshotError> {
-        let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
+    pub(super) async fn read(source: impl TextQuery, tables: &[Oid]) -> Result<Self, SnapshotError> {
+        let oids: Vec<String> = tables.iter().map(|table| table.0.to_string()).collect();
         let rows = source
-            .query(
+            .rows(&format!(
                 "SELECT c.oid, format('%I.%I (%s)', n.nspname, c.relname,
                         (SELECT string_agg(format('%s %I %s %s %s', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated),
                                            ', ' ORDER BY a.attnum)
-                           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)),
-                        pg_current_wal_insert_lsn()::text, m.amname = 'heap'
+                           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)) AS shape,
+                        pg_current_wal_insert_lsn() AS lsn, m.amname = 'heap' AS is_heap
                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_am m ON m.oid = c.relam
-                  WHERE c.oid = ANY ($1)",
-                &[&oids],
-            )
+                  WHERE c.oid = ANY ('{{{}}}'::oid[])",
+                oids.join(",")
+            ))
             .await
             .map_err(SnapshotError::source)?;
-        let lsn = rows.first().and_then(|row| row.get::<_, String>(2).parse().ok());
-        Ok(Self {
-            shapes: rows.iter().map(|row| (Oid(row.get(0)), (row.get(1), row.get(3)))).collect(),
-            lsn: lsn.unwrap_or(Lsn::new(u64::MAX)),
-        })
+        let lsn = rows.first().and_then(|row| row.get("lsn")?.parse().ok());
+        let shape = |row: &TextRow| {
+            let oid = Oid(row.get("oid")?.parse().ok()?);
+            Some((oid, (row.get("shape")?.to_owned(), row.get("is_heap")? == "t")))
+        };
+        Ok(Self { shapes: rows.iter().filter_map(shape).collect(), lsn: lsn.unwrap_or(Lsn::new(u64::MAX)) })
     }
 
     /// The shape of a table; `None` if it is gone.

@@ -14,7 +14,7 @@ use super::progress::CopyProgress;
 use super::rate::RateLimit;
 use super::{SnapshotError, SnapshotSummary, records};
 use crate::config::SnapshotConfig;
-use crate::connection::{ConnectionSettings, connect_sql};
+use crate::connection::{ConnectionSettings, WireConnection, connect_sql};
 use crate::migration::StatusBoard;
 use crate::model::{Side, TableName};
 use crate::runtime::Shutdown;
@@ -120,8 +120,8 @@ async fn work(
     copiers: Arc<ChunkCopier>,
     progress: Arc<CopyProgress>,
 ) -> Result<(), SnapshotError> {
-    let source = connect_sql(&connections.source, Side::Source, "copy").await?;
-    import_snapshot(&source, &connections.snapshot_name).await?;
+    let mut source = WireConnection::connect_backend(&connections.source, Side::Source, "copy").await?;
+    import_snapshot(&mut source, &connections.snapshot_name).await?;
     let mut target = connect_sql(&connections.target, Side::Target, "copy").await?;
     // A successor of a killed run must not look at the target while this session may still commit.
     lock::join_writers(&target).await.map_err(SnapshotError::target)?;
@@ -130,7 +130,7 @@ async fn work(
     loop {
         governor.may_begin().await;
         let Some(chunk) = queue.lock().await.next() else { return Ok(()) };
-        copiers.copy(&source, &mut target, &chunk, &progress).await?;
+        copiers.copy(&mut source, &mut target, &chunk, &progress).await?;
     }
 }
 

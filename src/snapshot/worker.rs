@@ -11,15 +11,15 @@ use super::SnapshotError;
 use super::attempt::{Attempt, CopyTable, Event};
 use super::board::ChunkId;
 use super::chunk::{Relayed, UnderWay, relay};
+use super::guard::import_snapshot;
 use super::lifecycle::ChunkState;
 use super::plan::BlockRange;
 use super::plan_records::{JoinedChunk, joined_sql};
 use super::schedule::Work;
 use super::spread::Spread;
 use super::take::{ShapedTable, Taken, take};
-use crate::connection::{SqlSession, connect_sql};
+use crate::connection::{SqlSession, WireConnection, connect_sql};
 use crate::model::{Oid, Side};
-use crate::snapshot::import_snapshot;
 use crate::source::fence;
 use crate::target::lock;
 use crate::target::schema::IndexBuild;
@@ -36,7 +36,7 @@ const COMPRESSION: &str = "SELECT set_config(name, 'lz4', false) FROM pg_setting
 
 pub(super) struct Worker {
     attempt: Arc<Attempt>,
-    source: SqlSession,
+    source: WireConnection,
     target: SqlSession,
 }
 
@@ -69,10 +69,11 @@ pub(super) async fn connect_target(
 
 impl Worker {
     pub(super) async fn connect(attempt: Arc<Attempt>) -> Result<Self, SnapshotError> {
-        let source = connect_sql(&attempt.config.source.connection, Side::Source, "copy").await?;
+        let settings = &attempt.config.source.connection;
+        let mut source = WireConnection::connect_backend(settings, Side::Source, "copy").await?;
         // A range is read by the index of its key, whatever the source's statistics say; one core of the source is enough.
         let plans = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0";
-        source.batch_execute(plans).await.map_err(SnapshotError::source)?;
+        source.simple_query(plans).await.map_err(SnapshotError::source)?;
         let target = connect_target(&attempt, "copy").await?;
         Ok(Self { attempt, source, target })
     }
@@ -103,12 +104,13 @@ impl Worker {
         let way = empty(&transaction, &tables).await?;
         let mut joined = Vec::with_capacity(tables.len());
         for table in &tables {
-            let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+            let source = &mut self.source;
+            let copy = Copy { attempt: &attempt, source, transaction: &transaction, table };
             let (under_way, relayed) = copy.relay("", way.options()).await?;
             joined.push((under_way, relayed));
         }
         // The snapshot is of no more use.
-        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        self.source.simple_query("COMMIT").await.map_err(SnapshotError::source)?;
         build_keys(&transaction, &tables).await?;
         let records: Vec<JoinedChunk<'_>> =
             tables.iter().zip(&joined).map(|(table, (_, relayed))| table.joined(0, *relayed)).collect();
@@ -131,9 +133,10 @@ impl Worker {
             .batch_execute(&format!("DELETE FROM ONLY {}{condition}", table.plan.name))
             .await
             .map_err(SnapshotError::copying(Side::Target, &table.plan.name))?;
-        let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+        let source = &mut self.source;
+        let copy = Copy { attempt: &attempt, source, transaction: &transaction, table };
         let (under_way, relayed) = copy.relay(&condition, "").await?;
-        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        self.source.simple_query("COMMIT").await.map_err(SnapshotError::source)?;
         commit(transaction, &[table.joined(chunk.number, relayed)], &taken).await?;
         under_way.joined(relayed.rows);
         attempt.joined(chunk, &taken);
@@ -148,7 +151,8 @@ impl Worker {
         empty(&transaction, &[table]).await?;
         transaction.commit().await.map_err(SnapshotError::target)?;
         attempt.progress.begin(&table.plan.name);
-        let holder = connect_sql(&attempt.config.source.connection, Side::Source, "copy guard").await?;
+        let settings = &attempt.config.source.connection;
+        let holder = WireConnection::connect_backend(settings, Side::Source, "copy guard").await?;
         let chunk_bytes = attempt.config.snapshot.chunk_bytes;
         let begun = Spread::begin(holder, &attempt.board, table.chunk(0), &table.shaped, chunk_bytes).await?;
         let (spread, parts) = (Arc::new(begun.0), begun.1);
@@ -159,11 +163,12 @@ impl Worker {
     async fn copy_part(&mut self, spread: &Spread, blocks: BlockRange) -> Result<(), SnapshotError> {
         let attempt = Arc::clone(&self.attempt);
         let Some(table) = attempt.tables.get(&spread.chunk.table) else { return Ok(()) };
-        import_snapshot(&self.source, &spread.snapshot_name).await?;
+        import_snapshot(&mut self.source, &spread.snapshot_name).await?;
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
-        let copy = Copy { attempt: &attempt, source: &self.source, transaction: &transaction, table };
+        let source = &mut self.source;
+        let copy = Copy { attempt: &attempt, source, transaction: &transaction, table };
         let (under_way, relayed) = copy.relay(&blocks.condition(), "").await?;
-        self.source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
+        self.source.simple_query("COMMIT").await.map_err(SnapshotError::source)?;
         transaction.commit().await.map_err(SnapshotError::target)?;
         under_way.committed_part();
         let Some(all) = spread.part_committed(relayed).await? else { return Ok(()) };
@@ -175,12 +180,12 @@ impl Worker {
         Ok(())
     }
 
-    async fn take(&self, chunks: &[ChunkId], tables: &[&CopyTable]) -> Result<Taken, SnapshotError> {
+    async fn take(&mut self, chunks: &[ChunkId], tables: &[&CopyTable]) -> Result<Taken, SnapshotError> {
         for table in tables {
             self.attempt.progress.begin(&table.plan.name);
         }
         let shaped: Vec<&ShapedTable> = tables.iter().map(|table| &table.shaped).collect();
-        take(&self.source, &self.attempt.board, chunks, &shaped).await
+        take(&mut self.source, &self.attempt.board, chunks, &shaped).await
     }
 }
 
@@ -267,7 +272,7 @@ async fn commit(
 /// One COPY.
 struct Copy<'a, 't> {
     attempt: &'a Attempt,
-    source: &'t SqlSession,
+    source: &'t mut WireConnection,
     transaction: &'t Transaction<'t>,
     table: &'a CopyTable,
 }

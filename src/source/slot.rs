@@ -9,8 +9,7 @@ use pgsluice_proto::command::{CommandError, SlotLife, SlotName, SnapshotAction, 
 use tokio_postgres::Row;
 
 use crate::connection::{
-    ConnectError, ConnectionSettings, ReplicationConnection, ReplicationError, ReplicationRow, SqlError,
-    SqlSession, connect_sql,
+    ConnectError, ConnectionSettings, SqlError, SqlSession, TextRow, WireConnection, WireError, connect_sql,
 };
 use crate::model::{Disposition, Lsn, Side};
 use crate::runtime::Shutdown;
@@ -38,7 +37,7 @@ const CONFIGURATION_LIMIT_EXCEEDED: &str = "53400";
 #[derive(Debug)]
 pub struct ExportedSlot {
     /// Held open, and unused: its next command would end the snapshot.
-    _exporter: ReplicationConnection,
+    _exporter: WireConnection,
     /// The slot's consistent point: the stream begins with the first commit after it.
     pub consistent_lsn: Lsn,
     /// For `SET TRANSACTION SNAPSHOT`.
@@ -198,7 +197,7 @@ pub enum SlotError {
     Stopped,
     /// The walsender refused or was lost.
     #[error("the replication slot could not be created: {0}")]
-    Replication(#[from] ReplicationError),
+    Replication(#[from] WireError),
     /// A query failed.
     #[error("the source's replication slots cannot be read or dropped: {0}")]
     Sql(#[from] SqlError),
@@ -304,7 +303,7 @@ async fn create(
 ) -> Result<ExportedSlot, SlotError> {
     let name = SlotName::new(slot).map_err(|cause| SlotError::Name { slot: slot.to_owned(), cause })?;
     let observer = connect_sql(settings, Side::Source, "slot watch").await?;
-    let mut walsender = ReplicationConnection::connect(settings, Side::Source, "slot", &[]).await?;
+    let mut walsender = WireConnection::connect_walsender(settings, Side::Source, "slot", &[]).await?;
     let mut lock_timeout = FIRST_LOCK_TIMEOUT;
     loop {
         match try_create(&mut walsender, &observer, &name, life, lock_timeout, &mut on_wait, shutdown).await {
@@ -318,14 +317,14 @@ async fn create(
 }
 
 async fn try_create(
-    walsender: &mut ReplicationConnection,
+    walsender: &mut WireConnection,
     observer: &SqlSession,
     name: &SlotName,
     life: SlotLife,
     lock_timeout: Duration,
     on_wait: &mut impl FnMut(&[OldTransaction]),
     shutdown: &Shutdown,
-) -> Result<ReplicationRow, SlotError> {
+) -> Result<TextRow, SlotError> {
     if shutdown.is_requested() {
         return Err(SlotError::Stopped);
     }
@@ -351,7 +350,7 @@ async fn try_create(
     Err(SlotError::Stopped)
 }
 
-fn exported(walsender: ReplicationConnection, row: &ReplicationRow) -> Result<ExportedSlot, SlotError> {
+fn exported(walsender: WireConnection, row: &TextRow) -> Result<ExportedSlot, SlotError> {
     let consistent_lsn = row.get("consistent_point").and_then(|text| text.parse().ok());
     Ok(ExportedSlot {
         _exporter: walsender,

@@ -3,7 +3,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use crate::connection::{ConnectError, ReplicationError, disposition_of};
+use crate::connection::{ConnectError, WireError, disposition_of};
 use crate::model::{Disposition, Lsn, Oid, Side, TableName, counted};
 use crate::snapshot::SnapshotError;
 use crate::target::lock::LockError;
@@ -34,7 +34,7 @@ pub enum StreamError {
     Walsender(#[from] Box<pgsluice_proto::session::SessionError>),
     /// The replication connection failed.
     #[error(transparent)]
-    Replication(#[from] ReplicationError),
+    Replication(#[from] WireError),
     /// A name or position that cannot be put into a replication command.
     #[error(transparent)]
     Command(#[from] pgsluice_proto::command::CommandError),

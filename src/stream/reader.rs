@@ -17,7 +17,7 @@ use pgsluice_proto::command::{PgoutputOptions, SlotName};
 use tokio::sync::watch;
 
 use crate::config::BulkMode;
-use crate::connection::{ConnectionSettings, ReplicationConnection};
+use crate::connection::{ConnectionSettings, WireConnection};
 use crate::model::Lsn;
 use crate::runtime::Shutdown;
 use crate::target::DurableLsn;
@@ -41,7 +41,7 @@ pub(super) const FRAME_BYTES_MAX: usize = 1_100 * 1_024 * 1_024;
 #[derive(Debug)]
 pub(super) struct Place {
     /// To the source's walsender.
-    pub connection: ReplicationConnection,
+    pub connection: WireConnection,
     /// Every transaction committed before it has been read, and none after it.
     pub position: Lsn,
 }

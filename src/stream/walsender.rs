@@ -4,7 +4,7 @@
 use pgsluice_proto::command::{SlotName, identify_system, quote_literal};
 
 use crate::config::Config;
-use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow};
+use crate::connection::{TextRow, WireConnection, WireError};
 use crate::model::{Lsn, Side};
 use crate::target::progress::Progress;
 use crate::target::records::MigrationRecord;
@@ -28,8 +28,8 @@ pub(super) struct ReadySource {
 ///
 /// # Errors
 /// [`StreamError::Connect`].
-pub(super) async fn connect(config: &Config) -> Result<ReplicationConnection, StreamError> {
-    ReplicationConnection::connect(&config.source.connection, Side::Source, "stream", &[])
+pub(super) async fn connect(config: &Config) -> Result<WireConnection, StreamError> {
+    WireConnection::connect_walsender(&config.source.connection, Side::Source, "stream", &[])
         .await
         .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })
 }
@@ -39,7 +39,7 @@ pub(super) async fn connect(config: &Config) -> Result<ReplicationConnection, St
 /// # Errors
 /// [`StreamError::Resume`] if going on would lose changes; connection errors otherwise.
 pub(super) async fn check(
-    mut connection: ReplicationConnection,
+    mut connection: WireConnection,
     record: &MigrationRecord,
     progress: Option<&Progress>,
 ) -> Result<ReadySource, StreamError> {
@@ -49,10 +49,7 @@ pub(super) async fn check(
     Ok(ReadySource { place: Place { connection, position }, slot, source_end: facts.wal_end })
 }
 
-async fn read_facts(
-    connection: &mut ReplicationConnection,
-    slot: &SlotName,
-) -> Result<SourceFacts, StreamError> {
+async fn read_facts(connection: &mut WireConnection, slot: &SlotName) -> Result<SourceFacts, StreamError> {
     let system = one_row(connection.simple_query(&identify_system()).await?, "IDENTIFY_SYSTEM")?;
     let slots = connection
         .simple_query(&format!(
@@ -60,7 +57,7 @@ async fn read_facts(
             quote_literal(slot.as_str())
         ))
         .await?;
-    let text = |row: &ReplicationRow, column| row.get(column).unwrap_or_default().to_owned();
+    let text = |row: &TextRow, column| row.get(column).unwrap_or_default().to_owned();
     let slot = match slots.first() {
         None => None,
         Some(row) => Some(SlotFacts {
@@ -81,6 +78,6 @@ async fn read_facts(
     })
 }
 
-fn one_row(rows: Vec<ReplicationRow>, expected: &'static str) -> Result<ReplicationRow, ReplicationError> {
-    rows.into_iter().next().ok_or(ReplicationError::Unexpected { found: "no row", expected })
+fn one_row(rows: Vec<TextRow>, expected: &'static str) -> Result<TextRow, WireError> {
+    rows.into_iter().next().ok_or(WireError::Unexpected { found: "no row", expected })
 }

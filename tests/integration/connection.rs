@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgsluice::connection::{
-    ConnectError, ConnectFailure, ConnectionSettings, PINNED_SETTINGS, ReplicationConnection, SqlSession,
+    ConnectError, ConnectFailure, ConnectionSettings, PINNED_SETTINGS, SqlSession, WireConnection,
     connect_sql,
 };
 use pgsluice::demo::cluster::{ClusterOptions, LocalCluster, PASSWORD, ServerTls};
@@ -96,7 +96,7 @@ async fn encrypted(settings: &ConnectionSettings) -> Result<bool, ConnectError> 
     const QUESTION: &str =
         "SELECT ssl::text AS ssl FROM pg_catalog.pg_stat_ssl WHERE pid = pg_catalog.pg_backend_pid()";
     let session = connect_sql(settings, Side::Source, "test").await;
-    let connection = ReplicationConnection::connect(settings, Side::Source, "test", &[]).await;
+    let connection = WireConnection::connect_walsender(settings, Side::Source, "test", &[]).await;
     let (session, mut connection) = match (session, connection) {
         (Ok(session), Ok(connection)) => (session, connection),
         (Err(error), Err(other)) => {
@@ -325,7 +325,7 @@ async fn pinned_settings_win_over_those_of_role_and_database() {
             .expect("settings of role and database");
         let settings = settings(&cluster, "scram_role", "127.0.0.1", "options=-c%20work_mem%3D5MB");
         let session = connect_sql(&settings, Side::Target, "apply").await.expect("session");
-        let mut connection = ReplicationConnection::connect(
+        let mut connection = WireConnection::connect_walsender(
             &settings,
             Side::Source,
             "stream",
@@ -333,6 +333,8 @@ async fn pinned_settings_win_over_those_of_role_and_database() {
         )
         .await
         .expect("connection");
+        let mut backend =
+            WireConnection::connect_backend(&settings, Side::Source, "copy").await.expect("connection");
         let others = [("work_mem", "5MB"), ("idle_session_timeout", "0"), ("is_superuser", "off")];
         for (name, value) in PINNED_SETTINGS.iter().chain(&others) {
             let question = format!("SELECT pg_catalog.current_setting('{name}') AS setting");
@@ -340,6 +342,8 @@ async fn pinned_settings_win_over_those_of_role_and_database() {
             assert_eq!(by_sql, *value, "{name} of an SQL session on {major}");
             let rows = connection.simple_query(&question).await.expect("query");
             assert_eq!(rows[0].get("setting"), Some(*value), "{name} of a walsender on {major}");
+            let rows = backend.simple_query(&question).await.expect("query");
+            assert_eq!(rows[0].get("setting"), Some(*value), "{name} of a backend on {major}");
         }
         let rows = connection.simple_query("SHOW wal_sender_timeout").await.expect("query");
         assert_eq!(rows[0].get("wal_sender_timeout"), Some("5s"));
@@ -353,7 +357,7 @@ async fn pinned_settings_win_over_those_of_role_and_database() {
             .iter()
             .map(|row| row.get(0))
             .collect();
-        assert_eq!(names, ["pgsluice apply", "pgsluice stream"]);
+        assert_eq!(names, ["pgsluice apply", "pgsluice copy", "pgsluice stream"]);
         assert_eq!(session.server_version().major(), major);
     }
 }

@@ -2,6 +2,7 @@
 //! sides, compared by PostgreSQL itself.
 
 mod faults;
+mod relay;
 mod sparing;
 mod standby;
 mod storm;

@@ -36,6 +36,7 @@ mod post_data;
 mod preflight;
 mod publication;
 mod random_histories;
+mod relayed_copy;
 mod replication_connection;
 mod rollback;
 mod row_comparison;

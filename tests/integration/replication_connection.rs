@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pgsluice::connection::{
-    ConnectionSettings, ReplicationConnection, ReplicationError, ReplicationSocket, disposition_of_sqlstate,
+    ConnectionSettings, WireConnection, WireError, WireSocket, disposition_of_sqlstate,
 };
 use pgsluice::demo::cluster::{LocalCluster, StopMode};
 use pgsluice::model::{Disposition, Lsn, Side};
@@ -22,9 +22,9 @@ const VERSIONS: [u32; 2] = [14, 17];
 const LARGE_VALUE_BYTES: usize = 3_000_000;
 const START: &str = "START_REPLICATION SLOT \"s\" LOGICAL 0/0 (proto_version '1', publication_names '\"p\"')";
 
-async fn replicate(cluster: &LocalCluster) -> ReplicationConnection {
+async fn replicate(cluster: &LocalCluster) -> WireConnection {
     let settings = ConnectionSettings::parse(&cluster.url("postgres")).expect("settings");
-    ReplicationConnection::connect(&settings, Side::Source, "test", &[]).await.expect("connection")
+    WireConnection::connect_walsender(&settings, Side::Source, "test", &[]).await.expect("connection")
 }
 
 async fn start_with_slot(major: u32) -> LocalCluster {
@@ -46,13 +46,13 @@ async fn start_with_slot(major: u32) -> LocalCluster {
 
 /// A session and its socket, driven by the test. Time stands still: status updates are sent when asked for.
 struct Driver {
-    socket: ReplicationSocket,
+    socket: WireSocket,
     session: ReplicationSession,
     backend_pid: i32,
 }
 
 impl Driver {
-    async fn start(connection: ReplicationConnection, command: &str) -> Self {
+    async fn start(connection: WireConnection, command: &str) -> Self {
         let backend_pid = connection.backend_pid();
         let (socket, rest) = connection.into_socket(command).await.expect("sent");
         let config = SessionConfig {
@@ -104,7 +104,7 @@ impl Driver {
 #[derive(Debug)]
 enum Failure {
     Session(SessionError),
-    Connection(ReplicationError),
+    Connection(WireError),
 }
 
 impl From<SessionError> for Failure {
@@ -113,8 +113,8 @@ impl From<SessionError> for Failure {
     }
 }
 
-impl From<ReplicationError> for Failure {
-    fn from(error: ReplicationError) -> Self {
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
         Self::Connection(error)
     }
 }
@@ -161,7 +161,7 @@ async fn identify_system_and_plain_sql_run_on_one_connection_and_survive_an_erro
     }
 }
 
-async fn rows_of_one(connection: &mut ReplicationConnection, sql: &str) -> String {
+async fn rows_of_one(connection: &mut WireConnection, sql: &str) -> String {
     let rows = connection.simple_query(sql).await.expect("query");
     rows[0].values()[0].clone().expect("a value")
 }
@@ -250,7 +250,7 @@ async fn a_missing_slot_and_a_stopped_server_are_told_apart() {
     stopped.expect("stop");
     match ended {
         Ok(end) => assert_eq!(end, StreamEnd::ByServer),
-        Err(Failure::Connection(ReplicationError::Lost(_))) => {}
+        Err(Failure::Connection(WireError::Lost(_))) => {}
         Err(failure) => assert_eq!(failure.sqlstate().as_deref(), Some("57P01"), "{failure:?}"),
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::cursor::{Cursor, DecodeError};
-use crate::frame::Frame;
+use crate::frame::{COPY_DATA, Frame};
 
 /// A message of the server, taken apart.
 #[derive(Clone, PartialEq, Eq)]
@@ -205,8 +205,7 @@ impl BackendMessage {
     /// Takes a frame apart. Data shares the frame's buffer.
     pub fn parse(frame: Frame) -> Result<Self, DecodeError> {
         let Frame { tag, body } = frame;
-        if tag == b'd' {
-            // The one message that comes by the million.
+        if tag == COPY_DATA {
             return Ok(Self::CopyData(body));
         }
         let mut cursor = Cursor::new(body, message_name(tag));

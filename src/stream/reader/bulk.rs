@@ -14,7 +14,7 @@ use pgsluice_proto::frame::ErrorFields;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::connection::{ConnectionSettings, ReplicationConnection, ReplicationError};
+use crate::connection::{ConnectionSettings, WireConnection, WireError};
 use crate::model::{Lsn, Side};
 use crate::runtime::Shutdown;
 use crate::stream::error::StreamError;
@@ -99,7 +99,7 @@ async fn read_pieces(feed: &mut Feed, place: Place) -> Result<Place, StreamError
     };
     let end = match begun {
         Ok(end) => end,
-        Err(error @ ReplicationError::Server(_)) => {
+        Err(error @ WireError::Server(_)) => {
             refused(feed, &error);
             return Ok(Place { connection: first.into_connection().await?, position });
         }
@@ -158,7 +158,7 @@ async fn pass(feed: &mut Feed, position: Lsn) -> Result<(), StreamError> {
 }
 
 /// Nothing was decoded on the connection, so the walsender streams on it.
-fn refused(feed: &Feed, error: &ReplicationError) {
+fn refused(feed: &Feed, error: &WireError) {
     feed.withheld.for_a_while();
     let end = match error.sqlstate() {
         Some(LIMIT_EXCEEDED) => BulkEnd::NoFreeSlot,
@@ -271,7 +271,7 @@ impl Plan {
     fn connect_beside(&self) -> Spare {
         let (settings, slot) = (self.settings.clone(), self.slot.clone());
         Spare::Connecting(tokio::spawn(async move {
-            let connection = ReplicationConnection::connect(&settings, Side::Source, "backlog", &[])
+            let connection = WireConnection::connect_walsender(&settings, Side::Source, "backlog", &[])
                 .await
                 .map_err(|error| StreamError::Connect { side: Side::Source, error: Box::new(error) })?;
             let mut ahead = Ahead::new(connection, &slot).await?;
@@ -309,7 +309,7 @@ impl Plan {
         position: Lsn,
         next: Next,
         mut ahead: Ahead,
-    ) -> Result<ReplicationConnection, StreamError> {
+    ) -> Result<WireConnection, StreamError> {
         if next == Next::NotWorthIt {
             feed.outlet.metrics().bulk_ended(BulkEnd::TooSlow);
             feed.withheld.for_a_while();

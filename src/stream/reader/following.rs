@@ -10,7 +10,7 @@ use pgsluice_proto::command::start_replication;
 use pgsluice_proto::session::{Now, ReplicationSession, SessionConfig, SessionEvent, StreamEnd};
 
 use crate::config::BulkMode;
-use crate::connection::{ConnectionSettings, ReplicationSocket, connect_sql};
+use crate::connection::{ConnectionSettings, WireSocket, connect_sql};
 use crate::model::{Lsn, PgTimestamp, Side};
 use crate::runtime::Shutdown;
 use crate::stream::error::StreamError;
@@ -51,7 +51,7 @@ pub(super) async fn follow(feed: &mut Feed, place: Place, shutdown: &Shutdown) -
 }
 
 struct Following {
-    socket: ReplicationSocket,
+    socket: WireSocket,
     session: ReplicationSession,
     distance: Distance,
     /// The stream was ended in good order, as asked for.

@@ -10,7 +10,7 @@ use pgsluice_proto::command::{CommandError, PgoutputOptions, SlotName, quote_lit
 use pgsluice_proto::copy_out::{CopyOutError, CopyOutEvent, CopyOutSession};
 use tokio::time::Instant;
 
-use crate::connection::{ReplicationConnection, ReplicationError, ReplicationRow, ReplicationSocket};
+use crate::connection::{TextRow, WireConnection, WireError, WireSocket};
 use crate::model::Lsn;
 use crate::stream::error::StreamError;
 use crate::stream::options;
@@ -46,23 +46,20 @@ const FREE_SLOTS: &str =
 /// A session with a copy of the slot, waiting for commands. When it is lost the copy is gone with it.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    pub(super) connection: ReplicationConnection,
+    pub(super) connection: WireConnection,
     copy: SlotName,
     has_copy: bool,
 }
 
 impl Ahead {
     /// A session that has no copy yet.
-    pub(super) async fn new(
-        mut connection: ReplicationConnection,
-        slot: &SlotName,
-    ) -> Result<Self, StreamError> {
+    pub(super) async fn new(mut connection: WireConnection, slot: &SlotName) -> Result<Self, StreamError> {
         let copy = copy_name(slot, connection.backend_pid())?;
         // Wishes: a source that does not grant them is read all the same.
         for wish in [NOTICE_LOST_CLIENT, USE_MEMORY] {
             match connection.simple_query(wish).await {
                 Ok(_) => {}
-                Err(ReplicationError::Server(error)) => {
+                Err(WireError::Server(error)) => {
                     tracing::debug!(%error, "the source refused a setting")
                 }
                 Err(error) => return Err(error.into()),
@@ -78,7 +75,7 @@ impl Ahead {
 
     /// Takes a copy of `slot` in place of the one it had, and moves it to `position` if it is not there yet: nothing is to be
     /// read twice.
-    pub(super) async fn take_copy(&mut self, slot: &SlotName, position: Lsn) -> Result<(), ReplicationError> {
+    pub(super) async fn take_copy(&mut self, slot: &SlotName, position: Lsn) -> Result<(), WireError> {
         self.drop_copy().await?;
         let (from, to) = (quote_literal(slot.as_str()), quote_literal(self.copy.as_str()));
         let copied = self
@@ -95,7 +92,7 @@ impl Ahead {
     }
 
     /// Drops the copy, which would hold WAL back on the source for as long as the session lives.
-    pub(super) async fn drop_copy(&mut self) -> Result<(), ReplicationError> {
+    pub(super) async fn drop_copy(&mut self) -> Result<(), WireError> {
         if self.has_copy {
             let copy = quote_literal(self.copy.as_str());
             self.connection
@@ -107,25 +104,25 @@ impl Ahead {
     }
 
     /// What the session was given for pieces is not for a stream that may last for weeks.
-    pub(super) async fn into_connection(mut self) -> Result<ReplicationConnection, ReplicationError> {
+    pub(super) async fn into_connection(mut self) -> Result<WireConnection, WireError> {
         self.drop_copy().await?;
         self.connection.simple_query(USE_NO_MORE_MEMORY).await?;
         Ok(self.connection)
     }
 
     /// Whether the source has a slot for another copy, and one more for a table that joins meanwhile.
-    pub(super) async fn has_free_slots(&mut self) -> Result<bool, ReplicationError> {
+    pub(super) async fn has_free_slots(&mut self) -> Result<bool, WireError> {
         let rows = self.connection.simple_query(FREE_SLOTS).await?;
         Ok(rows.first().and_then(|row| row.get("enough")) == Some("t"))
     }
 
     /// Moves the migration's slot.
-    pub(super) async fn confirm(&mut self, slot: &SlotName, to: Lsn) -> Result<(), ReplicationError> {
+    pub(super) async fn confirm(&mut self, slot: &SlotName, to: Lsn) -> Result<(), WireError> {
         advance(&mut self.connection, slot, to).await
     }
 
     /// Up to where a copy has been read.
-    pub(super) async fn position_of(&mut self, copy: &SlotName) -> Result<Lsn, ReplicationError> {
+    pub(super) async fn position_of(&mut self, copy: &SlotName) -> Result<Lsn, WireError> {
         let query = format!(
             "SELECT confirmed_flush_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
             quote_literal(copy.as_str())
@@ -134,7 +131,7 @@ impl Ahead {
     }
 
     /// The end of the source's WAL.
-    pub(super) async fn wal_end(&mut self) -> Result<WalEnd, ReplicationError> {
+    pub(super) async fn wal_end(&mut self) -> Result<WalEnd, WireError> {
         // What is flushed is read first: if nothing is written beyond it later, nothing was then.
         let query = format!(
             "WITH f AS MATERIALIZED (SELECT pg_catalog.pg_current_wal_flush_lsn() AS flushed)
@@ -176,7 +173,7 @@ impl Ahead {
 /// A piece that was asked for.
 #[derive(Debug)]
 pub(super) struct Piece {
-    socket: ReplicationSocket,
+    socket: WireSocket,
     session: CopyOutSession,
     copy: SlotName,
     /// Where it begins.
@@ -278,11 +275,7 @@ async fn result_of<T>(meanwhile: &mut Option<Meanwhile<T>>) -> Result<T, StreamE
 }
 
 /// Moves a slot, on a connection that reads none.
-async fn advance(
-    connection: &mut ReplicationConnection,
-    slot: &SlotName,
-    to: Lsn,
-) -> Result<(), ReplicationError> {
+async fn advance(connection: &mut WireConnection, slot: &SlotName, to: Lsn) -> Result<(), WireError> {
     let (slot, to) = (quote_literal(slot.as_str()), quote_literal(&to.to_string()));
     connection
         .simple_query(&format!("SELECT pg_catalog.pg_replication_slot_advance({slot}, {to})"))
@@ -290,11 +283,11 @@ async fn advance(
         .map(|_| ())
 }
 
-fn position(rows: &[ReplicationRow], column: &str) -> Result<Lsn, ReplicationError> {
+fn position(rows: &[TextRow], column: &str) -> Result<Lsn, WireError> {
     rows.first()
         .and_then(|row| row.get(column))
         .and_then(|text| text.parse().ok())
-        .ok_or(ReplicationError::Unexpected { found: "no position", expected: "one" })
+        .ok_or(WireError::Unexpected { found: "no position", expected: "one" })
 }
 
 /// A name that no other session gives its copy: slots are of the whole server.

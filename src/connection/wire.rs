@@ -1,6 +1,7 @@
-//! The replication connection: a walsender reached with `replication=database`, which takes the commands of the
-//! replication grammar and plain SQL, and gives its socket away for a stream. It owns the socket; it keeps no
-//! position, decides nothing about acknowledgement, and never reconnects.
+//! A connection of our own framing, for what comes in bulk: a walsender reached with `replication=database`, which takes the
+//! commands of the replication grammar and plain SQL, and gives its socket away for a stream; or an ordinary backend, whose
+//! COPY is relayed ([`wire_copy`](super::wire_copy)). It owns the socket; it keeps no position, decides nothing about
+//! acknowledgement, and never reconnects.
 //!
 //! Source: PostgreSQL documentation, "Streaming Replication Protocol" and "Message Flow".
 
@@ -10,17 +11,18 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pgsluice_proto::command::ServerVersion;
-use pgsluice_proto::frame::{BackendMessage, FrameReader, frontend};
+use pgsluice_proto::frame::{BackendMessage, ErrorFields, FrameReader, frontend};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::authentication::{Authentication, Progress};
 use super::error::{ConnectError, ConnectFailure, ServerMessage};
 use super::pinned::{self, FIRST_QUERY, PINNED_SETTINGS};
-use super::replication_error::ReplicationError;
 use super::secret::Secret;
 use super::settings::ConnectionSettings;
 use super::sql::SessionFacts;
+use super::text_query::TextRow;
 use super::transport::{self, Transport};
+use super::wire_error::WireError;
 use crate::model::Side;
 
 /// Bytes asked of the socket at once. Messages are slices of such a piece, and keep it alive while they live.
@@ -28,7 +30,7 @@ const READ_BYTES: usize = 128 * 1024;
 /// With less space than this a new piece is begun.
 const READ_BYTES_MIN: usize = 16 * 1024;
 /// The longest message accepted: PostgreSQL builds none above its `MaxAllocSize`, 1 GiB.
-const FRAME_BYTES_MAX: usize = 1 << 30;
+pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;
 /// The longest message accepted before the server has authenticated itself.
 const STARTUP_FRAME_BYTES_MAX: usize = 64 * 1024;
 /// The largest result of a simple query on this connection, in bytes of values.
@@ -36,34 +38,49 @@ const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long sending a short message may take. The server reads them even while it is itself waiting to send.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An open connection to a walsender, waiting for commands.
+/// An open connection, waiting for commands. Dropping it closes the socket, so that the server rolls back whatever was open.
 #[derive(Debug)]
-pub struct ReplicationConnection {
-    socket: ReplicationSocket,
-    reader: FrameReader,
+pub struct WireConnection {
+    pub(super) socket: WireSocket,
+    pub(super) reader: FrameReader,
 }
 
-/// The bytes of a replication connection, for whoever frames them.
+/// The bytes of such a connection, for whoever frames them.
 #[derive(Debug)]
-pub struct ReplicationSocket {
+pub struct WireSocket {
     transport: Transport,
     facts: SessionFacts,
 }
 
-/// One row of a simple query's result; values are text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReplicationRow {
-    columns: Arc<[String]>,
-    values: Vec<Option<String>>,
-}
-
-impl ReplicationConnection {
-    /// Connects and authenticates, with [`PINNED_SETTINGS`] and then `extra_parameters` as settings of the session.
-    /// The role needs REPLICATION.
+impl WireConnection {
+    /// Connects to a walsender and authenticates, with [`PINNED_SETTINGS`] and then `extra_parameters` as settings of the
+    /// session. The role needs REPLICATION.
     ///
     /// # Errors
     /// After every host and address was tried, each within `connect_timeout`.
-    pub async fn connect(
+    pub async fn connect_walsender(
+        settings: &ConnectionSettings,
+        side: Side,
+        purpose: &'static str,
+        extra_parameters: &[(&str, &str)],
+    ) -> Result<Self, ConnectError> {
+        let parameters = [&[("replication", "database")], extra_parameters].concat();
+        Self::connect(settings, side, purpose, &parameters).await
+    }
+
+    /// Connects to an ordinary backend, with [`PINNED_SETTINGS`]: the same as [`connect_sql`](super::connect_sql) makes.
+    ///
+    /// # Errors
+    /// After every host and address was tried, each within `connect_timeout`.
+    pub async fn connect_backend(
+        settings: &ConnectionSettings,
+        side: Side,
+        purpose: &'static str,
+    ) -> Result<Self, ConnectError> {
+        Self::connect(settings, side, purpose, &[]).await
+    }
+
+    async fn connect(
         settings: &ConnectionSettings,
         side: Side,
         purpose: &'static str,
@@ -73,7 +90,6 @@ impl ReplicationConnection {
         let mut parameters = vec![
             ("user", settings.user.as_str()),
             ("database", settings.database.as_str()),
-            ("replication", "database"),
             ("application_name", name.as_str()),
         ];
         parameters.extend(settings.options.as_deref().map(|options| ("options", options)));
@@ -99,7 +115,7 @@ impl ReplicationConnection {
             binding.as_deref(),
         );
         let unknown = SessionFacts { backend_pid: 0, server_version: ServerVersion(0), in_recovery: false };
-        let mut socket = ReplicationSocket { transport, facts: unknown };
+        let mut socket = WireSocket { transport, facts: unknown };
         let mut reader = FrameReader::new(STARTUP_FRAME_BYTES_MAX);
         socket.send(startup).await.map_err(during_startup)?;
         loop {
@@ -126,7 +142,7 @@ impl ReplicationConnection {
         Ok(connection)
     }
 
-    /// The walsender's process, as in `pg_stat_replication.pid`.
+    /// The server process of this connection, as in `pg_stat_activity.pid`.
     #[must_use]
     pub const fn backend_pid(&self) -> i32 {
         self.socket.facts.backend_pid
@@ -144,13 +160,13 @@ impl ReplicationConnection {
         self.socket.transport.is_encrypted()
     }
 
-    /// Runs one command of the replication grammar, or one plain SQL statement, and collects its rows. Waits as long
-    /// as the server needs (creating a slot waits for transactions): bound it from outside, and drop the connection
-    /// when the bound is reached. Not cancel safe.
+    /// Runs a command of the replication grammar, or plain SQL, and collects its rows. Waits as long as the server needs
+    /// (creating a slot waits for transactions): bound it from outside, and drop the connection when the bound is reached.
+    /// Not cancel safe.
     ///
     /// # Errors
-    /// After [`ReplicationError::Server`] the connection can be used on; after any other it cannot.
-    pub async fn simple_query(&mut self, command: &str) -> Result<Vec<ReplicationRow>, ReplicationError> {
+    /// After [`WireError::Server`] the connection can be used on; after any other it cannot.
+    pub async fn simple_query(&mut self, command: &str) -> Result<Vec<TextRow>, WireError> {
         self.send_query(command).await?;
         let mut columns: Arc<[String]> = Arc::from([]);
         let mut rows = Vec::new();
@@ -162,22 +178,25 @@ impl ReplicationConnection {
                 BackendMessage::DataRow(values) => {
                     result_bytes += values.iter().flatten().map(Bytes::len).sum::<usize>();
                     if result_bytes > RESULT_BYTES_MAX {
-                        return Err(ReplicationError::ResultTooLarge { bytes_max: RESULT_BYTES_MAX });
+                        return Err(WireError::ResultTooLarge { bytes_max: RESULT_BYTES_MAX });
                     }
-                    rows.push(ReplicationRow { columns: Arc::clone(&columns), values: as_text(values)? });
+                    rows.push(TextRow::new(Arc::clone(&columns), as_text(values)?));
                 }
-                BackendMessage::ErrorResponse(fields) => refused = Some(ServerMessage::from(&*fields)),
+                BackendMessage::ErrorResponse(fields) => match reported(&fields) {
+                    WireError::Server(message) => refused = Some(message),
+                    ended => return Err(ended),
+                },
                 BackendMessage::ReadyForQuery(_) => break,
                 message @ (BackendMessage::CopyBothResponse(_)
                 | BackendMessage::CopyInResponse(_)
                 | BackendMessage::CopyOutResponse(_)) => {
-                    return Err(ReplicationError::Unexpected { found: message.kind(), expected: "rows" });
+                    return Err(WireError::Unexpected { found: message.kind(), expected: "rows" });
                 }
                 // CommandComplete, EmptyQueryResponse, notices, changed settings.
                 _ => {}
             }
         }
-        refused.map_or(Ok(rows), |message| Err(ReplicationError::Server(message)))
+        refused.map_or(Ok(rows), |message| Err(WireError::Server(message)))
     }
 
     /// Sends a command and hands over the bytes that follow: the socket, and what was already read from it. For a
@@ -185,10 +204,7 @@ impl ReplicationConnection {
     ///
     /// # Errors
     /// The command could not be sent.
-    pub async fn into_socket(
-        mut self,
-        command: &str,
-    ) -> Result<(ReplicationSocket, BytesMut), ReplicationError> {
+    pub async fn into_socket(mut self, command: &str) -> Result<(WireSocket, BytesMut), WireError> {
         self.send_query(command).await?;
         Ok((self.socket, self.reader.into_buffer()))
     }
@@ -198,35 +214,35 @@ impl ReplicationConnection {
         self.socket.goodbye().await;
     }
 
-    async fn send_query(&mut self, command: &str) -> Result<(), ReplicationError> {
+    pub(super) async fn send_query(&mut self, command: &str) -> Result<(), WireError> {
         let mut message = BytesMut::new();
         frontend::query(command, &mut message)?;
         self.socket.send(&message).await
     }
 }
 
-impl ReplicationSocket {
+impl WireSocket {
     /// The connection again, once what a driver did with its socket is over and the server is ready for a command.
     /// `rest` is what was read beyond it.
     #[must_use]
-    pub fn into_connection(self, rest: BytesMut) -> ReplicationConnection {
+    pub fn into_connection(self, rest: BytesMut) -> WireConnection {
         let mut reader = FrameReader::new(FRAME_BYTES_MAX);
         *reader.buffer_mut() = rest;
-        ReplicationConnection { socket: self, reader }
+        WireConnection { socket: self, reader }
     }
 
     /// Waits for bytes and appends them to `buffer`: whatever is there, up to 128 KiB. Cancel safe.
     ///
     /// # Errors
-    /// [`ReplicationError::Lost`], also when the server has closed the connection.
-    pub async fn read_into(&mut self, buffer: &mut BytesMut) -> Result<(), ReplicationError> {
+    /// [`WireError::Lost`], also when the server has closed the connection.
+    pub async fn read_into(&mut self, buffer: &mut BytesMut) -> Result<(), WireError> {
         if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
             buffer.reserve(READ_BYTES);
         }
         match self.transport.read_buf(buffer).await {
-            Ok(0) => Err(ReplicationError::Lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => Err(WireError::Lost(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
-            Err(error) => Err(ReplicationError::Lost(error)),
+            Err(error) => Err(WireError::Lost(error)),
         }
     }
 
@@ -234,14 +250,14 @@ impl ReplicationSocket {
     ///
     /// # Errors
     /// The connection broke, or the server took nothing within the bound.
-    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), ReplicationError> {
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         let sending = async {
             self.transport.write_all(bytes).await?;
             self.transport.flush().await
         };
         match tokio::time::timeout(SEND_TIMEOUT, sending).await {
-            Ok(sent) => sent.map_err(ReplicationError::Lost),
-            Err(_) => Err(ReplicationError::Timeout { awaited: "take a message", after: SEND_TIMEOUT }),
+            Ok(sent) => sent.map_err(WireError::Lost),
+            Err(_) => Err(WireError::Timeout { awaited: "take a message", after: SEND_TIMEOUT }),
         }
     }
 
@@ -255,42 +271,25 @@ impl ReplicationSocket {
     }
 }
 
-impl ReplicationRow {
-    /// The value of a column; `None` if it is NULL or there is no such column.
-    #[must_use]
-    pub fn get(&self, column: &str) -> Option<&str> {
-        let index = self.columns.iter().position(|name| name == column)?;
-        self.values.get(index)?.as_deref()
-    }
-
-    /// The columns' names.
-    #[must_use]
-    pub fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    /// The values, in the order of the columns.
-    #[must_use]
-    pub fn values(&self) -> &[Option<String>] {
-        &self.values
-    }
+/// After an error that is not of the session the server is ready for the next command.
+pub(super) fn reported(fields: &ErrorFields) -> WireError {
+    let message = ServerMessage::from(fields);
+    if fields.severity == "ERROR" { WireError::Server(message) } else { WireError::Ended(message) }
 }
 
-fn as_text(values: Vec<Option<Bytes>>) -> Result<Vec<Option<String>>, ReplicationError> {
+fn as_text(values: Vec<Option<Bytes>>) -> Result<Vec<Option<String>>, WireError> {
     let text = |value: Bytes| {
-        String::from_utf8(value.into()).map_err(|_| ReplicationError::Unexpected {
-            found: "a value that is not UTF-8",
-            expected: "text",
-        })
+        String::from_utf8(value.into())
+            .map_err(|_| WireError::Unexpected { found: "a value that is not UTF-8", expected: "text" })
     };
     values.into_iter().map(|value| value.map(text).transpose()).collect()
 }
 
 /// The next message, whatever it is. Cancel safe.
 async fn next_message_or_error(
-    socket: &mut ReplicationSocket,
+    socket: &mut WireSocket,
     reader: &mut FrameReader,
-) -> Result<BackendMessage, ReplicationError> {
+) -> Result<BackendMessage, WireError> {
     loop {
         if let Some(frame) = reader.next_frame()? {
             return Ok(BackendMessage::parse(frame)?);
@@ -301,19 +300,19 @@ async fn next_message_or_error(
 
 /// The next message; an ErrorResponse is an error. Cancel safe.
 async fn next_message(
-    socket: &mut ReplicationSocket,
+    socket: &mut WireSocket,
     reader: &mut FrameReader,
-) -> Result<BackendMessage, ReplicationError> {
+) -> Result<BackendMessage, WireError> {
     match next_message_or_error(socket, reader).await? {
-        BackendMessage::ErrorResponse(fields) => Err(ReplicationError::Server(ServerMessage::from(&*fields))),
+        BackendMessage::ErrorResponse(fields) => Err(WireError::Server(ServerMessage::from(&*fields))),
         message => Ok(message),
     }
 }
 
-fn during_startup(error: ReplicationError) -> ConnectFailure {
+fn during_startup(error: WireError) -> ConnectFailure {
     match error {
-        ReplicationError::Server(message) => ConnectFailure::of_server(message),
-        ReplicationError::Lost(source) => ConnectFailure::Lost(source),
+        WireError::Server(message) | WireError::Ended(message) => ConnectFailure::of_server(message),
+        WireError::Lost(source) => ConnectFailure::Lost(source),
         other => ConnectFailure::Protocol(other.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! Why an established replication connection failed. Every end of a stream is one of these, with the server's SQLSTATE
+//! Why an established connection of our own framing failed. Every end of a stream is one of these, with the server's SQLSTATE
 //! where there is one; positions and data are not part of it.
 
 use std::io;
@@ -11,18 +11,21 @@ use super::disposition::{REPORT_BUG, disposition_of_sqlstate};
 use super::error::ServerMessage;
 use crate::model::Disposition;
 
-/// An established replication connection failed. The connection is of no more use, except after
-/// [`Server`](Self::Server) from a simple query.
+/// An established connection failed. It is of no more use, except after [`Server`](Self::Server) from a simple query or
+/// a copy.
 #[derive(Debug, thiserror::Error)]
-pub enum ReplicationError {
+pub enum WireError {
     /// The server reported an error.
-    #[error("the source's walsender reports: {0}")]
+    #[error("the source reports: {0}")]
     Server(ServerMessage),
+    /// The server reported why it ends the session.
+    #[error("the source has ended the session: {0}")]
+    Ended(ServerMessage),
     /// The connection broke.
-    #[error("the replication connection to the source was lost ({0})")]
+    #[error("the connection to the source was lost ({0})")]
     Lost(#[source] io::Error),
     /// Nothing could be sent or received within a bound.
-    #[error("the source's walsender did not {awaited} within {} s", .after.as_secs_f32())]
+    #[error("the source did not {awaited} within {} s", .after.as_secs_f32())]
     Timeout {
         /// What was waited for.
         awaited: &'static str,
@@ -30,22 +33,22 @@ pub enum ReplicationError {
         after: Duration,
     },
     /// A frame that is none.
-    #[error("the replication connection is out of step: {0}")]
+    #[error("the connection to the source is out of step: {0}")]
     Frame(#[from] FrameError),
     /// A message that is none.
-    #[error("the replication connection is out of step: {0}")]
+    #[error("the connection to the source is out of step: {0}")]
     Decode(#[from] DecodeError),
     /// A command that cannot be sent.
     #[error("the command cannot be sent: {0}")]
     Encode(#[from] EncodeError),
     /// A simple query answered with more than is kept.
-    #[error("the answer on the replication connection is larger than {bytes_max} bytes")]
+    #[error("the source's answer is larger than {bytes_max} bytes")]
     ResultTooLarge {
         /// The bound, in bytes of values.
         bytes_max: usize,
     },
     /// A message that has no place here.
-    #[error("the source's walsender sent {found} where {expected} was expected")]
+    #[error("the source sent {found} where {expected} was expected")]
     Unexpected {
         /// The message's name.
         found: &'static str,
@@ -54,12 +57,12 @@ pub enum ReplicationError {
     },
 }
 
-impl ReplicationError {
+impl WireError {
     /// The server's SQLSTATE, if it was the server that reported it.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
-            Self::Server(message) => Some(&message.sqlstate),
+            Self::Server(message) | Self::Ended(message) => Some(&message.sqlstate),
             _ => None,
         }
     }
@@ -70,7 +73,8 @@ impl ReplicationError {
         match self {
             Self::Server(message) => disposition_of_sqlstate(&message.sqlstate),
             // The connection alone is spoilt; a new one resumes from what is durable.
-            Self::Lost(_)
+            Self::Ended(_)
+            | Self::Lost(_)
             | Self::Timeout { .. }
             | Self::Frame(_)
             | Self::Decode(_)
