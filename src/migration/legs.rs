@@ -17,6 +17,7 @@ use crate::cutover::Probe;
 use crate::kubernetes::cnpg::ClusterWatch;
 use crate::model::{Direction, Side};
 use crate::runtime::{Backoff, Shutdown};
+use crate::snapshot::PostDataAhead;
 use crate::stream::{StreamHandle, StreamPublisher};
 use crate::telemetry::Metrics;
 
@@ -147,6 +148,7 @@ impl Legs {
             metrics: Arc::clone(&self.metrics),
             publisher,
             stream,
+            post_data: PostDataAhead::default(),
             shutdown: self.shutdown.clone(),
         }
     }

@@ -174,6 +174,7 @@ impl Operation {
             config: Arc::clone(config),
             slot_snapshot: slot_snapshot.ok_or(MigrationError::RecordVanished)?,
             copy: self.copy.clone(),
+            post_data: self.migration.post_data.clone(),
             stream: self.migration.stream.clone(),
             status: self.migration.board.clone(),
             metrics: Arc::clone(&self.migration.metrics),

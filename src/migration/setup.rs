@@ -11,7 +11,7 @@ use crate::config::{Config, SchemaMode};
 use crate::connection::{SqlSession, timeline};
 use crate::model::{Disposition, Side};
 use crate::runtime::{Backoff, Shutdown};
-use crate::snapshot::{self, PlannedTable};
+use crate::snapshot::{self, PlannedTable, PostDataAhead};
 use crate::source::SourceTable;
 use crate::source::published::{self, PublishedRelation};
 use crate::source::slot::{ExportedSlot, OldTransaction, WhenActive};
@@ -38,6 +38,8 @@ pub(super) struct Setup<'a> {
     pub(super) board: &'a StatusBoard,
     /// The signal to stop.
     pub(super) shutdown: &'a Shutdown,
+    /// What the copy will need next.
+    pub(super) post_data: &'a PostDataAhead,
     /// Which migration.
     pub(super) identity: &'a MigrationIdentity,
     /// Control session on the source.
@@ -56,7 +58,9 @@ impl Setup<'_> {
             self.make_tables().await?;
         }
         if phase <= RecordedPhase::Snapshot {
-            self.begin_copy().await?;
+            let (config, shutdown, post_data) = (self.config, self.shutdown, self.post_data);
+            let (begun, ()) = tokio::join!(self.begin_copy(), post_data.read(config, shutdown));
+            begun?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::kubernetes::cnpg::{ClusterWatch, Sight};
 use crate::model::{Direction, Side};
 use crate::preflight::{self, Finding, Severity, Stage};
 use crate::runtime::{Backoff, Shutdown};
+use crate::snapshot::PostDataAhead;
 use crate::source::fence;
 use crate::source::slot::{self, DroppedSlot, WhenActive};
 use crate::stream::{StreamHandle, StreamPublisher};
@@ -59,6 +60,8 @@ pub(super) struct Migration {
     pub(super) publisher: StreamPublisher,
     /// The stream's reading end.
     pub(super) stream: StreamHandle,
+    /// What the copy finds read already.
+    pub(super) post_data: PostDataAhead,
     /// The cluster that is moved into, as its operator sees it, if that is told.
     pub(super) cluster: Option<ClusterWatch>,
     /// The signal to stop.
@@ -225,6 +228,7 @@ impl Migration {
             config: &self.config,
             board: &self.board,
             shutdown: &self.shutdown,
+            post_data: &self.post_data,
             identity: &record.identity,
             source,
             target,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::SnapshotError;
+use super::ahead::PostDataAhead;
 use super::attempt;
 use super::board::CopyBoard;
 use super::governor::Governor;
@@ -48,6 +49,8 @@ pub struct CopyContext {
     pub slot_snapshot: Snapshot,
     /// Where copy and stream meet.
     pub copy: CopyBoard,
+    /// What was read while slot and plan were made.
+    pub post_data: PostDataAhead,
     /// How far the stream is.
     pub stream: StreamHandle,
     /// Where progress and problems are published.
@@ -141,7 +144,10 @@ impl Copying {
         fence::pass(&*target).await.map_err(SnapshotError::target)?;
         let tables = catalog::read_tables(&source, &config.source.tables).await?;
         if self.division.is_none() && config.schema.mode == SchemaMode::Copy {
-            let read = schema::read_post_data(config, &source, &target, &context.shutdown).await;
+            let read = match context.post_data.take() {
+                Some(ahead) => Ok(ahead),
+                None => schema::read_post_data(config, &source, &target, &context.shutdown).await,
+            };
             self.division = Some(Arc::new(divide(read.map_err(SnapshotError::schema)?, &tables)));
         }
         let progress = self.progress.get_or_insert_with(|| {

@@ -5,6 +5,7 @@
 //! what is done is recorded on the target in the transaction that does it.
 
 mod account;
+mod ahead;
 mod attempt;
 mod board;
 mod building;
@@ -31,6 +32,7 @@ mod together;
 mod visibility;
 mod worker;
 
+pub use ahead::PostDataAhead;
 pub use attempt::read_slot_snapshot;
 pub use board::{ChunkId, CopyBoard, RangedBy};
 pub use copying::{CopyContext, CopyHalted, run};
