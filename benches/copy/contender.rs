@@ -149,6 +149,14 @@ impl Run {
         }
     }
 
+    /// Waits for what comes after the copy; false if nothing does.
+    pub(crate) async fn gather_statistics(&mut self) -> Outcome<bool> {
+        match self {
+            Self::Native | Self::Pgcopydb(_) => Ok(false),
+            Self::Sluice(run) => run.wait_for_statistics().await.map(|()| true),
+        }
+    }
+
     /// Its process, if that still runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         match self {

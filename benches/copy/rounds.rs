@@ -62,6 +62,8 @@ pub(crate) async fn one_run(
     run.copy(servers, ground, &database).await?;
     let seconds = started.elapsed().as_secs_f64();
     let mut cpu = CpuSeconds::now(watched(run.pid()))?.since(&before);
+    let with_statistics_seconds =
+        if run.gather_statistics().await? { Some(started.elapsed().as_secs_f64()) } else { None };
     let mut peak = run.pid().map(peak_resident_mib).transpose()?;
     if let Some((cpu_seconds, peak_resident_mib)) = run.ended_processes() {
         cpu.replicator += cpu_seconds;
@@ -73,9 +75,11 @@ pub(crate) async fn one_run(
     ground.require_complete(&servers.target, &database, contender.name).await?;
     servers.target.drop_database(&database).await?;
     println!(
-        "    {:10}{:11}{seconds:7.2} s  CPU {:6.2} s (source {:.2}, target {:.2}, replicator {:.2}; others {:.2}){}",
+        "    {:10}{:11}{seconds:7.2} s{}  CPU {:6.2} s (source {:.2}, target {:.2}, replicator {:.2}; others {:.2}){}",
         contender.name,
         contender.setting(),
+        with_statistics_seconds
+            .map_or_else(String::new, |seconds| format!(", {seconds:.2} s with statistics")),
         cpu.total,
         cpu.source_server,
         cpu.target_server,
@@ -83,5 +87,5 @@ pub(crate) async fn one_run(
         cpu.everything_else,
         peak.map_or_else(String::new, |mib| format!("  {mib:.1} MiB"))
     );
-    Ok(OneRun { seconds, cpu, peak_resident_mib: peak })
+    Ok(OneRun { seconds, with_statistics_seconds, cpu, peak_resident_mib: peak })
 }

@@ -15,6 +15,8 @@ use super::servers::Servers;
 
 /// How often the target is asked: as often as of the others, and seldom enough to cost nothing.
 const POLL: Duration = Duration::from_millis(50);
+/// What the program says when it has them.
+const STATISTICS_ARE_THERE: &str = "the target has its statistics";
 /// Longest wait for the program's end.
 const END_WAIT: Duration = Duration::from_secs(15);
 
@@ -60,7 +62,7 @@ impl SluiceRun {
         self.replicator.as_ref().map(Replicator::id)
     }
 
-    /// Waits until everything is copied, built and recorded.
+    /// Waits until everything is copied, built and recorded. Statistics come after that.
     pub(crate) async fn wait_until_streaming(&mut self, servers: &Servers, database: &str) -> Outcome<()> {
         let client = servers.target.client(database).await?;
         let deadline = Instant::now() + COPY_WAIT;
@@ -82,6 +84,19 @@ impl SluiceRun {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Waits until it also has the target's statistics, by its log.
+    pub(crate) async fn wait_for_statistics(&mut self) -> Outcome<()> {
+        let replicator = self.replicator.as_mut().ok_or("the program does not run")?;
+        let deadline = Instant::now() + COPY_WAIT;
+        while !replicator.log().contains(STATISTICS_ARE_THERE) {
+            if Instant::now() > deadline || replicator.ended().is_some() {
+                return Err(format!("the statistics did not come; the log:\n{}", replicator.log()).into());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// Stops the program as an operator does.

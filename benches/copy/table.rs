@@ -64,8 +64,8 @@ pub(crate) fn of(report: &Report) -> String {
 fn copy_table(copy: &CopyReport) -> String {
     let mut text = format!(
         "\n({}) {}: {} rows, {:.0} MB of tables, {:.0} MB of indexes.\n\n\
-         | who | best setting | time | × native | × pgcopydb | CPU s source | target | replicator | peak MiB |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---:|\n",
+         | who | best setting | time | with statistics | × native | × pgcopydb | CPU s source | target | replicator | peak MiB |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         copy.case,
         copy.title,
         copy.rows,
@@ -82,9 +82,14 @@ fn copy_table(copy: &CopyReport) -> String {
         let [source, target, replicator] = measured.median_cpu_seconds;
         let _ = writeln!(
             text,
-            "| {name} | {} | {:.2} s | {} | {} | {source:.2} | {target:.2} | {replicator:.2} | {} |",
+            "| {name} | {} | {:.2} s | {} | {} | {} | {source:.2} | {target:.2} | {replicator:.2} | {} |",
             measured.fastest,
             measured.median_seconds,
+            if name == PGCOPYDB {
+                "yes".to_owned()
+            } else {
+                cell(measured.median_with_statistics_seconds, 2, " s")
+            },
             faster_than(NATIVE),
             faster_than(PGCOPYDB),
             cell(measured.peak_resident_mib_max, 0, ""),

@@ -11,7 +11,7 @@ use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
 use crate::join::Wanted;
 use crate::model::{Direction, TableName};
 use crate::runtime::{Shutdown, Supervisor};
-use crate::snapshot::{self, CopyBoard, CopyContext, CopyHalted, RateLimit};
+use crate::snapshot::{self, CopyBoard, CopyContext, CopyHalted, RateLimit, Statistics};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
 
@@ -37,6 +37,8 @@ pub(super) struct Operation {
     joining: Joining,
     /// Where the initial copy and the stream meet.
     copy: CopyBoard,
+    /// Gathered after the copy.
+    statistics: Statistics,
 }
 
 enum Happened {
@@ -57,7 +59,8 @@ impl Operation {
         let is_copying = record.phase == RecordedPhase::Copying;
         let copy = if is_copying { CopyBoard::copying() } else { CopyBoard::idle() };
         let joining = Joining::new(&migration, copy.clone());
-        Self { migration, record, running: None, joining, copy }
+        let statistics = Statistics::new(Arc::clone(&migration.config), is_copying);
+        Self { migration, record, running: None, joining, copy, statistics }
     }
 
     /// Streams and answers until shutdown, or until the migration is cut over and stopped.
@@ -83,7 +86,14 @@ impl Operation {
                 Happened::Copied(Ok(())) if self.copy.is_active() => {}
                 Happened::Copied(Ok(())) => {
                     self.record.phase = RecordedPhase::Streaming;
-                    self.migration.board.enter(Phase::Streaming);
+                    // After a start that looked for statistics it streams already, or does more.
+                    if self
+                        .migration
+                        .board
+                        .with(|status| matches!(status.phase, Phase::Snapshot | Phase::Indexes))
+                    {
+                        self.migration.board.enter(Phase::Streaming);
+                    }
                 }
                 Happened::Copied(Err(halted)) => {
                     tasks.drain(STREAM_GRACE).await;
@@ -162,10 +172,17 @@ impl Operation {
         tasks
     }
 
-    /// Goes on with the initial copy, if it is not over.
+    /// Goes on with the initial copy, if it is not over, and with what comes after it.
     fn start_copy(&self) -> Result<Supervisor<CopyHalted>, MigrationError> {
         let mut tasks = Supervisor::new(self.migration.shutdown.child());
+        let (statistics, shutdown) = (self.statistics.clone(), tasks.shutdown().clone());
         if !self.copy.is_active() {
+            if self.migration.config.direction == Direction::Forward {
+                tasks.spawn("statistics", async move {
+                    statistics.gather(&shutdown).await;
+                    Ok(())
+                });
+            }
             return Ok(tasks);
         }
         let slot_snapshot = self.record.slot_snapshot.as_deref().and_then(|text| text.parse().ok());
@@ -181,7 +198,11 @@ impl Operation {
             rate: Arc::new(RateLimit::new(config.snapshot.max_bytes_per_second)),
             shutdown: tasks.shutdown().clone(),
         };
-        tasks.spawn("copy", snapshot::run(context));
+        tasks.spawn("copy", async move {
+            snapshot::run(context).await?;
+            statistics.gather(&shutdown).await;
+            Ok(())
+        });
         Ok(tasks)
     }
 
@@ -275,6 +296,13 @@ impl Operation {
                 remedy:
                     "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again."
                         .into(),
+            });
+        }
+        if self.statistics.are_due() {
+            return Err(Refusal::NotReady {
+                message: "statistics are being gathered on the target: without them its queries would be slow".into(),
+                remedy: "Wait for the line \"the target has its statistics\" in the log (seconds, or minutes for many large tables), then try again."
+                    .into(),
             });
         }
         if self.joining.is_busy() {

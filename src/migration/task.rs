@@ -113,7 +113,7 @@ impl Migration {
         let mut backoff = Backoff::new(OUTAGE_RETRY_FIRST, OUTAGE_RETRY_LONGEST);
         let (mut copies, mut is_told) = (1, false);
         loop {
-            let error = match self.prepare().await {
+            let error = match Box::pin(self.prepare()).await {
                 Err(error) if error.is_turnover() => error,
                 Err(error) if error.passes() && copies < COPY_TRIES_MAX && self.is_copying() => error,
                 ended => {
@@ -193,7 +193,7 @@ impl Migration {
                 if slot::drop_slot(&target, slot, WhenActive::TerminateOurs).await? == DroppedSlot::Dropped {
                     tracing::info!(slot, "the other direction's slot is dropped");
                 }
-                self.set_up(record, phase, source, target).await
+                Box::pin(self.set_up(record, phase, source, target)).await
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Keeps account of an attempt: what became of each table, from its last chunk over the stream's passing its snapshots to its last
 //! index. Tells the builders what is due, and the operator what could not be built. Never copies or builds itself.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::SnapshotError;
 use super::attempt::{Attempt, CopyTable, Event, LOOK_INTERVAL};
-use super::building::{Build, RETRY_AFTER};
+use super::building::RETRY_AFTER;
 use super::copying::CopyContext;
 use super::plan_records;
 use super::schedule::{Work, order};
@@ -35,10 +35,6 @@ pub(super) struct Account {
     /// How far the stream was at the last look.
     applied_before: Option<Lsn>,
     nudged_at: Option<Instant>,
-    /// Partitioned tables of which partitions are not finished, with how many.
-    roots: HashMap<TableName, usize>,
-    /// Those that have their statistics.
-    analyzed: BTreeSet<TableName>,
 }
 
 /// A table whose copy is not over.
@@ -46,20 +42,18 @@ struct Standing {
     is_passed: bool,
     /// Indexes that are not there yet; `None` until they are being built.
     building: Option<HashSet<TableName>>,
-    is_finished: bool,
+}
+
+impl Standing {
+    fn is_built(&self) -> bool {
+        self.building.as_ref().is_some_and(HashSet::is_empty)
+    }
 }
 
 impl Account {
     pub(super) fn new(attempt: &Attempt) -> Self {
-        let standing =
-            |table: &CopyTable| Standing { is_passed: table.is_passed, building: None, is_finished: false };
-        let mut roots = HashMap::new();
-        for root in attempt.tables.values().filter_map(CopyTable::root) {
-            *roots.entry(root.clone()).or_default() += 1;
-        }
+        let standing = |table: &CopyTable| Standing { is_passed: table.is_passed, building: None };
         Self {
-            roots,
-            analyzed: BTreeSet::new(),
             open: attempt.tables.iter().map(|(oid, table)| (*oid, standing(table))).collect(),
             gone: attempt.gone.iter().map(|plan| plan.table.oid).collect(),
             refused: HashMap::new(),
@@ -76,10 +70,10 @@ impl Account {
         context: &CopyContext,
         (source, target): (&SqlSession, &SqlSession),
         mut events: mpsc::UnboundedReceiver<Event>,
-    ) -> Result<BTreeSet<TableName>, SnapshotError> {
+    ) -> Result<(), SnapshotError> {
         let mut enters_indexes = true;
         let mut looked_at: Option<Instant> = None;
-        while !(self.open.is_empty() && self.gone.is_empty() && self.roots.is_empty()) {
+        while !(self.open.is_empty() && self.gone.is_empty()) {
             if looked_at.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL) {
                 looked_at = Some(Instant::now());
                 self.copy_again(attempt);
@@ -99,12 +93,12 @@ impl Account {
                 Ok(None) => return Err(SnapshotError::WorkerLost),
                 Err(_) => {}
             }
-            if self.open.values().all(|standing| standing.is_finished) {
+            if self.open.values().all(Standing::is_built) {
                 looked_at = None;
             }
         }
         self.tell(context);
-        Ok(self.analyzed)
+        Ok(())
     }
 
     fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
@@ -117,31 +111,11 @@ impl Account {
                     self.open.get_mut(&table).and_then(|standing| standing.building.as_mut())
                 {
                     building.remove(&index);
-                    if building.is_empty() {
-                        attempt.builds.push([Build::Statistics(table)]);
-                    }
                 }
             }
             Event::NotBuilt { index, message, remedy } => {
                 self.refused.insert(index, (message, remedy));
                 self.tell(context);
-            }
-            Event::Finished(table) => {
-                if let Some(standing) = self.open.get_mut(&table) {
-                    standing.is_finished = true;
-                }
-                if let Some(root) = attempt.tables.get(&table).and_then(CopyTable::root)
-                    && let Some(left) = self.roots.get_mut(root)
-                {
-                    *left -= 1;
-                    if *left == 0 {
-                        attempt.builds.push([Build::OfPartitioned(root.clone())]);
-                    }
-                }
-            }
-            Event::Analyzed(root) => {
-                self.roots.remove(&root);
-                self.analyzed.insert(root);
             }
         }
     }
@@ -150,7 +124,7 @@ impl Account {
     fn copy_again(&mut self, attempt: &Attempt) {
         for chunk in attempt.board.take_again() {
             let Some(table) = attempt.tables.get(&chunk.table) else { continue };
-            let outstanding = table.outstanding(attempt.config.snapshot.chunk_bytes, &attempt.families);
+            let outstanding = table.outstanding(attempt.config.snapshot.chunk_bytes);
             let work = match outstanding.ranges {
                 Some(_) => vec![Work::Range(chunk)],
                 None => order(vec![outstanding]),
@@ -237,18 +211,12 @@ impl Account {
             for _ in &table.keys_due {
                 attempt.progress.index_built(&table.plan.name);
             }
-            if table.others_due.is_empty() {
-                attempt.builds.push([Build::Statistics(*oid)]);
-            } else {
-                attempt
-                    .builds
-                    .push(table.others_due.iter().map(|build| Build::Index(Arc::clone(build), *oid)));
-            }
+            attempt.builds.push(table.others_due.iter().map(|build| (Arc::clone(build), *oid)));
         }
     }
 
     async fn finish(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {
-        let is_over = |standing: &Standing| standing.is_passed && standing.is_finished;
+        let is_over = |standing: &Standing| standing.is_passed && standing.is_built();
         let over: Vec<Oid> =
             self.open.iter().filter(|(_, standing)| is_over(standing)).map(|(table, _)| *table).collect();
         if !over.is_empty() {

@@ -29,7 +29,7 @@ use crate::config::{Config, TableFilter};
 use crate::connection::{Incumbent, SqlSession, connect_sql};
 use crate::model::{Lsn, Oid, Side, TableName};
 use crate::runtime::Shutdown;
-use crate::source::{SourceTable, TableKind, catalog};
+use crate::source::{SourceTable, catalog};
 use crate::target::lock;
 use crate::target::same_server::SessionMark;
 use crate::target::schema::{Division, IndexBuild, existing_indexes};
@@ -51,8 +51,6 @@ pub(super) struct Attempt {
     /// `None` where the target's schema is taken as it is.
     pub(super) division: Option<Arc<Division>>,
     pub(super) tables: HashMap<Oid, CopyTable>,
-    /// Bytes of what is left of the topmost partitioned tables.
-    pub(super) families: HashMap<TableName, u64>,
     /// Tables that the source does not have any more. Changes from before are passed over until the stream has passed the
     /// position at which that was seen.
     pub(super) gone: Vec<RecordedPlan>,
@@ -91,10 +89,6 @@ pub(super) enum Event {
     Built { table: Oid, index: TableName },
     /// An index could not be built; it is tried again.
     NotBuilt { index: TableName, message: String, remedy: String },
-    /// Indexes and statistics are there.
-    Finished(Oid),
-    /// A partitioned table has its statistics.
-    Analyzed(TableName),
 }
 
 impl CopyTable {
@@ -114,15 +108,7 @@ impl CopyTable {
         JoinedChunk { table: &self.plan.name, number, rows: relayed.rows, bytes: relayed.bytes }
     }
 
-    /// The topmost partitioned table that it is a partition of: its statistics are gathered with that one's.
-    pub(super) const fn root(&self) -> Option<&TableName> {
-        match &self.shaped.table.kind {
-            TableKind::Partition { root } => Some(root),
-            TableKind::Ordinary | TableKind::Partitioned { .. } => None,
-        }
-    }
-
-    pub(super) fn outstanding(&self, chunk_bytes: u64, families: &HashMap<TableName, u64>) -> Outstanding {
+    pub(super) fn outstanding(&self, chunk_bytes: u64) -> Outstanding {
         let pending = |(number, state): (usize, &ChunkState)| {
             (!matches!(state, ChunkState::Joined(_))).then_some(number)
         };
@@ -131,14 +117,13 @@ impl CopyTable {
         Outstanding {
             table: self.plan.oid,
             bytes,
-            family_bytes: self.root().and_then(|root| families.get(root)).copied().unwrap_or(bytes),
             ranges: is_cut.then(|| self.states.iter().enumerate().filter_map(pending).collect()),
             is_spread: !is_cut && chunks_wanted(bytes, chunk_bytes) > 1 && self.shaped.is_heap,
         }
     }
 }
 
-/// Copies and builds what is left. Returns the partitioned tables whose statistics it has gathered.
+/// Copies and builds what is left.
 pub(super) async fn run(
     context: &CopyContext,
     (source, target): (&SqlSession, &SqlSession),
@@ -146,7 +131,7 @@ pub(super) async fn run(
     progress: &Arc<CopyProgress>,
     division: Option<Arc<Division>>,
     begun: impl FnOnce(),
-) -> Result<BTreeSet<TableName>, SnapshotError> {
+) -> Result<(), SnapshotError> {
     let config = &context.config;
     wait_for_commits_in_doubt(source).await?;
     wait_for_the_replicator(target).await?;
@@ -162,7 +147,6 @@ pub(super) async fn run(
         governor: Arc::clone(governor),
         rate: Arc::clone(&context.rate),
         shutdown: context.shutdown.clone(),
-        families: families(tables.values()),
         tables,
         gone,
         gone_seen_at: seen_at,
@@ -181,7 +165,7 @@ pub(super) async fn run(
         .tables
         .values()
         .filter(|table| !attempt.board.is_joined(table.plan.oid))
-        .map(|table| table.outstanding(config.snapshot.chunk_bytes, &attempt.families));
+        .map(|table| table.outstanding(config.snapshot.chunk_bytes));
     attempt.queue.push(order(outstanding.collect()));
     let mut workers = JoinSet::new();
     for _ in 0..config.snapshot.jobs.max(1) {
@@ -324,18 +308,6 @@ async fn find(
         tables.insert(copy.plan.oid, copy);
     }
     Ok(Found { tables, gone, seen_at: seen_at.parse().unwrap_or(Lsn::new(u64::MAX)) })
-}
-
-/// What the partitions of each topmost partitioned table come to.
-fn families<'a>(tables: impl Iterator<Item = &'a CopyTable>) -> HashMap<TableName, u64> {
-    let mut families: HashMap<TableName, u64> = HashMap::new();
-    for table in tables {
-        if let Some(root) = table.root() {
-            let bytes = families.entry(root.clone()).or_default();
-            *bytes = bytes.saturating_add(table.shaped.table.total_bytes);
-        }
-    }
-    families
 }
 
 /// Tables of the target that foreign keys refer to.

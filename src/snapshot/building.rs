@@ -1,4 +1,4 @@
-//! Builds what a copied table still lacks: its other indexes, several at the same time, then its statistics. An index that
+//! Builds what a copied table still lacks: its other indexes, several at the same time. An index that
 //! cannot be built keeps nothing else from going on, and is tried again; nothing is copied again because of it.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::SnapshotError;
 use super::attempt::{Attempt, Event};
 use super::worker::connect_target;
 use crate::connection::SqlSession;
-use crate::model::{Disposition, Oid, TableName};
+use crate::model::{Disposition, Oid};
 use crate::target::schema::{IndexBuild, SchemaError, build_index, existing_indexes};
 
 /// An index that could not be built is tried again after this long.
@@ -16,16 +16,8 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Builds of one table that lock one another out are tried again at once, almost.
 const AFTER_DEADLOCK: Duration = Duration::from_millis(100);
 
-/// Work for a session on the target.
-#[derive(Clone, Debug)]
-pub(super) enum Build {
-    /// An index.
-    Index(Arc<IndexBuild>, Oid),
-    /// Statistics, when all indexes of the table are built: those of expressions belong to them.
-    Statistics(Oid),
-    /// Of a partitioned table and all of its partitions, when they have theirs.
-    OfPartitioned(TableName),
-}
+/// An index and its table.
+pub(super) type Build = (Arc<IndexBuild>, Oid);
 
 pub(super) struct Builder {
     attempt: Arc<Attempt>,
@@ -41,11 +33,8 @@ impl Builder {
     /// Works until it is dropped.
     pub(super) async fn run(self) -> Result<(), SnapshotError> {
         loop {
-            match self.attempt.builds.next().await {
-                Build::Index(build, table) => self.index(build, table).await?,
-                Build::Statistics(table) => self.statistics(table).await?,
-                Build::OfPartitioned(table) => self.statistics_of_partitioned(table).await?,
-            }
+            let (build, table) = self.attempt.builds.next().await;
+            self.index(build, table).await?;
         }
     }
 
@@ -81,7 +70,7 @@ impl Builder {
             (Arc::clone(&self.attempt), if is_passing { AFTER_DEADLOCK } else { RETRY_AFTER });
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
-            attempt.builds.push([Build::Index(build, table)]);
+            attempt.builds.push([(build, table)]);
         });
         Ok(())
     }
@@ -89,22 +78,5 @@ impl Builder {
     fn built(&self, build: &IndexBuild, table: Oid) {
         self.attempt.progress.index_built(&build.table);
         let _ = self.attempt.events.send(Event::Built { table, index: build.index.clone() });
-    }
-
-    async fn statistics(&self, table: Oid) -> Result<(), SnapshotError> {
-        if let Some(found) = self.attempt.tables.get(&table)
-            && found.root().is_none()
-        {
-            let analyze = format!("ANALYZE {}", found.plan.name);
-            self.target.batch_execute(&analyze).await.map_err(SnapshotError::target)?;
-        }
-        let _ = self.attempt.events.send(Event::Finished(table));
-        Ok(())
-    }
-
-    async fn statistics_of_partitioned(&self, table: TableName) -> Result<(), SnapshotError> {
-        self.target.batch_execute(&format!("ANALYZE {table}")).await.map_err(SnapshotError::target)?;
-        let _ = self.attempt.events.send(Event::Analyzed(table));
-        Ok(())
     }
 }

@@ -158,16 +158,8 @@ impl Copying {
         let governor = Arc::new(Governor::new(&config.snapshot, &config.source.slot, status, metrics));
         let progress = Arc::clone(progress);
         let over = || self.over();
-        let division = self.division.clone();
-        let analyzed =
-            attempt::run(&context, (&source, &target), &governor, &progress, division, over).await?;
+        attempt::run(&context, (&source, &target), &governor, &progress, self.division.clone(), over).await?;
         progress.summary();
-        for root in tables.iter().filter(|table| table.is_root() && !table.holds_rows()) {
-            if !analyzed.contains(&root.name) {
-                let analyze = format!("ANALYZE {}", root.name);
-                target.batch_execute(&analyze).await.map_err(SnapshotError::target)?;
-            }
-        }
         finish(&context, (&source, &target), &tables, self.division.as_deref()).await
     }
 

@@ -26,6 +26,7 @@ mod records;
 mod reliance;
 mod schedule;
 mod spread;
+mod statistics;
 mod take;
 mod tally;
 mod together;
@@ -47,6 +48,7 @@ pub use plan_records::{pending_again_sql, read_unpassed};
 pub use planning::make_plan;
 pub use rate::RateLimit;
 pub use records::{RecordedTable, read as read_records, reset, reset_tables};
+pub use statistics::Statistics;
 pub use together::{SnapshotContext, copy_all};
 pub use visibility::{InvalidSnapshot, Snapshot};
 

@@ -1,7 +1,6 @@
 //! What is left to copy, and what is left to build: two queues that any number of workers take from. Decides the order, and
 //! nothing else: the largest tables first, because whatever is begun last decides when all of it ends.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -84,9 +83,6 @@ pub(super) struct Outstanding {
     pub(super) table: Oid,
     /// On the source, with TOAST.
     pub(super) bytes: u64,
-    /// The same of all partitions of the table that it is a partition of, or its own: partitions are copied together, because
-    /// something is left to do when the last one is in.
-    pub(super) family_bytes: u64,
     /// Numbers of the chunks that are to be copied, of tables that are cut by ranges.
     pub(super) ranges: Option<Vec<usize>>,
     /// Whether several sessions should share it.
@@ -95,18 +91,17 @@ pub(super) struct Outstanding {
 
 /// What is to be done for these tables, the largest first, small ones together.
 pub(super) fn order(mut tables: Vec<Outstanding>) -> Vec<Work> {
-    tables.sort_by_key(|each| (is_small(each), Reverse(each.family_bytes), Reverse(each.bytes), each.table));
+    tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.table.cmp(&b.table)));
     let mut work = Vec::new();
     let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     for outstanding in tables {
-        let is_small = is_small(&outstanding);
-        let Outstanding { table, bytes, ranges, is_spread, .. } = outstanding;
+        let Outstanding { table, bytes, ranges, is_spread } = outstanding;
         match ranges {
             Some(ranges) => {
                 work.extend(ranges.into_iter().map(|number| Work::Range(ChunkId { table, number })));
             }
             None if is_spread => work.push(Work::Spread(table)),
-            None if !is_small => work.push(Work::Whole(vec![table])),
+            None if bytes > SMALL_TABLE_BYTES => work.push(Work::Whole(vec![table])),
             None => {
                 if !batch.is_empty() && (batch_bytes + bytes > BATCH_BYTES || batch.len() >= BATCH_TABLES_MAX)
                 {
@@ -124,26 +119,18 @@ pub(super) fn order(mut tables: Vec<Outstanding>) -> Vec<Work> {
     work
 }
 
-/// Whether it is copied with others.
-const fn is_small(table: &Outstanding) -> bool {
-    table.bytes <= SMALL_TABLE_BYTES && table.ranges.is_none() && !table.is_spread
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn outstanding(table: u32, bytes: u64) -> Outstanding {
-        Outstanding { table: Oid(table), bytes, family_bytes: bytes, ranges: None, is_spread: false }
+        Outstanding { table: Oid(table), bytes, ranges: None, is_spread: false }
     }
 
     #[test]
     fn the_largest_come_first_and_small_tables_together() {
         let mut tables: Vec<Outstanding> = (100..220).map(|table| outstanding(table, 100)).collect();
         tables.push(outstanding(1, SMALL_TABLE_BYTES + 1));
-        tables
-            .extend([4, 5].map(|table| Outstanding { family_bytes: 1 << 39, ..outstanding(table, 1 << 38) }));
-        tables.push(outstanding(6, (1 << 38) + 1));
         tables.push(Outstanding { is_spread: true, ..outstanding(2, 1 << 40) });
         tables.push(Outstanding { ranges: Some(vec![0, 2]), ..outstanding(3, 1 << 41) });
         let told: Vec<String> = order(tables)
@@ -155,18 +142,8 @@ mod tests {
                 Work::Part(..) => "part".to_owned(),
             })
             .collect();
-        let expected = [
-            "0 of 3",
-            "2 of 3",
-            "spread 2",
-            "1 from 4",
-            "1 from 5",
-            "1 from 6",
-            "1 from 1",
-            "50 from 100",
-            "50 from 150",
-            "20 from 200",
-        ];
+        let expected =
+            ["0 of 3", "2 of 3", "spread 2", "1 from 1", "50 from 100", "50 from 150", "20 from 200"];
         assert_eq!(told, expected);
     }
 
