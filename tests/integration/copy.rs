@@ -5,6 +5,7 @@ mod faults;
 mod relay;
 mod sparing;
 mod standby;
+mod statistics;
 mod storm;
 mod tables;
 mod work;
