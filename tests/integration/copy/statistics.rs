@@ -51,8 +51,9 @@ async fn statistics_are_there_before_a_cutover_also_after_a_start_in_the_middle(
     let refused = replicator.api().start_cutover(request, "too-early").await.expect_err("not yet");
     assert!(refused.to_string().contains("statistics are being gathered"), "{refused}");
     execute(&owner, "COMMIT").await;
-    until("the statistics", || async { replicator.log().contains("the target has its statistics") }).await;
-    assert_eq!(text(&target, ANALYZED).await, ALL);
+    until("the statistics", || async { text(&target, ANALYZED).await == ALL }).await;
+    until("word of it", || async { replicator.log().matches("the target has its statistics").count() == 2 })
+        .await;
     cut_over(&mut replicator).await;
 }
 
