@@ -9,7 +9,7 @@ use super::contender::{self, Contender, Definitions};
 use super::cpu::{CpuSeconds, Watched, peak_resident_mib};
 use super::ground::Ground;
 use super::options::{CaseId, Options};
-use super::report::{CopyReport, Measured, OneRun};
+use super::report::{BASELINE, CopyReport, Measured, OneRun};
 use super::servers::{Servers, settle};
 
 /// Measures one case.
@@ -62,8 +62,11 @@ pub(crate) async fn one_run(
     run.copy(servers, ground, &database).await?;
     let seconds = started.elapsed().as_secs_f64();
     let mut cpu = CpuSeconds::now(watched(run.pid()))?.since(&before);
-    let with_statistics_seconds =
-        if run.gather_statistics().await? { Some(started.elapsed().as_secs_f64()) } else { None };
+    let with_statistics_seconds = if contender.name != BASELINE && run.gather_statistics().await? {
+        Some(started.elapsed().as_secs_f64())
+    } else {
+        None
+    };
     let mut peak = run.pid().map(peak_resident_mib).transpose()?;
     if let Some((cpu_seconds, peak_resident_mib)) = run.ended_processes() {
         cpu.replicator += cpu_seconds;

@@ -22,6 +22,7 @@ use crate::stream::StreamHandle;
 const INTERVAL: Duration = Duration::from_secs(2);
 /// Looks are so much further apart than they take: many tables, or a busy server, are looked at less often.
 const INTERVAL_PER_LOOK: u32 = 10;
+const INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// A look that takes longer has lost its connection.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -57,7 +58,7 @@ impl TableWatch {
                 () = shutdown.requested() => return,
                 () = self.round(&mut sessions, &mut told) => {}
             }
-            let interval = INTERVAL.max(begun_at.elapsed() * INTERVAL_PER_LOOK);
+            let interval = (begun_at.elapsed() * INTERVAL_PER_LOOK).clamp(INTERVAL, INTERVAL_MAX);
             tokio::select! {
                 () = shutdown.requested() => return,
                 () = self.now.notified() => {}

@@ -58,9 +58,8 @@ impl Setup<'_> {
             self.make_tables().await?;
         }
         if phase <= RecordedPhase::Snapshot {
-            let (config, shutdown, post_data) = (self.config, self.shutdown, self.post_data);
-            let (begun, ()) = tokio::join!(self.begin_copy(), post_data.read(config, shutdown));
-            begun?;
+            self.post_data.begin(Arc::clone(self.config), self.shutdown.clone());
+            self.begin_copy().await?;
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl Migration {
                 copies += 1;
             }
             let message = if self.is_copying() {
-                format!("The copy was interrupted, and is begun again as soon as both sides answer: {error}.")
+                format!("Slot and plan of the copy are made anew as soon as both sides answer: {error}.")
             } else {
                 format!("The migration goes on as soon as the cluster has its primary: {error}.")
             };

@@ -48,6 +48,24 @@ impl Standing {
     fn is_built(&self) -> bool {
         self.building.as_ref().is_some_and(HashSet::is_empty)
     }
+
+    /// A table under one snapshot is consistent as soon as it is in. One whose chunks have several is only when the stream has
+    /// passed them all: until then, two rows may have what is unique.
+    fn build(&mut self, attempt: &Attempt, oid: Oid) {
+        if self.building.is_some() {
+            return;
+        }
+        let Some(table) = attempt.tables.get(&oid) else { return };
+        let is_consistent = self.is_passed || (table.plan.ranges.len() == 1 && attempt.board.is_joined(oid));
+        if !is_consistent {
+            return;
+        }
+        self.building = Some(table.others_due.iter().map(|build| build.index.clone()).collect());
+        for _ in &table.keys_due {
+            attempt.progress.index_built(&table.plan.name);
+        }
+        attempt.builds.push(table.others_due.iter().map(|build| (Arc::clone(build), oid)));
+    }
 }
 
 impl Account {
@@ -80,7 +98,7 @@ impl Account {
                 self.pass(attempt, target).await?;
                 self.forget_what_is_visible(attempt, source).await?;
                 self.nudge(attempt, context, source).await?;
-                self.build(attempt);
+                self.open.iter_mut().for_each(|(table, standing)| standing.build(attempt, *table));
                 self.finish(attempt, target).await?;
                 let is_copied = || self.open.keys().all(|table| attempt.board.is_joined(*table));
                 if enters_indexes && is_copied() {
@@ -103,7 +121,11 @@ impl Account {
 
     fn take(&mut self, attempt: &Attempt, context: &CopyContext, event: Event) {
         match event {
-            Event::Joined => self.build(attempt),
+            Event::Joined(table) => {
+                if let Some(standing) = self.open.get_mut(&table) {
+                    standing.build(attempt, table);
+                }
+            }
             Event::Built { table, index } => {
                 self.refused.remove(&index);
                 self.tell(context);
@@ -195,24 +217,6 @@ impl Account {
                 .map_err(SnapshotError::source)?;
         }
         Ok(())
-    }
-
-    /// A table under one snapshot is consistent as soon as it is in. One whose chunks have several is only when the stream has
-    /// passed them all: until then, two rows may have what is unique.
-    fn build(&mut self, attempt: &Attempt) {
-        for (oid, standing) in &mut self.open {
-            let Some(table) = attempt.tables.get(oid) else { continue };
-            let is_consistent =
-                standing.is_passed || (table.plan.ranges.len() == 1 && attempt.board.is_joined(*oid));
-            if standing.building.is_some() || !is_consistent {
-                continue;
-            }
-            standing.building = Some(table.others_due.iter().map(|build| build.index.clone()).collect());
-            for _ in &table.keys_due {
-                attempt.progress.index_built(&table.plan.name);
-            }
-            attempt.builds.push(table.others_due.iter().map(|build| (Arc::clone(build), *oid)));
-        }
     }
 
     async fn finish(&mut self, attempt: &Attempt, target: &SqlSession) -> Result<(), SnapshotError> {

@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::SnapshotError;
 use crate::config::{Config, SchemaMode};
 use crate::connection::connect_sql;
@@ -14,28 +16,31 @@ use crate::target::schema::{self, Division};
 /// Definitions may have changed since: making the slot can wait for long transactions.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// What was read ahead. Cheap to clone; clones share it.
+/// What is read ahead. Cheap to clone; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct PostDataAhead(Arc<Mutex<Option<(Instant, Division)>>>);
+pub struct PostDataAhead(Arc<Mutex<Option<Reading>>>);
+
+type Reading = AbortOnDropHandle<Option<(Instant, Division)>>;
 
 impl PostDataAhead {
-    /// Reads it in sessions of its own.
-    pub async fn read(&self, config: &Config, shutdown: &Shutdown) {
+    /// Begins to read it, in sessions of its own. What was begun before is given up.
+    pub fn begin(&self, config: Arc<Config>, shutdown: Shutdown) {
         if config.schema.mode != SchemaMode::Copy {
             return;
         }
-        let read_at = Instant::now();
-        match read(config, shutdown).await {
-            Ok(division) => {
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((read_at, division))
-            }
-            Err(error) => tracing::debug!(%error, "the post-data could not be read ahead"),
-        }
+        let reading = tokio::spawn(async move {
+            let read = read(&config, &shutdown).await;
+            read.inspect_err(|error| tracing::debug!(%error, "the post-data could not be read ahead"))
+                .ok()
+                .map(|division| (Instant::now(), division))
+        });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(AbortOnDropHandle::new(reading));
     }
 
-    /// Takes it, if it is fresh.
-    pub(super) fn take(&self) -> Option<Division> {
-        let (read_at, division) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    /// Waits for what was begun, and takes it if it is fresh.
+    pub(super) async fn take(&self) -> Option<Division> {
+        let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let (read_at, division) = reading.await.ok()??;
         (read_at.elapsed() < FRESH).then_some(division)
     }
 }

@@ -74,6 +74,8 @@ pub(super) struct CopyTable {
     pub(super) others_due: Vec<Arc<IndexBuild>>,
     /// Foreign keys of other tables refer to it on the target, which keeps it from being truncated.
     pub(super) is_referenced: bool,
+    /// An index has columns of varying length, or may have: the target's are not looked at where they are taken as they are.
+    pub(super) has_long_index_entries: bool,
     pub(super) is_passed: bool,
     rows: u64,
     bytes: u64,
@@ -83,8 +85,8 @@ pub(super) struct CopyTable {
 /// What a worker tells.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A chunk is in.
-    Joined,
+    /// A chunk of a table is in.
+    Joined(Oid),
     /// An index is there.
     Built { table: Oid, index: TableName },
     /// An index could not be built; it is tried again.
@@ -262,6 +264,7 @@ async fn find(
         .map_err(SnapshotError::source)?;
     let found = catalog::read_tables(source, &TableFilter::default()).await?;
     let shapes = Shapes::read(source, &oids).await?;
+    let with_long_entries = read_tables_with_long_index_entries(source, &oids).await?;
     source.batch_execute("COMMIT").await.map_err(SnapshotError::source)?;
     let row = source.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
     let seen_at: String = row.map_err(SnapshotError::source)?.get(0);
@@ -298,6 +301,7 @@ async fn find(
             keys_due,
             others_due: due.others.into_iter().filter(is_due).map(Arc::new).collect(),
             is_referenced: referenced.contains(&name),
+            has_long_index_entries: division.is_none() || with_long_entries.contains(&table.oid),
             shaped: ShapedTable { is_heap: shapes.is_heap(table.oid), shape: shape.to_owned(), table },
             is_passed: plan.is_passed,
             rows: plan.rows,
@@ -308,6 +312,23 @@ async fn find(
         tables.insert(copy.plan.oid, copy);
     }
     Ok(Found { tables, gone, seen_at: seen_at.parse().unwrap_or(Lsn::new(u64::MAX)) })
+}
+
+/// Tables of the source with an index that stores values of varying length, as they are stored in the row.
+async fn read_tables_with_long_index_entries(
+    source: &SqlSession,
+    tables: &[Oid],
+) -> Result<HashSet<Oid>, SnapshotError> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.0).collect();
+    let rows = source
+        .query(
+            "SELECT DISTINCT i.indrelid FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid
+              WHERE i.indrelid = ANY ($1) AND a.attstorage <> 'p'",
+            &[&oids],
+        )
+        .await
+        .map_err(SnapshotError::source)?;
+    Ok(rows.iter().map(|row| Oid(row.get(0))).collect())
 }
 
 /// Tables of the target that foreign keys refer to.

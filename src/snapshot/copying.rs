@@ -144,7 +144,7 @@ impl Copying {
         fence::pass(&*target).await.map_err(SnapshotError::target)?;
         let tables = catalog::read_tables(&source, &config.source.tables).await?;
         if self.division.is_none() && config.schema.mode == SchemaMode::Copy {
-            let read = match context.post_data.take() {
+            let read = match context.post_data.take().await {
                 Some(ahead) => Ok(ahead),
                 None => schema::read_post_data(config, &source, &target, &context.shutdown).await,
             };

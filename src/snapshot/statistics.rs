@@ -12,24 +12,34 @@ use tokio_postgres::error::SqlState;
 use super::SnapshotError;
 use crate::config::Config;
 use crate::connection::{SqlSession, connect_sql};
-use crate::model::{Side, TableName, counted};
+use crate::model::{Disposition, Side, TableName, counted};
 use crate::runtime::{Backoff, Shutdown};
 use crate::source::fence;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
 
-/// Of the copied tables those that have no statistics and were not analyzed, the largest first. Partitions have theirs with the
-/// topmost table. A role that may not analyze a table sees none of its statistics either: that it was tried is all that can be known.
+/// Of the copied tables those whose statistics are missing, or older than their last rows: autovacuum may have looked at a table half of
+/// which was in. The largest first; partitions have theirs with the topmost table, which is looked at as well. Where a crash has
+/// cost the server its memory of when that was, any statistics will do.
 const DUE: &str = "
+WITH copied AS (
+    SELECT to_regclass(format('%I.%I', schema_name, table_name))::oid AS oid, max(c.joined_at) AS joined_at
+      FROM pgsluice.copy_table t LEFT JOIN pgsluice.copy_chunk c USING (schema_name, table_name)
+     WHERE t.source_oid IS NOT NULL GROUP BY schema_name, table_name
+), looked_at AS (
+    SELECT oid, joined_at, coalesce(pg_partition_root(oid)::oid, oid) AS root FROM copied
+    UNION ALL SELECT pg_partition_root(oid)::oid, joined_at, pg_partition_root(oid)::oid FROM copied
+), seen AS (
+    SELECT l.root, l.joined_at,
+           greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) AS analyzed_at,
+           EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname) AS has_any
+      FROM looked_at l JOIN pg_class c ON c.oid = l.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+), due AS (
+    SELECT DISTINCT root FROM seen WHERE CASE WHEN analyzed_at IS NULL THEN NOT has_any ELSE analyzed_at < joined_at END
+)
 SELECT n.nspname::text, c.relname::text
-  FROM (SELECT DISTINCT coalesce(pg_partition_root(copied.oid), copied.oid)::oid AS oid
-          FROM (SELECT to_regclass(format('%I.%I', schema_name, table_name)) AS oid
-                  FROM pgsluice.copy_table WHERE source_oid IS NOT NULL) copied) root
-  JOIN pg_class c ON c.oid = root.oid
-  JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE pg_stat_get_last_analyze_time(c.oid) IS NULL AND pg_stat_get_last_autoanalyze_time(c.oid) IS NULL
-   AND NOT EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname)
+  FROM due JOIN pg_class c ON c.oid = due.root JOIN pg_namespace n ON n.oid = c.relnamespace
  ORDER BY coalesce((SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree(c.oid)), pg_relation_size(c.oid)) DESC";
 
 /// What gathering needs. Cheap to clone.
@@ -63,7 +73,12 @@ impl Statistics {
                 () = shutdown.requested() => return,
             };
             match outcome {
-                Ok(()) => return self.is_due.store(false, Ordering::Release),
+                Ok(()) => {
+                    if self.is_due.swap(false, Ordering::AcqRel) {
+                        tracing::info!("the target has its statistics");
+                    }
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the target's statistics are not gathered yet; it is tried again");
                 }
@@ -97,12 +112,16 @@ impl Statistics {
         while let Some(ended) = sessions.join_next().await {
             ended.map_err(|_| SnapshotError::WorkerLost)??;
         }
-        tracing::info!("the target has its statistics");
         Ok(())
     }
 
     async fn connect(&self) -> Result<SqlSession, SnapshotError> {
         let target = connect_sql(&self.config.target.connection, Side::Target, "statistics").await?;
+        // Should we be gone in the middle, the server ends it soon.
+        target
+            .batch_execute("SET client_connection_check_interval = '2s'")
+            .await
+            .map_err(SnapshotError::target)?;
         fence::pass(&*target).await.map_err(SnapshotError::target)?;
         Ok(target)
     }
@@ -126,7 +145,14 @@ async fn analyze(target: SqlSession, queue: Queue) -> Result<(), SnapshotError> 
         match target.batch_execute(&format!("ANALYZE {table}")).await {
             Ok(()) => {}
             Err(error) if is_missing(&error) => tracing::debug!(table = %table.plain(), "the table is gone"),
-            Err(error) => return Err(SnapshotError::copying(Side::Target, &table)(error)),
+            Err(error) => {
+                let error = SnapshotError::copying(Side::Target, &table)(error);
+                if target.is_closed() || matches!(error.disposition(), Disposition::Retry) {
+                    return Err(error);
+                }
+                // An index's expression may raise an error. No cutover need wait for that.
+                tracing::warn!(table = %table.plain(), %error, "this table has no statistics: run ANALYZE on the target once that is mended");
+            }
         }
     }
     target.close().await;

@@ -28,16 +28,17 @@ use crate::target::schema::IndexBuild;
 /// soon. Of a smaller one it would cost more than it saves.
 const FROZEN_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
-/// Long values are compressed by lz4 where the server can: it takes a fraction of the time that pglz takes, now and whenever they are
-/// read, and PostgreSQL makes it the default from version 19 on. What the operator has set for the server, the database or the
-/// role holds instead, and so does what a column says of itself.
-const COMPRESSION: &str = "SELECT set_config(name, 'lz4', false) FROM pg_settings
+/// Whether long values can be compressed by lz4, and nobody has said that they should not be: what the operator has set for the server,
+/// the database or the role holds, and so does what a column says of itself. It takes a fraction of the time that pglz takes, now and
+/// whenever they are read, and PostgreSQL makes it the default from version 19 on.
+const HAS_LZ4: &str = "SELECT count(*) > 0 FROM pg_settings
      WHERE name = 'default_toast_compression' AND source = 'default' AND 'lz4' = ANY (enumvals)";
 
 pub(super) struct Worker {
     attempt: Arc<Attempt>,
     source: WireConnection,
     target: SqlSession,
+    has_lz4: bool,
 }
 
 /// A session that writes copied rows.
@@ -59,7 +60,6 @@ pub(super) async fn connect_target(
         )
         .await
         .map_err(SnapshotError::target)?;
-    target.batch_execute(COMPRESSION).await.map_err(SnapshotError::target)?;
     if let Some(division) = &attempt.division {
         target.batch_execute(&division.session_sql()).await.map_err(SnapshotError::target)?;
     }
@@ -75,7 +75,8 @@ impl Worker {
         let plans = "SET enable_seqscan = off; SET max_parallel_workers_per_gather = 0";
         source.simple_query(plans).await.map_err(SnapshotError::source)?;
         let target = connect_target(&attempt, "copy").await?;
-        Ok(Self { attempt, source, target })
+        let has_lz4 = target.query_one(HAS_LZ4, &[]).await.map_err(SnapshotError::target)?.get(0);
+        Ok(Self { attempt, source, target, has_lz4 })
     }
 
     /// Works until it is dropped.
@@ -101,6 +102,7 @@ impl Worker {
         let chunks: Vec<ChunkId> = tables.iter().map(|table| table.chunk(0)).collect();
         let taken = self.take(&chunks, &tables).await?;
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        choose_compression(self.has_lz4, &transaction, &tables).await?;
         let way = empty(&transaction, &tables).await?;
         let mut joined = Vec::with_capacity(tables.len());
         for table in &tables {
@@ -128,6 +130,7 @@ impl Worker {
         let condition = table.condition(chunk.number);
         let taken = self.take(&[chunk], &[table]).await?;
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        choose_compression(self.has_lz4, &transaction, &[table]).await?;
         // What an earlier copy of this range has left that was made worthless.
         transaction
             .batch_execute(&format!("DELETE FROM ONLY {}{condition}", table.plan.name))
@@ -165,6 +168,7 @@ impl Worker {
         let Some(table) = attempt.tables.get(&spread.chunk.table) else { return Ok(()) };
         import_snapshot(&mut self.source, &spread.snapshot_name).await?;
         let transaction = self.target.transaction().await.map_err(SnapshotError::target)?;
+        choose_compression(self.has_lz4, &transaction, &[table]).await?;
         let source = &mut self.source;
         let copy = Copy { attempt: &attempt, source, transaction: &transaction, table };
         let (under_way, relayed) = copy.relay(&blocks.condition(), "").await?;
@@ -187,6 +191,20 @@ impl Worker {
         let shaped: Vec<&ShapedTable> = tables.iter().map(|table| &table.shaped).collect();
         take(&mut self.source, &self.attempt.board, chunks, &shaped).await
     }
+}
+
+/// Chooses for the transaction how long values are compressed. An index entry is what the row's value was compressed to, and may be
+/// of 2,700 bytes at most: what fitted on the source by pglz may not fit by lz4.
+async fn choose_compression(
+    has_lz4: bool,
+    transaction: &Transaction<'_>,
+    tables: &[&CopyTable],
+) -> Result<(), SnapshotError> {
+    if !has_lz4 || tables.iter().any(|table| table.has_long_index_entries) {
+        return Ok(());
+    }
+    let lz4 = "SET LOCAL default_toast_compression = 'lz4'";
+    transaction.batch_execute(lz4).await.map_err(SnapshotError::target)
 }
 
 /// How rows are written.
@@ -297,6 +315,6 @@ impl Attempt {
     /// A chunk is committed: its changes are applied from now on, those that its snapshot does not contain.
     fn joined(&self, chunk: ChunkId, taken: &Taken) {
         self.board.enter(chunk, ChunkState::Joined(Arc::clone(&taken.snapshot)));
-        let _ = self.events.send(Event::Joined);
+        let _ = self.events.send(Event::Joined(chunk.table));
     }
 }
