@@ -194,7 +194,7 @@ impl Worker {
 }
 
 /// Chooses for the transaction how long values are compressed. An index entry is what the row's value was compressed to, and may be
-/// of 2,700 bytes at most: what fitted on the source by pglz may not fit by lz4.
+/// of 2,700 bytes at most: what fitted on the source by pglz may not fit by lz4. Tables of a batch are all treated alike.
 async fn choose_compression(
     has_lz4: bool,
     transaction: &Transaction<'_>,

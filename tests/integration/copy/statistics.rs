@@ -18,7 +18,7 @@ const SCHEMA: &str = "CREATE TABLE plain (id bigint PRIMARY KEY, note text); CRE
     CREATE TABLE indexed (id int PRIMARY KEY, body text); CREATE INDEX ON indexed (left(body, 10), body);
     INSERT INTO indexed SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 100) i;
     CREATE TABLE long (id int PRIMARY KEY, body text, own text COMPRESSION pglz);
-    INSERT INTO long SELECT i, repeat(md5(i::text), 200), repeat(md5(i::text), 200) FROM generate_series(1, 100) i";
+    INSERT INTO long SELECT i, repeat(md5(i::text), 80), repeat(md5(i::text), 80) FROM generate_series(1, 12000) i";
 const ANALYZED: &str =
     "SELECT string_agg(DISTINCT tablename || CASE WHEN inherited THEN ' with partitions' ELSE '' END, ', ')
     FROM pg_stats WHERE schemaname = 'public'";
