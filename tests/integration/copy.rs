@@ -47,6 +47,14 @@ async fn number(client: &Client, query: &str) -> i64 {
     client.query_one(query, &[]).await.unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
 }
 
+/// Waits for the plan. What is written before may be in no order of its keys, and such a table is not cut.
+async fn planned(target: &Client) {
+    until("the plan", || async {
+        target.query_one("SELECT FROM pgsluice.copy_chunk LIMIT 1", &[]).await.is_ok()
+    })
+    .await;
+}
+
 /// Chunks of a table that are in; 0 before there is a plan.
 async fn chunks_joined(target: &Client, table: &str) -> i64 {
     let query =

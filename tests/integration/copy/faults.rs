@@ -8,7 +8,7 @@ use crate::harness::stage::text;
 use crate::harness::two_tables::{PAIR, intruder, problem};
 
 use super::tables::Writers;
-use super::{SLOW, begun, ends_well, execute, half_copied, ordered, tables};
+use super::{SLOW, begun, ends_well, execute, half_copied, ordered, planned, tables};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_dies_in_the_middle_and_comes_back_gets_the_rest() {
@@ -16,6 +16,7 @@ async fn a_target_that_dies_in_the_middle_and_comes_back_gets_the_rest() {
     let more =
         "snapshot.jobs = 2\nsnapshot.chunk_bytes = \"64kB\"\nsnapshot.max_bytes_per_second = \"512kB\"\n";
     let (mut stage, _source, target, mut replicator) = begun(PAIR, &tables::schema(), more).await;
+    planned(&target).await;
     let writers = Writers::start(&stage, seed);
     half_copied(&target, "ordered", 3).await;
     for _ in 0..2 {

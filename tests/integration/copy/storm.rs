@@ -13,11 +13,10 @@ use crate::harness::clusters::options;
 use crate::harness::seed;
 use crate::harness::stage::{COPY_WAIT, Stage, streaming, text};
 use crate::harness::two_tables::PAIR;
-use crate::harness::wait::until;
 
 use super::tables::{Writers, schema};
 use super::work::{Before, Ledger, Repeated, worthless};
-use super::{execute, number};
+use super::{execute, number, planned};
 
 const JOBS: u64 = 2;
 const SEEDS: usize = 3;
@@ -91,7 +90,7 @@ async fn random_copy() -> Outcome {
             break;
         }
         if writers.is_none() {
-            until("the plan", || async { is_planned(&target).await }).await;
+            planned(&target).await;
             writers = Some(Writers::start(&stage, writers_seed));
         }
         let logged = replicator.log().len();
@@ -118,10 +117,6 @@ async fn random_copy() -> Outcome {
     assert!(outcome.changes > 0, "seed {seed}: nobody wrote");
     judge(&mut outcome, &costs, &target, seed).await;
     outcome
-}
-
-async fn is_planned(target: &Client) -> bool {
-    target.query_one("SELECT FROM pgsluice.copy_chunk LIMIT 1", &[]).await.is_ok()
 }
 
 /// Waits for the copy; false if it is over already.
