@@ -151,8 +151,8 @@ async fn ended(watch: Watch, started: Instant) -> Outcome<Held> {
 
 /// What pgsluice recorded of its chunks.
 async fn chunks(target: &Client, held: &mut Held) -> Outcome<()> {
-    let sql = "SELECT count(*), max(extract(epoch FROM joined_at - (to_jsonb(chunk) ->> 'begun_at')::timestamptz))::float8
-          FROM pgsluice.copy_chunk AS chunk WHERE table_name = 'large'";
+    let sql = "SELECT count(*), max(extract(epoch FROM joined_at - begun_at))::float8
+          FROM pgsluice.copy_chunk WHERE table_name = 'large'";
     let row = target.query_one(sql, &[]).await?;
     held.chunks = row.get(0);
     held.longest_chunk_seconds = row.get(1);
