@@ -76,3 +76,18 @@ async fn long_values_are_compressed_by_lz4_where_nobody_has_said_otherwise() {
     ends_well(&stage, &mut replicator).await;
     assert_eq!(text(&target, COMPRESSION).await, "pglz pglz pglz");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_cannot_be_analyzed_is_named_and_keeps_nobody_waiting() {
+    let schema = format!(
+        "{SCHEMA}; CREATE TABLE shares (id int PRIMARY KEY, a int, b int); CREATE STATISTICS shares_of ON (a / b) FROM shares;
+         INSERT INTO shares SELECT i, i, i % 10 FROM generate_series(1, 50000) i"
+    );
+    // It is the largest, and therefore the first.
+    let (stage, _source, target, mut replicator) = begun(PAIR, &schema, "snapshot.index_jobs = 1\n").await;
+    ends_well(&stage, &mut replicator).await;
+    assert_eq!(text(&target, ANALYZED).await, ALL);
+    let log = replicator.log();
+    assert!(log.contains("this table has no statistics") && log.contains("public.shares"), "{log}");
+    cut_over(&mut replicator).await;
+}
