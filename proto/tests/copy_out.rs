@@ -2,20 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod support;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use pgsluice_proto::copy_out::{CopyOutError, CopyOutEvent, CopyOutSession};
 use proptest::prelude::*;
 
+use self::support::frame;
+
 const MAX: usize = 1 << 20;
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-
-fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    out.put_u8(tag);
-    out.put_u32(u32::try_from(body.len() + 4).unwrap());
-    out.put_slice(body);
-    out.to_vec()
-}
 
 fn row(value: &[u8]) -> Vec<u8> {
     let mut body = BytesMut::new();

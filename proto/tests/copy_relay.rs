@@ -2,21 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use bytes::{BufMut, BytesMut};
+mod support;
+
+use bytes::BytesMut;
 use pgsluice_proto::copy_out::CopyOutError;
 use pgsluice_proto::copy_relay::{CopyPiece, CopyRelay, Relaying};
 use pgsluice_proto::frame::FrameError;
 use proptest::prelude::*;
 
-const MAX: usize = 1 << 20;
+use self::support::frame;
 
-fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    out.put_u8(tag);
-    out.put_u32(u32::try_from(body.len() + 4).unwrap());
-    out.put_slice(body);
-    out.to_vec()
-}
+const MAX: usize = 1 << 20;
 
 fn begin() -> Vec<u8> {
     frame(b'H', &[0, 0, 1, 0, 0])

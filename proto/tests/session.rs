@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+mod support;
+
+use bytes::{Bytes, BytesMut};
 use pgsluice_proto::copy_both::{Keepalive, ReplyRequest, StandbyStatus, WalMessage, XLogData};
 use pgsluice_proto::frame::{FrameError, FrameReader};
 use pgsluice_proto::session::{
@@ -14,6 +16,8 @@ use pgsluice_proto::session::{
 use pgsluice_proto::{Lsn, PgTimestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use self::support::frame;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(30);
@@ -35,14 +39,6 @@ fn streaming() -> ReplicationSession {
     assert_eq!(session.poll_event(), Ok(Some(SessionEvent::Started)));
     assert_eq!(transmitted(&mut session, Duration::ZERO).len(), 1);
     session
-}
-
-fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    out.put_u8(tag);
-    out.put_u32(u32::try_from(body.len() + 4).unwrap());
-    out.put_slice(body);
-    out.to_vec()
 }
 
 fn wal(message: WalMessage) -> Vec<u8> {

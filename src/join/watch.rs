@@ -1,5 +1,5 @@
-//! Looks at both sides every two seconds, or less often where a look takes long, while changes are streamed and no cutover is under way, publishes where every table stands, and says once of
-//! each table that is outside. Decides nothing: the migration task does.
+//! Looks at both sides every two seconds, or less often where a look takes long, while changes are streamed and no cutover is under
+//! way, publishes where every table stands, and says once of each table that is outside. Decides nothing: the migration task does.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ enum Happened {
     CutoverEnded(CutoverReport),
     /// The tables were looked at, or a join has ended.
     Tables,
-    /// The initial copy has ended; without a reason if it broke down.
+    /// The initial copy has ended, statistics included, or a start has found none missing; without a reason if it broke down.
     Copied(Result<(), Option<CopyHalted>>),
 }
 

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::SnapshotError;
 use super::account::Account;
 use super::board::{ChunkId, CopyBoard};
-use super::building::{Build, Builder};
+use super::building::{Build, Builder, build_key};
 use super::chunk::{CopyStatements, Relayed, read_target_columns};
 use super::copying::CopyContext;
 use super::governor::Governor;
@@ -378,12 +378,7 @@ async fn build_keys_of_cut_tables(attempt: &mut Attempt) -> Result<(), SnapshotE
         }
         let Some(session) = &session else { continue };
         for key in std::mem::take(&mut table.keys_due) {
-            session.batch_execute(&key.statements()).await.map_err(|error| SnapshotError::Index {
-                table: table.plan.name.clone(),
-                object: format!("index {}", key.index.plain()),
-                error: error.into(),
-                statement: key.sql.clone(),
-            })?;
+            build_key(&**session, &table.plan.name, &key).await?;
             attempt.progress.index_built(&table.plan.name);
         }
     }

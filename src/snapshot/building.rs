@@ -1,14 +1,16 @@
-//! Builds what a copied table still lacks: its other indexes, several at the same time. An index that
-//! cannot be built keeps nothing else from going on, and is tried again; nothing is copied again because of it.
+//! Builds what a copied table still lacks: its other indexes, several at the same time. An index that cannot be built keeps nothing
+//! else from going on, and is tried again; nothing is copied again because of it.
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_postgres::GenericClient;
 
 use super::SnapshotError;
 use super::attempt::{Attempt, Event};
 use super::worker::connect_target;
 use crate::connection::SqlSession;
-use crate::model::{Disposition, Oid};
+use crate::model::{Disposition, Oid, TableName};
 use crate::target::schema::{IndexBuild, SchemaError, build_index, existing_indexes};
 
 /// An index that could not be built is tried again after this long.
@@ -22,6 +24,20 @@ pub(super) type Build = (Arc<IndexBuild>, Oid);
 pub(super) struct Builder {
     attempt: Arc<Attempt>,
     target: SqlSession,
+}
+
+/// Builds what the stream finds rows of a table by. Without it there is no going on.
+pub(super) async fn build_key(
+    target: &impl GenericClient,
+    table: &TableName,
+    key: &IndexBuild,
+) -> Result<(), SnapshotError> {
+    target.batch_execute(&key.statements()).await.map_err(|error| SnapshotError::Index {
+        table: table.clone(),
+        object: format!("index {}", key.index.plain()),
+        error: error.into(),
+        statement: key.sql.clone(),
+    })
 }
 
 impl Builder {

@@ -2,6 +2,7 @@
 //! target transaction, which also records it (trap 13); if it cannot be known whether that was committed, everything is
 //! read anew.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::Transaction;
@@ -10,6 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::SnapshotError;
 use super::attempt::{Attempt, CopyTable, Event};
 use super::board::ChunkId;
+use super::building::build_key;
 use super::chunk::{Relayed, UnderWay, relay};
 use super::guard::import_snapshot;
 use super::lifecycle::ChunkState;
@@ -258,20 +260,12 @@ async fn build_keys(transaction: &Transaction<'_>, tables: &[&CopyTable]) -> Res
         tables.iter().flat_map(|table| table.keys_due.iter().map(|key| (*table, key))).collect();
     let names: Vec<String> = due.iter().map(|(_, key)| key.index.to_string()).collect();
     let missing = transaction
-        .query(
-            "SELECT place FROM unnest($1::text[]) WITH ORDINALITY AS w (name, place) WHERE to_regclass(name) IS NULL ORDER BY 1",
-            &[&names],
-        )
+        .query("SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL", &[&names])
         .await
         .map_err(SnapshotError::target)?;
-    let place = |row: &tokio_postgres::Row| usize::try_from(row.get::<_, i64>(0) - 1).ok();
-    for (table, key) in missing.iter().filter_map(place).filter_map(|place| due.get(place)) {
-        transaction.batch_execute(&key.statements()).await.map_err(|error| SnapshotError::Index {
-            table: table.plan.name.clone(),
-            object: format!("index {}", key.index.plain()),
-            error: error.into(),
-            statement: key.sql.clone(),
-        })?;
+    let missing: HashSet<String> = missing.iter().map(|row| row.get(0)).collect();
+    for ((table, key), _) in due.iter().zip(&names).filter(|(_, name)| missing.contains(*name)) {
+        build_key(transaction, &table.plan.name, key).await?;
     }
     Ok(())
 }
