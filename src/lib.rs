@@ -22,6 +22,8 @@ pub mod source;
 pub mod stream;
 /// The side that is reached: schema, progress records, sequences, durability watch.
 pub mod target;
+/// Online verification: both sides compared row for row, exactly, while traffic goes on.
+pub mod verify;
 
 /// The fenced switchover: a pure state machine, its journal and its driver.
 pub mod cutover;

@@ -142,7 +142,7 @@ pub(crate) async fn little_lag(replicator: &mut Replicator, phase: &str) -> Outc
 async fn ask(replicator: &Replicator, kind: Kind) -> Result<CutoverRecord, ReplicatorError> {
     let key = format!("bench-{:016x}", rand::random::<u64>());
     // The pause allowed is the configuration's.
-    let request = |mode| CutoverRequestRecord { mode, max_pause_ms: None };
+    let request = |mode| CutoverRequestRecord { mode, max_pause_ms: None, unverified: true };
     match kind {
         Kind::Rehearsal => {
             replicator.api().start_cutover(request(Some(CutoverModeRecord::Rehearsal)), &key).await

@@ -231,7 +231,7 @@ impl ApiClient {
         out: &mut (dyn Write + Send),
     ) -> Result<Exit, ClientError> {
         let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms };
+        let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms, unverified: false };
         let accepted: CutoverRecord = self.http.ask(Method::POST, route, Some(&request)).await?;
         if accepted.mode != mode {
             let (asked, got) = (mode.as_str(), accepted.mode.as_str());
@@ -251,7 +251,11 @@ impl ApiClient {
         out: &mut (dyn Write + Send),
     ) -> Result<Exit, ClientError> {
         let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms };
+        let request = CutoverRequestRecord {
+            mode: Some(CutoverModeRecord::Rehearsal),
+            max_pause_ms,
+            unverified: false,
+        };
         let mut forecast = Forecast::default();
         for number in 1..=schedule.times {
             if number > 1 {

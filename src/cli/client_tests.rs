@@ -32,7 +32,7 @@ async fn serve_one(
                 Command::AbortCutover { reply } | Command::ConfirmTraffic { reply } => {
                     (CutoverMode::Cutover, reply)
                 }
-                Command::AddTables { .. } => panic!("nobody asks for tables here"),
+                other => panic!("nobody asks for this here: {other:?}"),
             };
             let accepted = running(5, mode);
             let mut ended = accepted.clone();

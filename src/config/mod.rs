@@ -27,4 +27,5 @@ pub use valid::{
     ApiConfig, ApplyConfig, BackupGate, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig,
     Durability, EventsMode, KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode,
     SnapshotConfig, SourceConfig, SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
+    VerifyConfig,
 };

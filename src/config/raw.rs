@@ -27,6 +27,8 @@ pub(super) struct RawConfig {
     pub(super) apply: RawApply,
     /// The HTTP API.
     pub(super) api: RawApi,
+    /// Comparing both sides, row by row, while traffic goes on.
+    pub(super) verify: RawVerify,
     /// The switchover.
     pub(super) cutover: RawCutover,
     /// The cluster that pgsluice itself runs in. The adapters of `[[traffic]]` have keys of their own for theirs.
@@ -274,6 +276,29 @@ pub(super) struct RawApi {
 
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+pub(super) struct RawVerify {
+    /// The part of the time in which a statement of a verification may run on each server, in percent: 1 to 100. Between its
+    /// statements it rests. 100: it takes what it can get, in `jobs` sessions on each side.
+    pub(super) share_percent: u8,
+    /// Sessions on each side that compare at the same time, 1 to 64. They have `share_percent` together, unless that is 100.
+    pub(super) jobs: u32,
+    /// How long a pair of snapshots, one on each side, may be held, 1 to 86400 seconds: for so long vacuum cannot remove rows that
+    /// were deleted meanwhile, and DDL waits for the tables that are compared. A table without a key, or one whose key does not begin
+    /// with a built-in type, is compared under one pair and has to be done by then.
+    pub(super) max_snapshot_seconds: u64,
+    /// A verification is started by itself once changes are streamed, and again this many hours after the last one has ended.
+    /// Without it: only when it is asked for.
+    pub(super) every_hours: Option<u32>,
+    /// A cutover needs a verification that found no row different and ended no longer ago than this many hours; who asks for a cutover
+    /// can override that, which its certificate says. 0: a cutover needs none. A rehearsal and a rollback never do.
+    pub(super) max_age_hours: u32,
+    /// Whether rows that a verification has found different may be repaired on the target (`pgsluice verify --repair`). Not needed
+    /// unless something other than pgsluice has written to the target: find out what, first.
+    pub(super) repair: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct RawCutover {
     /// The longest write pause, 10 to 600000 ms. A cutover that cannot finish within it rolls back by itself, and the
     /// source goes on.
@@ -401,6 +426,19 @@ impl Default for RawApi {
             token_file: None,
             tls_cert_file: None,
             tls_key_file: None,
+        }
+    }
+}
+
+impl Default for RawVerify {
+    fn default() -> Self {
+        Self {
+            share_percent: 5,
+            jobs: 1,
+            max_snapshot_seconds: 60,
+            every_hours: None,
+            max_age_hours: 24,
+            repair: false,
         }
     }
 }

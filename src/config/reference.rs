@@ -16,6 +16,7 @@ const SECTIONS: &[&str] = &[
     "snapshot",
     "apply",
     "api",
+    "verify",
     "cutover",
     "kubernetes",
     "traffic",

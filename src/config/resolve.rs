@@ -13,16 +13,18 @@ use super::error::{ConfigError, Origins};
 use super::raw::{
     RawApi, RawApply, RawBinary, RawBulk, RawCoalesce, RawConfig, RawCutover, RawDurability, RawKubernetes,
     RawOnWriters, RawSchema, RawSchemaMode, RawSnapshot, RawSource, RawStreamInProgress, RawTarget,
+    RawVerify,
 };
 use super::traffic::kubernetes::{access, name};
 use super::traffic::resolve_traffic;
 use super::valid::{
     ApiConfig, ApplyConfig, BinaryMode, BulkMode, CnpgConfig, Coalescing, Config, CutoverConfig, Durability,
     KubernetesConfig, OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig,
-    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles,
+    SpoolConfig, StreamInProgress, TableFilter, TargetConfig, TlsFiles, VerifyConfig,
 };
 use crate::connection::{ConnectionSettings, IdentityError, Secret, ServerIdentity, warn_if_readable_by_all};
 use crate::model::Direction;
+use crate::verify::SharePercent;
 
 /// The longest identifier PostgreSQL keeps, in bytes.
 const IDENTIFIER_BYTES_MAX: usize = 63;
@@ -36,6 +38,7 @@ const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);
 const SPOOL_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BATCH_DELAY_MS_MAX: u64 = 60_000;
+const SNAPSHOT_SECONDS: std::ops::RangeInclusive<u64> = 1..=86_400;
 const PAUSE_MS: std::ops::RangeInclusive<u64> = 10..=600_000;
 
 /// `found`: how the target is reached, if its cluster was asked.
@@ -63,6 +66,7 @@ pub(super) fn resolve(
         snapshot: snapshot(&raw.snapshot)?,
         apply: apply(&raw.apply)?,
         api: usable_tls(resolve_api(raw.api)?)?,
+        verify: verify(&raw.verify)?,
         cutover: cutover(raw.cutover)?,
         kubernetes: kubernetes(raw.kubernetes)?,
         traffic: resolve_traffic(raw.traffic)?,
@@ -364,6 +368,28 @@ fn parse_listen(text: &str) -> Option<SocketAddr> {
         return text.to_socket_addrs().ok()?.next();
     }
     text.parse().ok()
+}
+
+fn verify(raw: &RawVerify) -> Result<VerifyConfig, ConfigError> {
+    let share = SharePercent::new(raw.share_percent)
+        .ok_or_else(|| invalid("verify.share_percent", "it is out of range", "Use 1 to 100."))?;
+    if !SNAPSHOT_SECONDS.contains(&raw.max_snapshot_seconds) {
+        let remedy = format!("Use {} to {}.", SNAPSHOT_SECONDS.start(), SNAPSHOT_SECONDS.end());
+        return Err(invalid("verify.max_snapshot_seconds", "it is out of range", &remedy));
+    }
+    if raw.every_hours == Some(0) {
+        let remedy = "Use a number of hours, or remove the key to verify only when it is asked for.";
+        return Err(invalid("verify.every_hours", "it is 0", remedy));
+    }
+    let hours = |hours: u32| Duration::from_secs(u64::from(hours) * 3_600);
+    Ok(VerifyConfig {
+        share,
+        jobs: jobs_in_range("verify.jobs", Some(raw.jobs))?.unwrap_or(1),
+        snapshot_max: Duration::from_secs(raw.max_snapshot_seconds),
+        every: raw.every_hours.map(hours),
+        age_max: Some(hours(raw.max_age_hours)).filter(|age| !age.is_zero()),
+        repair: raw.repair,
+    })
 }
 
 fn cutover(raw: RawCutover) -> Result<CutoverConfig, ConfigError> {

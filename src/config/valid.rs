@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::traffic::valid::{KubernetesAccess, TrafficConfig};
 use crate::connection::{ConnectionSettings, Secret};
 use crate::model::{Direction, TableName};
+use crate::verify::SharePercent;
 
 /// Everything the operator decided.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub apply: ApplyConfig,
     /// The HTTP API.
     pub api: ApiConfig,
+    /// Comparing both sides.
+    pub verify: VerifyConfig,
     /// The switchover.
     pub cutover: CutoverConfig,
     /// The cluster that this program runs in.
@@ -324,6 +327,23 @@ pub struct CutoverConfig {
     pub moved_to: Option<String>,
     /// Whether clients may no longer connect to the side that is left.
     pub lock_out: bool,
+}
+
+/// `[verify]`
+#[derive(Clone, Debug)]
+pub struct VerifyConfig {
+    /// The part of the servers' time that it takes.
+    pub share: SharePercent,
+    /// Sessions on each side that compare at the same time.
+    pub jobs: usize,
+    /// How long a pair of snapshots may be held.
+    pub snapshot_max: Duration,
+    /// How long after the last one has ended it starts by itself; `None`: only when it is asked for.
+    pub every: Option<Duration>,
+    /// How old a clean one may be for a cutover; `None`: a cutover needs none.
+    pub age_max: Option<Duration>,
+    /// Whether what it finds may be repaired.
+    pub repair: bool,
 }
 
 /// What happens to transactions that hold the fence up.

@@ -12,7 +12,7 @@ use super::{Access, ApiState};
 use crate::config::{
     ApiConfig, ApplyConfig, BinaryMode, BulkMode, Config, CutoverConfig, Durability, KubernetesConfig,
     OnWriters, PreflightConfig, SchemaConfig, SchemaMode, SnapshotConfig, SourceConfig, StreamInProgress,
-    TableFilter, TargetConfig,
+    TableFilter, TargetConfig, VerifyConfig,
 };
 use crate::connection::{ConnectionSettings, Secret};
 use crate::cutover::{CutoverReport, Outcome, StepOutcome, StepReport};
@@ -20,6 +20,7 @@ use crate::migration::{Command, CutoverMode, StatusBoard};
 use crate::model::Direction;
 use crate::runtime::Shutdown;
 use crate::telemetry::Metrics;
+use crate::verify::SharePercent;
 
 pub(crate) const TOKEN: &str = "open-sesame";
 
@@ -116,6 +117,14 @@ pub(crate) fn config() -> Config {
             listen: "127.0.0.1:0".parse().expect("address"),
             token: Some(Secret::new(TOKEN)),
             tls: None,
+        },
+        verify: VerifyConfig {
+            share: SharePercent::ALL,
+            jobs: 1,
+            snapshot_max: Duration::from_secs(60),
+            every: None,
+            age_max: None,
+            repair: false,
         },
         cutover: CutoverConfig {
             max_pause: Duration::from_secs(1),

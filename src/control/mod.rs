@@ -21,6 +21,7 @@ mod tests;
 pub(crate) mod tls_fixture;
 #[cfg(test)]
 mod tls_tests;
+mod verification;
 
 use std::io;
 use std::sync::Arc;

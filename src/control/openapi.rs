@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{dto, events, operations, page, problem, routes};
+use super::{dto, events, operations, page, problem, routes, verification};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,14 +27,17 @@ use super::{dto, events, operations, page, problem, routes};
         operations::show_cutover,
         operations::abort_cutover,
         operations::confirm_traffic,
-        operations::verify,
+        verification::start_verification,
+        verification::show_verification,
+        verification::stop_verification,
         operations::start_rollback,
     ),
-    components(schemas(dto::StatusRecord, dto::TablesRecord, dto::AddTablesRecord, dto::CutoverRecord, dto::CutoverRequestRecord, problem::ProblemRecord)),
+    components(schemas(dto::StatusRecord, dto::TablesRecord, dto::AddTablesRecord, dto::CutoverRecord, dto::CutoverRequestRecord, dto::VerificationRecord, dto::VerificationRequestRecord, problem::ProblemRecord)),
     modifiers(&Bearer),
     tags(
         (name = "health", description = "For machines."),
         (name = "migration", description = "Where the migration is."),
+        (name = "verification", description = "Comparing both sides."),
         (name = "cutover", description = "Switching over, and rehearsing it."),
     )
 )]

@@ -132,20 +132,6 @@ pub(super) async fn add_tables(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, "/v1/tables")], Json(record)).into_response())
 }
 
-/// Comparing source and target row by row: not available in this version.
-#[utoipa::path(post, path = "/v1/verify", tag = "migration",
-    responses(
-        (status = 401, description = "No or a wrong token.", body = ProblemRecord),
-        (status = 403, description = "Commands are refused on this listener.", body = ProblemRecord),
-        (status = 501, description = "Not available in this version.", body = ProblemRecord),
-    ), security(("bearer" = [])))]
-pub(super) async fn verify() -> ApiError {
-    ApiError::NotInThisVersion {
-        what: "online verification",
-        remedy: "Compare the two sides during a rehearsal or after the cutover with your own queries.",
-    }
-}
-
 /// Switches back to the source after a completed cutover, or rehearses that. Nothing that was written on the target is lost.
 ///
 /// The same operation as a cutover, in the other direction; followed by `GET /v1/cutover`.
@@ -174,7 +160,7 @@ pub(super) async fn start_rollback(
 }
 
 /// Sends a command and waits for its answer, both within [`ANSWER_TIME_MAX`].
-async fn ask<T>(
+pub(super) async fn ask<T>(
     shared: &Shared,
     command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command,
 ) -> Result<T, ApiError> {
@@ -219,6 +205,8 @@ fn cutover_request(
         direction,
         max_pause: record.max_pause_ms.map(max_pause).transpose()?,
         idempotency_key: idempotency_key(headers)?,
+        unverified: record.unverified,
+        verification: None,
     })
 }
 

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use super::dto::{ConfiguredRecord, StatusQuery, StatusRecord, TablesListed};
 use super::events::EventStreams;
 use super::problem::{ApiError, ProblemRecord};
-use super::{Access, ApiState, events, openapi, operations, page};
+use super::{Access, ApiState, events, openapi, operations, page, verification};
 use crate::config::Config;
 use crate::migration::{Phase, Status};
 use crate::model::Side;
@@ -22,7 +22,7 @@ use crate::runtime::Shutdown;
 use crate::telemetry::CertificateOf;
 
 /// Every path, for the answer to a wrong one.
-pub(super) const ROUTES: [&str; 13] = [
+pub(super) const ROUTES: [&str; 14] = [
     "/",
     "/healthz",
     "/readyz",
@@ -35,6 +35,7 @@ pub(super) const ROUTES: [&str; 13] = [
     "/v1/cutover/abort",
     "/v1/cutover/confirm",
     "/v1/verify",
+    "/v1/verify/stop",
     "/v1/rollback",
 ];
 
@@ -75,7 +76,8 @@ pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Route
         .route("/v1/cutover", post(operations::start_cutover))
         .route("/v1/cutover/abort", post(operations::abort_cutover))
         .route("/v1/cutover/confirm", post(operations::confirm_traffic))
-        .route("/v1/verify", post(operations::verify))
+        .route("/v1/verify", post(verification::start_verification))
+        .route("/v1/verify/stop", post(verification::stop_verification))
         .route("/v1/rollback", post(operations::start_rollback))
         .route_layer(middleware::from_fn_with_state(shared.clone(), admit));
     Router::new()
@@ -87,7 +89,7 @@ pub(super) fn build(api: ApiState, access: Access, shutdown: &Shutdown) -> Route
         .route("/v1/events", get(events::stream))
         .route("/v1/tables", get(operations::show_tables))
         .route("/v1/cutover", get(operations::show_cutover))
-        .route("/v1/verify", get(operations::verify))
+        .route("/v1/verify", get(verification::show_verification))
         .merge(commands)
         .merge(page::routes())
         .fallback(no_such_route)

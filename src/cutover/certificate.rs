@@ -52,6 +52,7 @@ impl Operation {
             "source_lsn": caught_up.receipt().source_lsn().to_string(),
             "target_lsn": caught_up.receipt().target_lsn().to_string(),
             "tables_locked": { "count": tables.len(), "names": tables },
+            "verification": self.evidence.get("verification"),
             "sequences_set": { "count": values.len(), "values": values },
         })
     }

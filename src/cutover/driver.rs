@@ -196,7 +196,7 @@ pub async fn start(
         max_pause,
         traffic,
         is_resumed: false,
-        evidence: serde_json::Value::Null,
+        evidence: serde_json::json!({ "verification": request.verification }),
         marker_lsn: None,
         control: Some(control),
         target: Some(target),

@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cluster::last_lines;
 use super::leash::{self, Leash};
 use crate::control::ProblemRecord;
-use crate::control::dto::{CutoverRecord, CutoverRequestRecord, StatusRecord};
+use crate::control::dto::{
+    CutoverRecord, CutoverRequestRecord, StatusRecord, VerificationRecord, VerificationRequestRecord,
+};
 
 /// Longest wait for one answer of the API.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
@@ -304,7 +307,7 @@ impl Api {
     /// # Errors
     /// When it does not answer.
     pub async fn status(&self) -> Result<StatusRecord, ReplicatorError> {
-        self.ask(Method::GET, "/v1/status", None, None).await
+        self.ask(Method::GET, "/v1/status", None::<&()>, None).await
     }
 
     /// `POST /v1/cutover`.
@@ -335,7 +338,7 @@ impl Api {
     /// # Errors
     /// When there is none or it does not answer.
     pub async fn cutover(&self) -> Result<CutoverRecord, ReplicatorError> {
-        self.ask(Method::GET, "/v1/cutover", None, None).await
+        self.ask(Method::GET, "/v1/cutover", None::<&()>, None).await
     }
 
     /// `POST /v1/cutover/abort`.
@@ -343,7 +346,26 @@ impl Api {
     /// # Errors
     /// When it refuses or does not answer.
     pub async fn abort_cutover(&self) -> Result<CutoverRecord, ReplicatorError> {
-        self.ask(Method::POST, "/v1/cutover/abort", None, None).await
+        self.ask(Method::POST, "/v1/cutover/abort", None::<&()>, None).await
+    }
+
+    /// `POST /v1/verify`.
+    ///
+    /// # Errors
+    /// When it refuses or does not answer.
+    pub async fn start_verification(
+        &self,
+        request: VerificationRequestRecord,
+    ) -> Result<VerificationRecord, ReplicatorError> {
+        self.ask(Method::POST, "/v1/verify", Some(&request), None).await
+    }
+
+    /// `GET /v1/verify`.
+    ///
+    /// # Errors
+    /// When there is none or it does not answer.
+    pub async fn verification(&self) -> Result<VerificationRecord, ReplicatorError> {
+        self.ask(Method::GET, "/v1/verify", None::<&()>, None).await
     }
 
     /// `GET` of any path: status code and body.
@@ -370,7 +392,7 @@ impl Api {
         &self,
         method: Method,
         path: &str,
-        body: Option<&CutoverRequestRecord>,
+        body: Option<&(impl Serialize + Sync)>,
         idempotency_key: Option<&str>,
     ) -> Result<T, ReplicatorError> {
         let failed = |source| ReplicatorError::Api { request: format!("{method} {path}"), source };

@@ -371,8 +371,11 @@ async fn cut_over(replicator: &Replicator, progress: &Progress) -> Result<(Cutov
     let mut reason = String::new();
     for attempt in 1..=CUTOVER_ATTEMPTS_MAX {
         progress.say("cutting over while the clients write");
-        let request =
-            CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: Some(1_000) };
+        let request = CutoverRequestRecord {
+            mode: Some(CutoverModeRecord::Cutover),
+            max_pause_ms: Some(1_000),
+            unverified: true,
+        };
         let accepted = replicator.api().start_cutover(request, &format!("demo-{attempt}")).await?;
         let deadline = Instant::now() + CUTOVER_WAIT;
         let ended = loop {

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::cutover::CutoverReport;
 use crate::model::{Direction, TableName};
+use crate::verify::{Scope, SharePercent, VerificationReport};
 
 /// Whether the fence is committed at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,21 @@ pub struct CutoverRequest {
     pub max_pause: Option<Duration>,
     /// The client's `Idempotency-Key`: the same key again names the same operation.
     pub idempotency_key: Option<String>,
+    /// The operator takes it upon himself that no verification vouches for the rows.
+    pub unverified: bool,
+    /// What vouches for the rows, for the certificate; filled in by the migration task.
+    pub verification: Option<serde_json::Value>,
+}
+
+/// A verification as asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerificationRequest {
+    /// What is compared.
+    pub scope: Scope,
+    /// How much of the servers' time it takes; `None`: as configured.
+    pub share: Option<SharePercent>,
+    /// Sessions on each side that compare at the same time; `None`: as configured.
+    pub jobs: Option<usize>,
 }
 
 /// Why a command was refused; nothing was changed.
@@ -88,6 +104,18 @@ pub enum Command {
         /// Their names, once the wish is recorded; the status says how far they are.
         reply: oneshot::Sender<Result<Vec<TableName>, Refusal>>,
     },
+    /// Start a verification.
+    StartVerification {
+        /// As asked for.
+        request: VerificationRequest,
+        /// The verification as it was accepted.
+        reply: oneshot::Sender<Result<VerificationReport, Refusal>>,
+    },
+    /// Stop the verification that runs.
+    StopVerification {
+        /// The verification that is being stopped.
+        reply: oneshot::Sender<Result<VerificationReport, Refusal>>,
+    },
     /// The operator's word that a `manual` traffic adapter waits for.
     ConfirmTraffic {
         /// The operation that goes on.
@@ -105,6 +133,9 @@ impl Command {
                 let _ = reply.send(Err(refusal));
             }
             Self::AddTables { reply, .. } => {
+                let _ = reply.send(Err(refusal));
+            }
+            Self::StartVerification { reply, .. } | Self::StopVerification { reply } => {
                 let _ = reply.send(Err(refusal));
             }
         }

@@ -12,8 +12,9 @@ mod setup;
 mod standby_monitor;
 mod status;
 mod task;
+mod verifying;
 
-pub use command::{Command, CutoverMode, CutoverRequest, Refusal};
+pub use command::{Command, CutoverMode, CutoverRequest, Refusal, VerificationRequest};
 pub use error::MigrationError;
 pub use lease::{LeaseKeeper, LeaseLost, await_turn};
 pub use legs::{Leg, Legs};

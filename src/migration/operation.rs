@@ -14,18 +14,22 @@ use crate::runtime::{Shutdown, Supervisor};
 use crate::snapshot::{self, CopyBoard, CopyContext, CopyHalted, RateLimit, Statistics};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
+use crate::verify::{Meeting, VerificationReport};
 
-use super::command::{Command, CutoverMode, CutoverRequest, Refusal};
+use super::command::{Command, CutoverMode, CutoverRequest, Refusal, VerificationRequest};
 use super::error::MigrationError;
 use super::joining::Joining;
 use super::status::{Blocking, Phase, Problem, StatusBoard};
 use super::task::{LegEnd, Migration};
+use super::verifying::{Happens, Verifying};
 
 /// After what should not happen.
 const RESTART: &str =
     "Start pgsluice again: it goes on where the target's record is. Please report this with its log.";
 /// How long the copy gets to end: what it is building is cancelled on the server.
 const COPY_GRACE: std::time::Duration = std::time::Duration::from_secs(4);
+/// How long a verification gets to be recorded.
+const VERIFICATION_GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long the stream gets to end.
 const STREAM_GRACE: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -39,6 +43,9 @@ pub(super) struct Operation {
     copy: CopyBoard,
     /// Gathered after the copy.
     statistics: Statistics,
+    /// Where verification and the stream meet.
+    meeting: Meeting,
+    verifying: Verifying,
 }
 
 enum Happened {
@@ -48,6 +55,8 @@ enum Happened {
     CutoverEnded(CutoverReport),
     /// The tables were looked at, or a join has ended.
     Tables,
+    /// A verification has ended, or is due.
+    Verification(Happens),
     /// The initial copy has ended, statistics included, or a start has found none missing; without a reason if it broke down.
     Copied(Result<(), Option<CopyHalted>>),
 }
@@ -60,7 +69,9 @@ impl Operation {
         let copy = if is_copying { CopyBoard::copying() } else { CopyBoard::idle() };
         let joining = Joining::new(&migration, copy.clone());
         let statistics = Statistics::new(Arc::clone(&migration.config), is_copying);
-        Self { migration, record, running: None, joining, copy, statistics }
+        let meeting = Meeting::default();
+        let verifying = Verifying::new(&migration, meeting.clone());
+        Self { migration, record, running: None, joining, copy, statistics, meeting, verifying }
     }
 
     /// Streams and answers until shutdown, or until the migration is cut over and stopped.
@@ -80,6 +91,7 @@ impl Operation {
         // What was detached and attached while nobody looked must not be applied as if nothing were missing.
         self.joining.correct_records().await;
         let mut tasks = self.start_stream();
+        self.verifying.begin().await;
         loop {
             match self.next(&mut tasks, &mut copying, commands).await {
                 // It may have been asked to stop, and then it is not over.
@@ -108,6 +120,7 @@ impl Operation {
                     tokio::join!(
                         finish_cutover(self.running.as_mut()),
                         self.joining.stop(),
+                        self.verifying.end(VERIFICATION_GRACE),
                         copying.drain(COPY_GRACE)
                     );
                     tasks.drain(STREAM_GRACE).await;
@@ -121,6 +134,8 @@ impl Operation {
                         self.joining.go_on();
                     }
                 }
+                Happened::Verification(Happens::Due) if !self.can_be_verified() => self.verifying.put_off(),
+                Happened::Verification(happened) => self.verifying.account_for(happened).await,
                 Happened::StreamEnded(Some(_))
                     if self.running.is_none() && self.joining.explains_the_halt().await =>
                 {
@@ -166,6 +181,7 @@ impl Operation {
             board: self.migration.board.clone(),
             metrics: self.migration.metrics.clone(),
             copy: self.copy.clone(),
+            meeting: self.meeting.clone(),
         };
         let shutdown: Shutdown = tasks.shutdown().clone();
         tasks.spawn("stream", stream::run(context, shutdown));
@@ -263,6 +279,7 @@ impl Operation {
             end = tasks.next_end() => Happened::StreamEnded(end.and_then(|end| end.outcome.err().flatten())),
             report = finished => Happened::CutoverEnded(report),
             () = self.joining.happens() => Happened::Tables,
+            happened = self.verifying.happens() => Happened::Verification(happened),
             Some(command) = commands.recv() => Happened::Command(command),
         }
     }
@@ -278,12 +295,36 @@ impl Operation {
             Command::ConfirmTraffic { reply } => {
                 let _ = reply.send(self.with_running(RunningCutover::confirm));
             }
+            Command::StartVerification { request, reply } => {
+                let _ = reply.send(self.start_verification(request).await);
+            }
+            Command::StopVerification { reply } => {
+                let _ = reply.send(self.verifying.stop());
+            }
             // It may restart the stream, which is not ours here.
             Command::AddTables { .. } => {}
         }
     }
 
-    async fn start_cutover(&mut self, request: CutoverRequest) -> Result<CutoverReport, Refusal> {
+    /// Whether there is something to compare: every table is copied, and its changes are applied.
+    fn can_be_verified(&self) -> bool {
+        !self.copy.is_active()
+    }
+
+    async fn start_verification(
+        &mut self,
+        request: VerificationRequest,
+    ) -> Result<VerificationReport, Refusal> {
+        if !self.can_be_verified() {
+            return Err(Refusal::NotReady {
+                message: "the initial copy is not over: nothing can be compared yet".into(),
+                remedy: "Wait until GET /v1/status shows phase \"streaming\", then try again.".into(),
+            });
+        }
+        self.verifying.start(request).await
+    }
+
+    async fn start_cutover(&mut self, mut request: CutoverRequest) -> Result<CutoverReport, Refusal> {
         if let Some(known) = known_by_key(&self.migration.board, &request) {
             return Ok(known);
         }
@@ -316,6 +357,12 @@ impl Operation {
                 message: format!("operation {} is running", running.report().epoch),
                 remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort.".into(),
             });
+        }
+        if request.mode == CutoverMode::Cutover && request.direction == Direction::Forward {
+            request.verification = self.verifying.voucher(request.unverified, Timestamp::now())?;
+            if let Ok(report) = self.verifying.stop() {
+                tracing::info!(number = report.number, "the verification is stopped: a cutover begins");
+            }
         }
         let (report, running) = cutover::start(self.migration.cutover_context(), request).await?;
         self.running = Some(running);

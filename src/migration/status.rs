@@ -11,6 +11,7 @@ use crate::join::TableStanding;
 use crate::kubernetes::cnpg::Sight;
 use crate::model::{Direction, Lsn, TableName};
 use crate::preflight::Finding;
+use crate::verify::VerificationReport;
 
 /// Where the migration is. Set only by the migration task; derived again from both servers after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -276,6 +277,8 @@ pub struct Status {
     pub findings: Vec<Finding>,
     /// The last problem; `None` once it is over.
     pub problem: Option<Problem>,
+    /// The current or last verification.
+    pub verification: Option<VerificationReport>,
     /// The current or last cutover or rehearsal.
     pub cutover: Option<CutoverReport>,
 }
@@ -299,6 +302,7 @@ impl Status {
             cluster: None,
             findings: Vec::new(),
             problem: None,
+            verification: None,
             cutover: None,
         }
     }

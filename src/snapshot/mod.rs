@@ -49,6 +49,7 @@ pub use planning::make_plan;
 pub use rate::RateLimit;
 pub use records::{RecordedTable, read as read_records, reset, reset_tables};
 pub use statistics::Statistics;
+pub use take::{read_snapshot, wait_for_commits_in_doubt};
 pub use together::{SnapshotContext, copy_all};
 pub use visibility::{InvalidSnapshot, Snapshot};
 

@@ -93,7 +93,7 @@ pub(super) async fn take(
 ///
 /// # Errors
 /// [`SnapshotError::Source`].
-pub(super) async fn read_snapshot(source: impl TextQuery) -> Result<Snapshot, SnapshotError> {
+pub async fn read_snapshot(source: impl TextQuery) -> Result<Snapshot, SnapshotError> {
     let rows =
         source.rows("SELECT pg_current_snapshot() AS snapshot").await.map_err(SnapshotError::source)?;
     let text = rows.first().and_then(|row| row.get("snapshot")).ok_or(SnapshotError::SnapshotUnreadable)?;
@@ -105,7 +105,7 @@ pub(super) async fn read_snapshot(source: impl TextQuery) -> Result<Snapshot, Sn
 ///
 /// # Errors
 /// [`SnapshotError::Source`].
-pub(super) async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), SnapshotError> {
+pub async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), SnapshotError> {
     let in_doubt = commits_that_wait(source).await?;
     let begun_at = Instant::now();
     let mut is_told = false;

@@ -21,6 +21,7 @@ use crate::target::records::{self, MigrationRecord, RecordedPhase};
 use crate::target::same_server::same_server;
 use crate::target::{CommitReceipt, DurabilityNews, DurabilityWatch};
 use crate::telemetry::Metrics;
+use crate::verify::Meeting;
 
 use super::batch::Way;
 use super::error::StreamError;
@@ -79,6 +80,8 @@ pub struct StreamContext {
     pub metrics: Arc<Metrics>,
     /// Which tables are being copied beside it.
     pub copy: CopyBoard,
+    /// Where it meets verification.
+    pub meeting: Meeting,
 }
 
 /// The stream ended because an operator has to decide something.
@@ -183,6 +186,7 @@ async fn attempt(
     hold_before: Option<HoldBefore>,
 ) -> Result<(), StreamError> {
     let config = &context.config;
+    context.meeting.stream_begins();
     // Before anything is connected to.
     let incumbent = config.target.connection.turnover().incumbent();
     let first = connect_applier(config).await?;
@@ -282,6 +286,7 @@ async fn attempt(
         bytes_max: usize::try_from(config.apply.max_batch_bytes / 3).unwrap_or(usize::MAX),
         batch_delay: config.apply.max_batch_delay,
         copy: context.copy.clone(),
+        meeting: context.meeting.clone(),
         start,
     };
     let work = GatherLoop {

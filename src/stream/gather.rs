@@ -4,6 +4,7 @@
 
 mod copied;
 mod events;
+mod met;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use crate::connection::SqlSession;
 use crate::model::{Lsn, Oid};
 use crate::snapshot::{ChunkId, CopyBoard};
+use crate::verify::Meeting;
 
 use super::assemble::TransactionStart;
 use super::batch::{End, Way};
@@ -50,6 +52,10 @@ pub(super) struct Gatherer {
     pub(super) accepted: HashMap<Oid, Accepted>,
     /// Which tables are being copied, and how far.
     pub(super) copy: CopyBoard,
+    /// Where verification is met.
+    pub(super) meeting: Meeting,
+    /// The same, to be told of changes.
+    meeting_changed: watch::Receiver<u64>,
     /// Tells of changes of the board since an event was last tried.
     copy_changed: watch::Receiver<u64>,
     /// Tables were being copied when this was last looked at.
@@ -81,6 +87,8 @@ pub(super) struct GathererSetup {
     pub(super) batch_delay: Duration,
     /// Which tables are being copied.
     pub(super) copy: CopyBoard,
+    /// Where verification is met.
+    pub(super) meeting: Meeting,
     /// Where the stream begins: the least of what the lanes have.
     pub(super) start: Lsn,
 }
@@ -97,6 +105,14 @@ struct OpenTransaction {
     lane: usize,
     /// What has to be copied again because of it.
     condemned: Vec<ChunkId>,
+    /// Whether the tables it touches are told to verification.
+    noted: Noted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Noted {
+    No,
+    ForVerification,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +136,7 @@ impl Gatherer {
             bytes_max,
             batch_delay,
             copy,
+            meeting,
             start,
         } = setup;
         publisher.resumed(start);
@@ -142,6 +159,8 @@ impl Gatherer {
             copy_changed: copy.watch(),
             is_copying: copy.is_active(),
             copy,
+            meeting_changed: meeting.watch(),
+            meeting,
             positions,
             position: start,
             transaction: None,

@@ -112,6 +112,7 @@ impl GatherLoop {
                 Step::Taken => break,
                 Step::Waits(reason) => self.hold(reason).await?,
                 Step::WaitsForCopy => self.wait_for_the_copy().await?,
+                Step::WaitsForVerification => self.wait_for_verification().await?,
             }
         }
         self.goes_on();
@@ -122,6 +123,13 @@ impl GatherLoop {
         tokio::select! {
             () = self.shutdown.requested() => Err(StreamError::TaskGone("applies changes")),
             waited = self.gatherer.wait_for_the_copy() => waited,
+        }
+    }
+
+    async fn wait_for_verification(&mut self) -> Result<(), StreamError> {
+        tokio::select! {
+            () = self.shutdown.requested() => Err(StreamError::TaskGone("applies changes")),
+            () = self.gatherer.wait_for_verification() => Ok(()),
         }
     }
 
@@ -161,6 +169,7 @@ impl GatherLoop {
         }
         // Before the look: what changes after it is waited for.
         let mut copy = self.gatherer.copy.watch();
+        let mut meeting = self.gatherer.meeting.watch();
         if self.gatherer.stand_still_if_asked().await? {
             return tokio::select! {
                 chunk = chunks.recv() => Ok(chunk),
@@ -168,6 +177,7 @@ impl GatherLoop {
                 waited = self.gatherer.wait_for_the_copy() => waited.map(|()| None),
             };
         }
+        self.gatherer.meet_if_asked().await?;
         // The copy goes by what is recorded.
         let interval =
             if self.gatherer.copy.is_active() { PROGRESS_INTERVAL_COPYING } else { PROGRESS_INTERVAL };
@@ -177,6 +187,7 @@ impl GatherLoop {
         let is_copying = self.gatherer.copy.is_active();
         tokio::select! {
             _ = copy.changed(), if is_copying => Ok(None),
+            _ = meeting.changed() => Ok(None),
             chunk = chunks.recv() => Ok(chunk),
             progressed = self.gatherer.progressed(), if busy => progressed.map(|()| None),
             () = tokio::time::sleep(until_record), if record_due => {

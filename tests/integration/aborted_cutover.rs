@@ -144,6 +144,7 @@ async fn a_cutover_behind_a_long_write_is_refused_with_its_name() {
     let request = pgsluice::control::dto::CutoverRequestRecord {
         mode: Some(CutoverModeRecord::Cutover),
         max_pause_ms: Some(500),
+        unverified: true,
     };
     let refused = scene.replicator.api().start_cutover(request, "behind a write").await;
     assert!(refused.as_ref().is_err_and(|error| error.to_string().contains(&pid)), "{refused:?}");
@@ -295,6 +296,7 @@ async fn a_prepared_transaction_keeps_the_cutover_from_completing() {
     let request = pgsluice::control::dto::CutoverRequestRecord {
         mode: Some(CutoverModeRecord::Cutover),
         max_pause_ms: Some(1_500),
+        unverified: true,
     };
     // Refused at once, or begun and rolled back: both are right.
     if let Ok(accepted) = scene.replicator.api().start_cutover(request, "prepared").await {

@@ -214,7 +214,11 @@ pub(crate) async fn commit_prepared_meets_no_fence_because_there_is_none_beside_
         .batch_execute("BEGIN; INSERT INTO attacked (who) VALUES ('prepared'); PREPARE TRANSACTION 'later'")
         .await
         .expect("prepared");
-    let request = pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: Some(1_000) };
+    let request = pgsluice::control::dto::CutoverRequestRecord {
+        mode: None,
+        max_pause_ms: Some(1_000),
+        unverified: true,
+    };
     let refused = replicator.api().start_cutover(request, "prepared").await.expect_err("refused");
     assert!(refused.to_string().contains("later"), "{refused}");
     println!("with a prepared transaction: {refused}");

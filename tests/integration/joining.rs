@@ -68,7 +68,11 @@ async fn obey(stage: &Stage, standing: &TableStandingRecord) {
 }
 
 async fn refused_cutover(replicator: &mut Replicator) -> String {
-    let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: Some(5_000) };
+    let request = CutoverRequestRecord {
+        mode: Some(CutoverModeRecord::Cutover),
+        max_pause_ms: Some(5_000),
+        unverified: true,
+    };
     let key = format!("refused-{:08x}", rand::random::<u32>());
     match replicator.api().start_cutover(request, &key).await {
         Err(refused) => refused.to_string(),

@@ -167,7 +167,7 @@ async fn clients_that_cannot_be_let_in_again_are_not_forgotten() {
     way_back_is_open(&mut replicator).await;
     let taken_away = "ALTER DATABASE app OWNER TO postgres; GRANT CONNECT, CREATE ON DATABASE app TO mover";
     superuser.batch_execute(taken_away).await.expect(taken_away);
-    let request = CutoverRequestRecord { mode: None, max_pause_ms: Some(20_000) };
+    let request = CutoverRequestRecord { mode: None, max_pause_ms: Some(20_000), unverified: true };
     let accepted = replicator.api().start_rollback(request).await.expect("accepted");
     let ended = end_of(&mut replicator, &accepted).await;
     let reason = ended.reason.unwrap_or_default();

@@ -54,6 +54,7 @@ mod sudden_death;
 mod target_failover;
 mod transactions;
 mod traps_document;
+mod verification;
 mod watched_sides;
 mod whole_migration;
 

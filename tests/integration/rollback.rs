@@ -94,17 +94,20 @@ pub(crate) async fn a_rollback_is_rehearsed_and_nothing_is_moved_twice(pair: Pai
     let stage = Stage::new(pair).await;
     store::create(&stage.source_url(), SMALL).await.expect("store");
     let mut replicator = stage.streaming().await;
-    let nothing = pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None };
+    let nothing =
+        pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None, unverified: true };
     let refused = replicator.api().start_rollback(nothing).await.expect_err("nothing to roll back");
     assert!(refused.to_string().contains("nothing to roll back"), "{refused}");
     cut_over(&mut replicator).await;
     way_back_is_open(&mut replicator).await;
-    let forward = pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None };
+    let forward =
+        pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None, unverified: true };
     let refused = replicator.api().start_cutover(forward, "again").await.expect_err("cut over already");
     assert!(refused.to_string().contains("cut over"), "{refused}");
     let rehearsal = pgsluice::control::dto::CutoverRequestRecord {
         mode: Some(CutoverModeRecord::Rehearsal),
         max_pause_ms: Some(20_000),
+        unverified: true,
     };
     let accepted = replicator.api().start_rollback(rehearsal).await.expect("accepted");
     let ended = end_of(&mut replicator, &accepted).await;
@@ -128,7 +131,8 @@ pub(crate) async fn without_a_way_back_none_is_left_behind(pair: Pair) {
     assert_eq!(end_of(&mut replicator, &accepted).await.outcome, "completed");
     let target = stage.target_client().await;
     assert_eq!(text(&target, "SELECT count(*)::text FROM pg_replication_slots").await, "0");
-    let nothing = pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None };
+    let nothing =
+        pgsluice::control::dto::CutoverRequestRecord { mode: None, max_pause_ms: None, unverified: true };
     let refused = replicator.api().start_rollback(nothing).await.expect_err("no way back");
     assert!(refused.to_string().contains("cut over"), "{refused}");
 }

@@ -432,7 +432,11 @@ pub(crate) async fn a_wait_in_the_middle_of_a_transaction_survives_sudden_death(
     assert_eq!(text(&scene.target, "SELECT v FROM a").await, "a", "nothing of the transaction is there");
     let locks = "SELECT count(*)::text FROM pg_locks l JOIN pg_class c ON c.oid = l.relation WHERE c.relname IN ('a', 'b')";
     assert_eq!(text(&scene.target, locks).await, "0", "nothing keeps the operator from altering the tables");
-    let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: Some(5_000) };
+    let request = CutoverRequestRecord {
+        mode: Some(CutoverModeRecord::Cutover),
+        max_pause_ms: Some(5_000),
+        unverified: true,
+    };
     let refused = scene.replicator.api().start_cutover(request, "while held").await.expect_err("a refusal");
     assert!(refused.to_string().contains("table \"public\".\"a\" differs"), "{refused}");
     kill(&mut scene.replicator).await;
@@ -494,8 +498,11 @@ pub(crate) async fn existing_rows_that_a_change_left_different_are_copied_again(
     }
     // The end of the join that has brought it back is seen a moment later.
     until("a cutover that is not refused", || async {
-        let request =
-            CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms: Some(5_000) };
+        let request = CutoverRequestRecord {
+            mode: Some(CutoverModeRecord::Rehearsal),
+            max_pause_ms: Some(5_000),
+            unverified: true,
+        };
         scene.replicator.api().start_cutover(request, "rehearsal").await.is_ok()
     })
     .await;
@@ -546,8 +553,11 @@ pub(crate) async fn rolled_back_and_anticipated_changes_are_not_waited_for(pair:
 
     // Nothing is written after this one, so the stream never comes to it.
     scene.run("ALTER TABLE early ADD COLUMN unseen int DEFAULT 4").await;
-    let request =
-        || CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: Some(5_000) };
+    let request = || CutoverRequestRecord {
+        mode: Some(CutoverModeRecord::Cutover),
+        max_pause_ms: Some(5_000),
+        unverified: true,
+    };
     let refused = scene
         .replicator
         .api()

@@ -281,6 +281,7 @@ async fn a_table_created_while_streaming_is_never_lost_silently_by_a_cutover() {
     let request = pgsluice::control::dto::CutoverRequestRecord {
         mode: Some(pgsluice::control::dto::CutoverModeRecord::Cutover),
         max_pause_ms: Some(5_000),
+        unverified: true,
     };
     match replicator.api().start_cutover(request, "late table").await {
         Err(refused) => assert!(refused.to_string().contains("late"), "{refused}"),

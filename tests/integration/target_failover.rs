@@ -103,7 +103,11 @@ async fn waits_for_a_standby(replicator: &mut Replicator) {
     let told = problem(replicator, "waiting_for_operator").await;
     assert!(told.contains("before 1 of the target's standbys has it, and 0 are connected"), "{told}");
     assert!(told.contains("FROM pg_stat_replication;") && told.contains("watch its disk"), "{told}");
-    let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms: Some(500) };
+    let request = CutoverRequestRecord {
+        mode: Some(CutoverModeRecord::Rehearsal),
+        max_pause_ms: Some(500),
+        unverified: true,
+    };
     let refused = replicator.api().start_cutover(request, &format!("{:08x}", rand::random::<u32>())).await;
     let refused = refused.expect_err("no standby").to_string();
     assert!(refused.contains("0 are connected"), "{refused}");

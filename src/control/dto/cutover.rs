@@ -21,6 +21,15 @@ pub struct CutoverRequestRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 10, maximum = 600_000, example = 1000)]
     pub max_pause_ms: Option<u64>,
+    /// Cut over although no verification vouches for the rows. The certificate says so.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unverified: bool,
+}
+
+/// serde wants to be given a reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Whether the fence is committed at the end.

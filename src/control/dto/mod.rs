@@ -6,6 +6,7 @@ mod cutover;
 mod overview;
 mod status;
 mod tables;
+mod verification;
 
 pub use cluster::ClusterRecord;
 pub use cutover::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StepRecord};
@@ -15,3 +16,7 @@ pub use status::{
     TableRecord, ThroughputRecord,
 };
 pub use tables::{AddTablesRecord, TableStandingRecord, TablesRecord};
+pub use verification::{
+    DifferingTableRecord, KeyColumnRecord, LeftOutRecord, ObjectDifferenceRecord, RowDifferenceRecord,
+    ScopeRecord, StructureRecord, VerificationRecord, VerificationRequestRecord,
+};

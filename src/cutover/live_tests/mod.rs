@@ -397,6 +397,8 @@ async fn the_same_idempotency_key_names_the_same_operation() {
         mode: CutoverMode::Rehearsal,
         max_pause: None,
         idempotency_key: Some("monday".into()),
+        unverified: false,
+        verification: None,
     };
     let (_, mut running) = start(rig.ctx.clone(), request.clone()).await.expect("accepted");
     let report = running.finished().await;
@@ -522,6 +524,8 @@ async fn an_owner_without_superuser_can_rehearse_and_cut_over() {
             direction: Direction::Forward,
             max_pause: Some(PAUSE),
             idempotency_key: None,
+            unverified: false,
+            verification: None,
         };
         let (_, mut running) = start(ctx.clone(), request).await.expect("accepted");
         let report = running.finished().await;

@@ -169,6 +169,8 @@ impl Rig {
             direction: Direction::Forward,
             max_pause: Some(max_pause),
             idempotency_key: None,
+            unverified: false,
+            verification: None,
         };
         start(self.ctx.clone(), request).await
     }

@@ -13,7 +13,7 @@ use crate::stream::hold::Reason;
 use crate::stream::lanes::lane_of;
 
 use super::copied::{Fate, fate};
-use super::{Gatherer, OpenTransaction, Skipped};
+use super::{Gatherer, Noted, OpenTransaction, Skipped};
 
 /// What became of an event.
 pub(in crate::stream) enum Step {
@@ -23,6 +23,8 @@ pub(in crate::stream) enum Step {
     Waits(Reason),
     /// It waits for a chunk that is being copied. Changes of its transaction may be gathered.
     WaitsForCopy,
+    /// It waits for a snapshot that is being taken. Nothing of its transaction is gathered.
+    WaitsForVerification,
 }
 
 /// What became of an event without waiting for anything.
@@ -70,10 +72,13 @@ impl Gatherer {
     pub(in crate::stream) fn event_at_once(&mut self, event: &StreamEvent) -> Result<AtOnce, StreamError> {
         match event {
             StreamEvent::Begin(start) => {
-                if self.copy.wants_standstill() || (self.hold_before.is_some() && !self.has_applied(*start)) {
+                if self.copy.wants_standstill()
+                    || self.meeting.is_active()
+                    || (self.hold_before.is_some() && !self.has_applied(*start))
+                {
                     return Ok(AtOnce::Later);
                 }
-                self.begin(*start);
+                self.begin(*start, Noted::No);
             }
             StreamEvent::Type(type_info) => {
                 let before = self.types.insert(type_info.oid, type_info.clone());
@@ -112,7 +117,10 @@ impl Gatherer {
                 {
                     return Ok(Step::Waits(reason));
                 }
-                self.begin(*start);
+                let Some(noted) = self.meets_before(*start).await? else {
+                    return Ok(Step::WaitsForVerification);
+                };
+                self.begin(*start, noted);
                 Ok(Step::Taken)
             }
             StreamEvent::Change { relation, change } => self.change(*relation, change).await,
@@ -159,7 +167,7 @@ impl Gatherer {
         self.lanes.iter().all(|lane| start.commit_lsn < lane.recorded)
     }
 
-    fn begin(&mut self, start: TransactionStart) {
+    fn begin(&mut self, start: TransactionStart, noted: Noted) {
         if self.is_copying && !self.copy.is_active() {
             self.copy_is_over();
         }
@@ -174,6 +182,7 @@ impl Gatherer {
             changes: 0,
             lane: 0,
             condemned: Vec::new(),
+            noted,
         });
     }
 
@@ -191,6 +200,7 @@ impl Gatherer {
 
     /// Takes a change of a relation that is bound already.
     fn change_at_once(&mut self, relation: Oid, change: &RowChange) -> Result<AtOnce, StreamError> {
+        self.note(relation);
         let Some(commit_lsn) = self.to_apply() else { return Ok(AtOnce::Taken) };
         let Some(lane) = self.lane_to_apply(relation, commit_lsn) else { return Ok(AtOnce::Taken) };
         let mut instead = None;
@@ -262,6 +272,7 @@ impl Gatherer {
 
     async fn truncate(&mut self, relations: &[Oid]) -> Result<Step, StreamError> {
         let Some(commit_lsn) = self.to_apply() else { return Ok(Step::Taken) };
+        relations.iter().for_each(|relation| self.note(*relation));
         let mut tables: Vec<Vec<Bound>> = self.lanes.iter().map(|_| Vec::new()).collect();
         let mut condemned = Vec::new();
         for relation in relations {

@@ -15,6 +15,7 @@ mod standbys;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use self::cutover::CutoverMetrics;
 use self::health::ReconnectMetrics;
 use self::standbys::StandbyMetrics;
 use self::stream::StreamMetrics;
+use self::verification::VerificationMetrics;
 use super::process::ProcessCollector;
 use super::registrar::{MetricDescription, Registrar};
 use crate::migration::Status;
@@ -44,6 +46,7 @@ pub struct Metrics {
     cluster: ClusterMetrics,
     reconnects: ReconnectMetrics,
     cutover: CutoverMetrics,
+    verification: VerificationMetrics,
     certificates: IntGaugeVec,
     registry: Registry,
     described: Vec<MetricDescription>,
@@ -72,6 +75,7 @@ impl Metrics {
             cluster: ClusterMetrics::register(&mut registrar)?,
             reconnects: ReconnectMetrics::register(&mut registrar)?,
             cutover: CutoverMetrics::register(&mut registrar)?,
+            verification: VerificationMetrics::register(&mut registrar)?,
             certificates: health::register_certificates(&mut registrar)?,
             registry: registrar.registry,
             described: registrar.described,
@@ -142,6 +146,12 @@ impl Metrics {
         self.snapshot.pauses(reason);
     }
 
+    /// A verification has compared so many more rows, of this size on the source.
+    pub fn verified(&self, rows: u64, bytes: u64) {
+        self.verification.rows.inc_by(rows);
+        self.verification.bytes.inc_by(bytes);
+    }
+
     /// A connection to `side` was lost and is being made again.
     pub fn reconnecting(&self, side: Side) {
         match side {
@@ -179,6 +189,7 @@ impl Metrics {
         self.standbys.publish(status);
         self.cluster.publish(status);
         self.cutover.publish(status);
+        self.verification.publish(status);
     }
 
     /// The Prometheus text exposition (format 0.0.4).

@@ -52,7 +52,8 @@ async fn statistics_are_there_before_a_cutover_also_after_a_start_in_the_middle(
         text(&target, waiting).await == "1"
     })
     .await;
-    let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: None };
+    let request =
+        CutoverRequestRecord { mode: Some(CutoverModeRecord::Cutover), max_pause_ms: None, unverified: true };
     let refused = replicator.api().start_cutover(request, "too-early").await.expect_err("not yet");
     assert!(refused.to_string().contains("statistics are being gathered"), "{refused}");
     execute(&owner, "COMMIT").await;

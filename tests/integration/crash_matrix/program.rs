@@ -157,8 +157,14 @@ impl Program {
         let begun = Instant::now();
         loop {
             let Some(running) = &self.running else { unreachable!("it is started first") };
-            let request =
-                CutoverRequest { mode, direction: from, max_pause: Some(MAX_PAUSE), idempotency_key: None };
+            let request = CutoverRequest {
+                mode,
+                direction: from,
+                max_pause: Some(MAX_PAUSE),
+                idempotency_key: None,
+                unverified: true,
+                verification: None,
+            };
             let (reply, answer) = oneshot::channel();
             running.commands.send(Command::StartCutover { request, reply }).await.expect("it runs");
             match answer.await.expect("an answer") {

@@ -244,7 +244,8 @@ pub(crate) async fn ask(
     mode: CutoverModeRecord,
     max_pause_ms: u64,
 ) -> CutoverRecord {
-    let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms: Some(max_pause_ms) };
+    let request =
+        CutoverRequestRecord { mode: Some(mode), max_pause_ms: Some(max_pause_ms), unverified: true };
     let key = format!("test-{:08x}", rand::random::<u32>());
     replicator
         .api()
@@ -298,7 +299,7 @@ pub(crate) async fn roll_back(replicator: &mut Replicator) -> CutoverRecord {
     let mut last = None;
     for _ in 0..3 {
         way_back_is_open(replicator).await;
-        let request = CutoverRequestRecord { mode: None, max_pause_ms: Some(20_000) };
+        let request = CutoverRequestRecord { mode: None, max_pause_ms: Some(20_000), unverified: true };
         let accepted = replicator
             .api()
             .start_rollback(request)

@@ -218,7 +218,11 @@ async fn a_change_of_the_primary_that_is_announced_is_waited_for_and_loses_nothi
         assert_eq!(is_kept, "true", "{told} is confirmed, and the new primary will have {kept} only");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let request = CutoverRequestRecord { mode: Some(CutoverModeRecord::Rehearsal), max_pause_ms: Some(500) };
+    let request = CutoverRequestRecord {
+        mode: Some(CutoverModeRecord::Rehearsal),
+        max_pause_ms: Some(500),
+        unverified: true,
+    };
     let refused =
         replicator.api().start_cutover(request, "rehearse").await.expect_err("it changes").to_string();
     assert!(refused.contains("from shop-1 to shop-2"), "{refused}");
@@ -301,7 +305,7 @@ async fn a_cutover_waits_for_the_first_backup_and_a_rehearsal_does_not() {
     put_cluster(&api, &system_identifier(&stage).await);
     stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
     let mut replicator = stage.streaming_with(&section(&api, "")).await;
-    let request = |mode| CutoverRequestRecord { mode: Some(mode), max_pause_ms: None };
+    let request = |mode| CutoverRequestRecord { mode: Some(mode), max_pause_ms: None, unverified: true };
     let asked = replicator.api().start_cutover(request(CutoverModeRecord::Cutover), "too early").await;
     let refused = asked.expect_err("no backup").to_string();
     assert!(refused.contains("has had no backup that succeeded"), "{refused}");

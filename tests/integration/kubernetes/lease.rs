@@ -83,7 +83,7 @@ async fn a_second_process_touches_nothing_and_begins_as_soon_as_the_first_is_sto
         problem.message
     );
     assert!(problem.message.contains("touches neither database"), "{}", problem.message);
-    let request = CutoverRequestRecord { mode: None, max_pause_ms: None };
+    let request = CutoverRequestRecord { mode: None, max_pause_ms: None, unverified: true };
     let refused = stranger.api().start_cutover(request, "a-key").await.expect_err("it waits").to_string();
     assert!(refused.contains("Lease"), "{refused}");
     let (code, _) = stranger.api().get("/healthz").await.expect("alive");

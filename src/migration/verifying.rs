@@ -1,0 +1,346 @@
+//! The migration task's side of verification: it owns at most one, starts the scheduled ones, records each on the target, and says
+//! whether the last one vouches for the rows that a cutover is about to move clients to.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::command::{Refusal, VerificationRequest};
+use super::status::StatusBoard;
+use super::task::Migration;
+use crate::config::Config;
+use crate::connection::connect_sql;
+use crate::model::Side;
+use crate::runtime::Shutdown;
+use crate::target::records::RecordError;
+use crate::telemetry::Metrics;
+use crate::verify::{
+    self, Meeting, VerificationOutcome, VerificationReport, VerifyContext, VerifyError, Writing, records,
+};
+
+/// A scheduled verification that could not begin is tried again after this long.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// How long the last verification may take to be read at the start.
+const RECORDS_WAIT: Duration = Duration::from_secs(5);
+
+/// The verification's part of the operation.
+pub(super) struct Verifying {
+    config: Arc<Config>,
+    board: StatusBoard,
+    metrics: Arc<Metrics>,
+    meeting: Meeting,
+    shutdown: Shutdown,
+    running: Option<(Shutdown, JoinSet<VerificationReport>)>,
+    /// The last one that has ended.
+    last: Option<VerificationReport>,
+    /// When one is to be started; `None`: not by itself.
+    due: Option<Instant>,
+}
+
+/// What vouches for the rows, as the certificate says it.
+pub(super) type Voucher = Value;
+
+impl Verifying {
+    /// Nothing is known yet.
+    pub(super) fn new(migration: &Migration, meeting: Meeting) -> Self {
+        Self {
+            config: Arc::clone(&migration.config),
+            board: migration.board.clone(),
+            metrics: Arc::clone(&migration.metrics),
+            meeting,
+            shutdown: migration.shutdown.child(),
+            running: None,
+            last: None,
+            due: None,
+        }
+    }
+
+    /// Reads what an earlier process has recorded, and knows from then on when the next one is due.
+    pub(super) async fn begin(&mut self) {
+        let read = async {
+            let target = connect_sql(&self.config.target.connection, Side::Target, "verify")
+                .await
+                .map_err(VerifyError::from)?;
+            let last = records::last(&target, self.config.direction).await.map_err(VerifyError::from)?;
+            target.close().await;
+            Ok::<_, VerifyError>(last)
+        };
+        match tokio::time::timeout(RECORDS_WAIT, read).await {
+            Ok(Ok(last)) => {
+                self.board.update(|status| status.verification.clone_from(&last));
+                self.last = last;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "what was verified before cannot be read"),
+            Err(_) => tracing::warn!("what was verified before cannot be read in time"),
+        }
+        self.due = self.config.verify.every.map(|every| {
+            let ended_at = self.last.as_ref().and_then(|last| last.ended_at);
+            let age = ended_at.map_or(every, |at| age_of(at, Timestamp::now()));
+            Instant::now() + every.saturating_sub(age)
+        });
+    }
+
+    /// Whether one is under way.
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Resolves when one has ended, or is due. Cancel safe.
+    pub(super) async fn happens(&mut self) -> Happens {
+        let ended = async {
+            match &mut self.running {
+                Some((_, task)) => task.join_next().await,
+                None => pending().await,
+            }
+        };
+        let due = async {
+            match self.due {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            ended = ended => {
+                self.running = None;
+                Happens::Ended(ended.and_then(Result::ok).map(Box::new))
+            }
+            () = due => Happens::Due,
+        }
+    }
+
+    /// Takes note of what [`happens`](Self::happens) told.
+    pub(super) async fn account_for(&mut self, happened: Happens) {
+        match happened {
+            Happens::Ended(report) => {
+                self.due = self.config.verify.every.map(|every| Instant::now() + every);
+                if let Some(report) = report {
+                    tell(&report);
+                    self.board.update(|status| status.verification = Some((*report).clone()));
+                    self.last = Some(*report);
+                }
+            }
+            Happens::Due => {
+                self.due = None;
+                if let Err(refusal) = self.start(VerificationRequest::default()).await {
+                    tracing::warn!(reason = %refusal, "a scheduled verification could not begin; it is tried again");
+                    self.due = Some(Instant::now() + RETRY_AFTER);
+                }
+            }
+        }
+    }
+
+    /// The one that is due begins later.
+    pub(super) fn put_off(&mut self) {
+        self.due = Some(Instant::now() + RETRY_AFTER);
+    }
+
+    /// Starts one.
+    pub(super) async fn start(
+        &mut self,
+        request: VerificationRequest,
+    ) -> Result<VerificationReport, Refusal> {
+        if self.is_running() {
+            return Err(Refusal::Conflict {
+                message: "a verification is running".into(),
+                remedy: "Follow it with GET /v1/verify, or stop it with POST /v1/verify/stop.".into(),
+            });
+        }
+        let verify = &self.config.verify;
+        let shutdown = self.shutdown.child();
+        let context = VerifyContext {
+            config: Arc::clone(&self.config),
+            meeting: self.meeting.clone(),
+            share: request.share.unwrap_or(verify.share),
+            jobs: request.jobs.unwrap_or(verify.jobs),
+            held_max: verify.snapshot_max,
+            shutdown: shutdown.clone(),
+        };
+        let now = Timestamp::now();
+        let refused = |error: VerifyError| Refusal::NotReady {
+            message: format!("the verification could not begin: {error}"),
+            remedy: error.remedy(),
+        };
+        let connecting = connect_sql(&self.config.target.connection, Side::Target, "verify records");
+        let target = connecting.await.map_err(|error| refused(error.into()))?;
+        let opened = records::open(&target, self.config.direction, request.scope, now).await;
+        let number = opened.map_err(|error: RecordError| refused(error.into()))?;
+        drop(target);
+        let report = VerificationReport::begun(number, self.config.direction, request.scope, now);
+        tracing::info!(number, "verification begins");
+        let (board, metrics, config) =
+            (self.board.clone(), Arc::clone(&self.metrics), Arc::clone(&self.config));
+        let (mut rows, mut bytes) = (0, 0);
+        let writing = Writing::new(report.clone(), move |report| {
+            metrics.verified(report.rows_compared - rows, report.bytes_compared - bytes);
+            (rows, bytes) = (report.rows_compared, report.bytes_compared);
+            board.update(|status| status.verification = Some(report.clone()));
+        });
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let report = verify::run(context, writing).await;
+            if let Err(error) = record(&config, &report).await {
+                tracing::warn!(number, %error, "how the verification ended could not be recorded; a restart knows nothing of it");
+            }
+            report
+        });
+        self.running = Some((shutdown, task));
+        Ok(report)
+    }
+
+    /// Ends the one that runs, without waiting for it.
+    pub(super) fn stop(&self) -> Result<VerificationReport, Refusal> {
+        let report = self.board.with(|status| status.verification.clone());
+        match (&self.running, report) {
+            (Some((shutdown, _)), Some(report)) => {
+                shutdown.request();
+                Ok(report)
+            }
+            _ => Err(Refusal::Conflict {
+                message: "no verification is running".into(),
+                remedy: "GET /v1/verify shows how the last one ended.".into(),
+            }),
+        }
+    }
+
+    /// Ends the one that runs, and waits for it.
+    pub(super) async fn end(&mut self, grace: Duration) {
+        self.due = None;
+        if let Some((shutdown, mut task)) = self.running.take() {
+            shutdown.request();
+            let _ = tokio::time::timeout(grace, task.join_next()).await;
+        }
+    }
+
+    /// What vouches for the rows now; or why nothing does.
+    pub(super) fn voucher(&self, unverified: bool, now: Timestamp) -> Result<Option<Voucher>, Refusal> {
+        let last = self.last.as_ref();
+        let trouble = self.config.verify.age_max.and_then(|age_max| trouble_with(last, age_max, now));
+        match trouble {
+            Some(message) if !unverified => Err(Refusal::NotReady {
+                message,
+                remedy: "Run `pgsluice verify` (POST /v1/verify) and try again once it is clean. To cut over without, at your own risk: \
+                         `pgsluice cutover --unverified`; the certificate will say so."
+                    .into(),
+            }),
+            trouble => Ok(Some(json!({
+                "overridden": trouble,
+                "last": last.map(summary),
+            }))),
+        }
+    }
+}
+
+/// What has happened to a verification.
+pub(super) enum Happens {
+    /// It has ended; without a report if it broke down.
+    Ended(Option<Box<VerificationReport>>),
+    /// One is to be started.
+    Due,
+}
+
+async fn record(config: &Config, report: &VerificationReport) -> Result<(), VerifyError> {
+    let target = connect_sql(&config.target.connection, Side::Target, "verify records").await?;
+    records::close(&target, report).await?;
+    target.close().await;
+    Ok(())
+}
+
+fn age_of(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(at).max(SignedDuration::ZERO)).unwrap_or_default()
+}
+
+/// Why the last verification does not vouch for the rows; `None` if it does.
+fn trouble_with(last: Option<&VerificationReport>, age_max: Duration, now: Timestamp) -> Option<String> {
+    let Some(last) = last else { return Some("the rows were never verified".into()) };
+    let ended_at = last.ended_at.unwrap_or(last.started_at);
+    let (number, hours) = (last.number, age_max.as_secs() / 3_600);
+    match &last.outcome {
+        VerificationOutcome::Clean if last.scope == verify::Scope::Structure => {
+            Some(format!("the last verification ({number}) compared no rows"))
+        }
+        VerificationOutcome::Clean if age_of(ended_at, now) <= age_max => None,
+        VerificationOutcome::Clean => Some(format!(
+            "the last verification ({number}) ended at {ended_at}, more than {hours} h ago (verify.max_age_hours)"
+        )),
+        VerificationOutcome::Differences => Some(format!(
+            "the last verification ({number}) found {} rows that are not the same on both sides",
+            last.differences
+        )),
+        VerificationOutcome::Incomplete { reason, .. } => {
+            Some(format!("the last verification ({number}) was not completed: {reason}"))
+        }
+        VerificationOutcome::Running => Some(format!("the verification {number} is running")),
+    }
+}
+
+fn summary(report: &VerificationReport) -> Value {
+    json!({
+        "number": report.number,
+        "outcome": report.outcome.as_str(),
+        "ended_at": report.ended_at.map(|at| at.to_string()),
+        "tables_compared": report.tables_compared,
+        "rows_compared": report.rows_compared,
+        "differences": report.differences,
+        "structural_differences": report.structural_differences(),
+        "first_lsn": report.lsn.map(|(first, _)| first.to_string()),
+        "last_lsn": report.lsn.map(|(_, last)| last.to_string()),
+    })
+}
+
+fn tell(report: &VerificationReport) {
+    let (number, rows, tables) = (report.number, report.rows_compared, report.tables_compared);
+    match &report.outcome {
+        VerificationOutcome::Clean | VerificationOutcome::Running => {
+            tracing::info!(number, rows, tables, "verification is clean");
+        }
+        VerificationOutcome::Differences => {
+            let differences = report.differences;
+            tracing::error!(
+                number,
+                rows,
+                tables,
+                differences,
+                "verification found differences: see GET /v1/verify"
+            );
+        }
+        VerificationOutcome::Incomplete { reason, remedy } => {
+            tracing::warn!(number, rows, tables, %reason, %remedy, "verification is not complete");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Direction;
+
+    fn ended(outcome: VerificationOutcome, at: &str) -> VerificationReport {
+        let at: Timestamp = at.parse().unwrap();
+        let begun = VerificationReport::begun(7, Direction::Forward, verify::Scope::Everything, at);
+        VerificationReport { outcome, ended_at: Some(at), ..begun }
+    }
+
+    #[test]
+    fn only_a_clean_one_that_is_young_vouches_for_the_rows() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let day = Duration::from_secs(24 * 3_600);
+        let trouble = |report: Option<&VerificationReport>| trouble_with(report, day, now);
+        let clean = |at| ended(VerificationOutcome::Clean, at);
+        assert_eq!(trouble(Some(&clean("2026-03-01T11:00:00Z"))), None);
+        assert_eq!(trouble(Some(&clean("2026-02-28T12:00:00Z"))), None);
+        assert!(trouble(Some(&clean("2026-02-28T11:59:59Z"))).unwrap().contains("24 h"));
+        assert!(trouble(None).unwrap().contains("never"));
+        let structure =
+            VerificationReport { scope: verify::Scope::Structure, ..clean("2026-03-01T11:00:00Z") };
+        assert!(trouble(Some(&structure)).unwrap().contains("no rows"));
+        let differs = ended(VerificationOutcome::Differences, "2026-03-01T11:00:00Z");
+        assert!(trouble(Some(&differs)).unwrap().contains("not the same"));
+        let reason = VerificationOutcome::Incomplete { reason: "a lock".into(), remedy: String::new() };
+        assert!(trouble(Some(&ended(reason, "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Why a comparison could not be made, and whether another try may. What could not be compared is never taken for equal.
+
+use std::time::Duration;
+
+use tokio_postgres::error::SqlState;
+
+use super::meeting::Interrupted;
+use crate::connection::{ConnectError, SqlError};
+use crate::model::{Disposition, Side};
+use crate::snapshot::SnapshotError;
+use crate::target::records::RecordError;
+
+/// Why a comparison failed.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A statement failed.
+    #[error("comparing failed on the {side}: {error}")]
+    Sql {
+        /// Where.
+        side: Side,
+        /// As the server said, without values.
+        error: SqlError,
+    },
+    /// The target's records cannot be read.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+    /// The source's snapshot cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The stream broke off while a pair of snapshots was taken.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+    /// The stream did not come as far as the source's snapshot in time.
+    #[error("the stream did not come as far as the source within {} s", .waited.as_secs())]
+    Behind {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// What was asked took longer than a snapshot may be held.
+    #[error("a statement on the {side} took longer than a snapshot may be held")]
+    TooLong {
+        /// Where.
+        side: Side,
+    },
+    /// A server answered in a form that this version does not know.
+    #[error("the {side} answered in an unexpected form")]
+    Unreadable {
+        /// Which.
+        side: Side,
+    },
+}
+
+impl VerifyError {
+    pub(super) fn sql(side: Side) -> impl Fn(SqlError) -> Self {
+        move |error| match error.sqlstate() {
+            Some(&SqlState::QUERY_CANCELED) => Self::TooLong { side },
+            _ => Self::Sql { side, error },
+        }
+    }
+
+    pub(super) fn source(error: impl Into<SqlError>) -> Self {
+        Self::sql(Side::Source)(error.into())
+    }
+
+    pub(super) fn target(error: impl Into<SqlError>) -> Self {
+        Self::sql(Side::Target)(error.into())
+    }
+
+    /// Whether another try may help.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Connect(error) => matches!(error.disposition(), Disposition::Retry),
+            Self::Sql { error, .. } => matches!(error.disposition(), Disposition::Retry),
+            Self::Interrupted(_) | Self::Behind { .. } => true,
+            Self::Records(_) | Self::Snapshot(_) | Self::TooLong { .. } | Self::Unreadable { .. } => false,
+        }
+    }
+
+    /// Whether it is about what was to be compared: something that was there is not any more.
+    #[must_use]
+    pub fn is_about_a_definition(&self) -> bool {
+        let Self::Sql { error, .. } = self else { return false };
+        error.sqlstate().is_some_and(|state| state.code().starts_with("42") || state.code() == "3F000")
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Connect(error) => error.remedy(),
+            Self::Sql { error, .. } => match error.disposition() {
+                Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
+                Disposition::Retry => "Start the verification again.".into(),
+            },
+            Self::TooLong { .. } => "Raise verify.max_snapshot_seconds, or verify with more of the servers' time (verify.share_percent).".into(),
+            Self::Behind { .. } => "Wait until the lag is small, then start the verification again.".into(),
+            Self::Interrupted(_) | Self::Records(_) | Self::Snapshot(_) | Self::Unreadable { .. } => {
+                "Start the verification again once pgsluice streams; GET /v1/status says what is in the way.".into()
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Cuts what is compared into pieces: small tables together, large ones by ranges of their key's first column. Where a piece begins and
+//! ends need not be exact, nor mean the same under both sides' collations: every row of either side is in at least one piece, and one
+//! that is in a piece of one side alone is found equal when its key is looked at. Pure, but for the sample.
+
+use pgsluice_proto::command::quote_ident;
+
+use super::error::VerifyError;
+use super::piece::Slice;
+use super::table::{ComparedTable, Range};
+use crate::connection::{SqlSession, TextQuery};
+
+/// Tables compared under one pair at most: each is locked, and asked for by a statement of its own.
+const TABLES_MAX: usize = 100;
+/// Blocks that are looked into for each piece of a table.
+const BLOCKS_PER_PIECE: u64 = 20;
+const BLOCK_BYTES: u64 = 8_192;
+
+/// The pieces, the largest first.
+///
+/// # Errors
+/// [`VerifyError`]: the source could not be asked for a sample.
+pub(super) async fn cut(
+    source: &SqlSession,
+    tables: &[ComparedTable],
+    piece_bytes: u64,
+) -> Result<Vec<Vec<Slice>>, VerifyError> {
+    let mut pieces = Vec::new();
+    let mut together: Vec<Slice> = Vec::new();
+    let mut together_bytes = 0;
+    for (index, table) in tables.iter().enumerate() {
+        let wanted = table.bytes.div_ceil(piece_bytes.max(1));
+        if wanted > 1 && table.can_be_ranged {
+            let bounds = sample(source, table, wanted).await?;
+            let bytes = table.bytes / (bounds.len() as u64 + 1);
+            pieces.extend(ranges(bounds).into_iter().map(|range| vec![Slice { table: index, range, bytes }]));
+            continue;
+        }
+        if !together.is_empty()
+            && (together_bytes + table.bytes > piece_bytes || together.len() >= TABLES_MAX)
+        {
+            pieces.push(std::mem::take(&mut together));
+            together_bytes = 0;
+        }
+        together_bytes += table.bytes;
+        together.push(Slice { table: index, range: Range::default(), bytes: table.bytes });
+    }
+    if !together.is_empty() {
+        pieces.push(together);
+    }
+    Ok(pieces)
+}
+
+/// The ranges between these bounds, and beyond them.
+fn ranges(bounds: Vec<String>) -> Vec<Range> {
+    let mut ranges = Vec::with_capacity(bounds.len() + 1);
+    let mut first = None;
+    for bound in bounds {
+        ranges.push(Range { first: first.replace(bound.clone()), end: Some(bound) });
+    }
+    ranges.push(Range { first, end: None });
+    ranges
+}
+
+/// Values of the key's first column that cut the table into about so many pieces of equal size.
+async fn sample(source: &SqlSession, table: &ComparedTable, wanted: u64) -> Result<Vec<String>, VerifyError> {
+    let Some(column) = table.key.first().map(|name| quote_ident(name)) else { return Ok(Vec::new()) };
+    let blocks = (table.bytes / BLOCK_BYTES).max(1);
+    #[expect(clippy::cast_precision_loss, reason = "a part of a table need not be exact")]
+    let percent = (100.0 * (wanted * BLOCKS_PER_PIECE) as f64 / blocks as f64).clamp(0.000_1, 100.0);
+    let sql = format!(
+        "SELECT value FROM (SELECT {column}::text AS value, row_number() OVER (ORDER BY {column}) AS place, count(*) OVER () AS all_of_them \
+           FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)) sample \
+          WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place",
+        table = table.from_item(crate::model::Side::Source),
+    );
+    let rows = source.rows(&sql).await.map_err(VerifyError::source)?;
+    let mut bounds: Vec<String> = rows.iter().filter_map(|row| row.get("value").map(str::to_owned)).collect();
+    bounds.dedup();
+    Ok(bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_leave_no_row_out() {
+        let of = |first: Option<&str>, end: Option<&str>| Range {
+            first: first.map(str::to_owned),
+            end: end.map(str::to_owned),
+        };
+        assert_eq!(ranges(Vec::new()), [Range::default()]);
+        assert_eq!(
+            ranges(vec!["5".into(), "9".into()]),
+            [of(None, Some("5")), of(Some("5"), Some("9")), of(Some("9"), None)]
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! What a verification tells: how far it is, what it compared, and every row that is not the same, by table, key, kind and columns.
+//! Values other than those of keys are in none of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::difference::DifferenceKind;
+use crate::model::{Direction, Lsn, TableName};
+
+/// Rows that are told one by one; beyond, they are counted (INV-11).
+pub const ROWS_TOLD_MAX: usize = 1_000;
+
+/// How a verification stands, or how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerificationOutcome {
+    /// Under way.
+    Running,
+    /// Every row was compared, and is the same. What differs of the structure is told beside it.
+    Clean,
+    /// Rows differ; or, where only structure was compared, that does.
+    Differences,
+    /// Not everything could be compared; what was is the same.
+    Incomplete {
+        /// What could not be, and why.
+        reason: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl VerificationOutcome {
+    /// The name in the API, the metrics and the records.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Clean => "clean",
+            Self::Differences => "differences",
+            Self::Incomplete { .. } => "incomplete",
+        }
+    }
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Rows and structure.
+    #[default]
+    Everything,
+    /// Rows alone.
+    Rows,
+    /// Structure alone.
+    Structure,
+}
+
+impl Scope {
+    /// The name in the API and the records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Everything => "everything",
+            Self::Rows => "rows",
+            Self::Structure => "structure",
+        }
+    }
+
+    /// The scope of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Everything, Self::Rows, Self::Structure].into_iter().find(|scope| scope.as_str() == text)
+    }
+}
+
+/// A row that is not the same on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowDifference {
+    /// Its table, as the source calls it.
+    pub table: TableName,
+    /// How it differs.
+    pub kind: DifferenceKind,
+    /// The columns of its key with their values; of a row without a key its place (`ctid`) on the side that has it.
+    pub key: Vec<(String, String)>,
+    /// The columns that are not the same; empty unless both sides have the row.
+    pub columns: Vec<String>,
+    /// How many equal rows; more than one only without a key.
+    pub count: u64,
+}
+
+/// A table with rows that are not the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableComparison {
+    /// As the source calls it.
+    pub table: TableName,
+    /// Rows that are not the same.
+    pub differences: u64,
+}
+
+/// A verification, while it runs and afterwards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerificationReport {
+    /// Counts up with each one, kept on the target.
+    pub number: i64,
+    /// In which direction changes went.
+    pub direction: Direction,
+    /// What is compared.
+    pub scope: Scope,
+    /// How it stands.
+    pub outcome: VerificationOutcome,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Tables to compare.
+    pub tables_total: u64,
+    /// Tables that are compared.
+    pub tables_compared: u64,
+    /// Rows of the source that were compared.
+    pub rows_compared: u64,
+    /// Size of the tables on the source, in bytes, with TOAST and without indexes.
+    pub bytes_total: u64,
+    /// The part of it that is compared, as far as sizes tell.
+    pub bytes_compared: u64,
+    /// The first and the last position of the source's WAL as of which rows were compared.
+    pub lsn: Option<(Lsn, Lsn)>,
+    /// Rows that are not the same, in all.
+    pub differences: u64,
+    /// The first of them, one by one.
+    pub rows: Vec<RowDifference>,
+    /// Tables that have any, and how many.
+    pub differing_tables: Vec<TableComparison>,
+    /// Rows that differed under a pair of snapshots, were in flight, and were looked at again.
+    pub rows_looked_at_again: u64,
+    /// Tables that were not compared, with the reason.
+    pub left_out: Vec<(TableName, String)>,
+    /// The longest time that a pair of snapshots was held.
+    pub longest_snapshot: Duration,
+    /// Pairs of snapshots that were taken.
+    pub snapshots: u64,
+    /// How the structure of both sides compares; `None` until it is known.
+    pub structure: Option<StructureComparison>,
+}
+
+/// How the structure of both sides compares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StructureComparison {
+    /// Objects of the source that were compared.
+    pub objects: u64,
+    /// What is not the same.
+    pub differences: Vec<StructureDifference>,
+    /// How many there are, told or not.
+    pub differences_total: u64,
+}
+
+/// An object that is not the same on both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StructureDifference {
+    /// What kind of object, e.g. `index`.
+    pub kind: String,
+    /// Its name, quoted.
+    pub object: String,
+    /// What is different.
+    pub what: String,
+    /// The statement for the target that makes it the same.
+    pub fix: Option<String>,
+    /// Whether it is only remarked: it makes no verification fail.
+    pub is_note: bool,
+}
+
+impl VerificationReport {
+    /// One that begins now.
+    #[must_use]
+    pub fn begun(number: i64, direction: Direction, scope: Scope, now: Timestamp) -> Self {
+        Self {
+            number,
+            direction,
+            scope,
+            outcome: VerificationOutcome::Running,
+            started_at: now,
+            ended_at: None,
+            tables_total: 0,
+            tables_compared: 0,
+            rows_compared: 0,
+            bytes_total: 0,
+            bytes_compared: 0,
+            lsn: None,
+            differences: 0,
+            rows: Vec::new(),
+            differing_tables: Vec::new(),
+            rows_looked_at_again: 0,
+            left_out: Vec::new(),
+            longest_snapshot: Duration::ZERO,
+            snapshots: 0,
+            structure: None,
+        }
+    }
+
+    /// Differences of structure that are more than remarks.
+    #[must_use]
+    pub fn structural_differences(&self) -> u64 {
+        let structure = self.structure.as_ref();
+        structure.map_or(0, |structure| {
+            let notes = structure.differences.iter().filter(|each| each.is_note).count();
+            structure.differences_total.saturating_sub(notes as u64)
+        })
+    }
+
+    /// Adds what one comparison of a table has found.
+    pub fn found(&mut self, table: &TableName, rows: Vec<RowDifference>, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.differences += count;
+        let room = ROWS_TOLD_MAX.saturating_sub(self.rows.len());
+        self.rows.extend(rows.into_iter().take(room));
+        match self.differing_tables.iter_mut().find(|each| each.table == *table) {
+            Some(known) => known.differences += count,
+            None => self.differing_tables.push(TableComparison { table: table.clone(), differences: count }),
+        }
+    }
+
+    /// A pair of snapshots was held for so long, as of this position.
+    pub fn held(&mut self, lsn: Lsn, held: Duration) {
+        self.snapshots += 1;
+        self.longest_snapshot = self.longest_snapshot.max(held);
+        let (first, last) = self.lsn.unwrap_or((lsn, lsn));
+        self.lsn = Some((first.min(lsn), last.max(lsn)));
+    }
+
+    /// The rest is compared, or cannot be.
+    pub fn end(&mut self, now: Timestamp, trouble: Option<(String, String)>) {
+        self.ended_at = Some(now);
+        let nothing_compared = self.scope != Scope::Structure && self.rows_compared == 0;
+        let differs =
+            self.differences > 0 || (self.scope == Scope::Structure && self.structural_differences() > 0);
+        self.outcome = if differs {
+            VerificationOutcome::Differences
+        } else if let Some((reason, remedy)) = trouble {
+            VerificationOutcome::Incomplete { reason, remedy }
+        } else if let Some((table, reason)) = self.left_out.first() {
+            VerificationOutcome::Incomplete {
+                reason: format!("table {} was not compared: {reason}", table.plain()),
+                remedy: "`pgsluice tables` says what is in the way; then start the verification again."
+                    .into(),
+            }
+        } else if nothing_compared {
+            VerificationOutcome::Incomplete {
+                reason: "no row was compared".into(),
+                remedy: "See that the migration has tables with rows (`pgsluice tables`).".into(),
+            }
+        } else {
+            VerificationOutcome::Clean
+        };
+    }
+}

@@ -1,0 +1,299 @@
+//! One verification from its beginning to its report: workers take pieces, compare them, and rest. A piece that fails because something
+//! passes is tried again; what cannot be compared makes the verification incomplete, never clean.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+use super::error::VerifyError;
+use super::layout::cut;
+use super::meeting::Meeting;
+use super::pace::SharePercent;
+use super::pair::Sessions;
+use super::piece::{Compared, Comparing, Slice};
+use super::report::{Scope, VerificationReport};
+use super::row_text::{Hashing, RowForm};
+use super::table::read_tables;
+use crate::config::Config;
+use crate::connection::{SqlSession, TextQuery, connect_sql};
+use crate::model::Side;
+use crate::runtime::{Backoff, Shutdown};
+
+/// Tries of one piece.
+const TRIES_MAX: u32 = 12;
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(10);
+
+/// What a verification needs.
+#[derive(Clone, Debug)]
+pub struct VerifyContext {
+    /// The operator's configuration, in the direction of the stream.
+    pub config: Arc<Config>,
+    /// Where the stream is met.
+    pub meeting: Meeting,
+    /// How much of the servers' time it takes.
+    pub share: SharePercent,
+    /// Sessions on each side that compare at a time.
+    pub jobs: usize,
+    /// How long a pair of snapshots may be held.
+    pub held_max: Duration,
+    /// The signal to stop.
+    pub shutdown: Shutdown,
+}
+
+/// A report that is being written. Cheap to clone.
+#[derive(Clone)]
+pub struct Writing(Arc<Mutex<Written>>);
+
+struct Written {
+    report: VerificationReport,
+    publish: Box<dyn FnMut(&VerificationReport) + Send>,
+}
+
+impl Writing {
+    /// Begins with this report; `publish` is told of every change.
+    pub fn new(
+        report: VerificationReport,
+        publish: impl FnMut(&VerificationReport) + Send + 'static,
+    ) -> Self {
+        let writing = Self(Arc::new(Mutex::new(Written { report, publish: Box::new(publish) })));
+        writing.update(|_| {});
+        writing
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut VerificationReport) -> T) -> T {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Written { report, publish } = &mut *written;
+        let changed = change(report);
+        publish(report);
+        changed
+    }
+
+    /// As it is now.
+    #[must_use]
+    pub fn read(&self) -> VerificationReport {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).report.clone()
+    }
+}
+
+/// Compares both sides; how it ended is in the report that comes back, and not published. Ends early at shutdown.
+pub async fn run(context: VerifyContext, writing: Writing) -> VerificationReport {
+    let outcome = tokio::select! {
+        outcome = compare_all(&context, &writing) => outcome.map_err(|error| (error.to_string(), error.remedy())),
+        () = context.shutdown.requested() => Err(("it was stopped".into(), "Start the verification again.".into())),
+    };
+    context.meeting.forget();
+    let trouble = match outcome {
+        Ok(trouble) => trouble,
+        Err(trouble) => Some(trouble),
+    };
+    let mut report = writing.read();
+    report.end(Timestamp::now(), trouble);
+    report
+}
+
+type Queue = Arc<Mutex<VecDeque<Vec<Slice>>>>;
+
+/// What could not be compared, with its remedy.
+type Trouble = Option<(String, String)>;
+
+async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Trouble, VerifyError> {
+    let scope = writing.read().scope;
+    if scope == Scope::Structure {
+        return Ok(None);
+    }
+    let sessions = connect(context).await?;
+    let form = row_form(&sessions).await?;
+    let tables = read_tables(&sessions.source, &sessions.target).await?;
+    writing.update(|report| {
+        report.tables_total = (tables.compared.len() + tables.left_out.len()) as u64;
+        report.bytes_total = tables.compared.iter().map(|table| table.bytes).sum();
+        report.left_out =
+            tables.left_out.iter().map(|(table, reason)| (table.clone(), (*reason).to_owned())).collect();
+    });
+    let pieces = cut(&sessions.source, &tables.compared, context.share.piece_bytes()).await?;
+    let comparing = Arc::new(Comparing {
+        meeting: context.meeting.clone(),
+        form,
+        tables: tables.compared,
+        held_max: context.held_max,
+    });
+    let left = Arc::new(Mutex::new(Progress::of(&comparing, &pieces)));
+    let workers = context.jobs.clamp(1, pieces.len().max(1));
+    let queue: Queue = Arc::new(Mutex::new(pieces.into()));
+    let mut first = Some(sessions);
+    let mut working = JoinSet::new();
+    for _ in 0..workers {
+        let worker = Worker {
+            context: context.clone(),
+            comparing: Arc::clone(&comparing),
+            writing: writing.clone(),
+            left: Arc::clone(&left),
+            sessions: first.take(),
+            workers,
+        };
+        working.spawn(worker.run(Arc::clone(&queue)));
+    }
+    let mut trouble = None;
+    while let Some(ended) = working.join_next().await {
+        match ended {
+            Ok(told) => trouble = trouble.or(told),
+            Err(_) => {
+                trouble =
+                    Some(("a comparing task ended unexpectedly".into(), "Report this with the log.".into()))
+            }
+        }
+    }
+    Ok(trouble)
+}
+
+/// How many slices of each table are left.
+#[derive(Debug)]
+struct Progress(Vec<usize>);
+
+impl Progress {
+    fn of(comparing: &Comparing, pieces: &[Vec<Slice>]) -> Self {
+        let mut left = vec![0; comparing.tables.len()];
+        pieces.iter().flatten().for_each(|slice| left[slice.table] += 1);
+        Self(left)
+    }
+
+    /// One less; `true` for the last.
+    fn done(&mut self, table: usize) -> bool {
+        self.0[table] = self.0[table].saturating_sub(1);
+        self.0[table] == 0
+    }
+}
+
+struct Worker {
+    context: VerifyContext,
+    comparing: Arc<Comparing>,
+    writing: Writing,
+    left: Arc<Mutex<Progress>>,
+    /// `None` until they are needed, or after they were lost.
+    sessions: Option<Sessions>,
+    workers: usize,
+}
+
+impl Worker {
+    async fn run(mut self, queue: Queue) -> Trouble {
+        let mut trouble = None;
+        loop {
+            let Some(piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
+            let begun_at = Instant::now();
+            match self.compare_through_trouble(&piece).await {
+                Ok(compared) => trouble = trouble.or(self.tell(&piece, compared)),
+                Err(error) => {
+                    tracing::warn!(%error, "a part of the tables could not be compared");
+                    trouble = Some((self.describe(&piece, &error), error.remedy()));
+                }
+            }
+            let rest = self.context.share.rest_after(begun_at.elapsed(), self.workers);
+            let is_over = queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+            if !is_over {
+                tokio::time::sleep(rest).await;
+            }
+        }
+        if let Some(sessions) = self.sessions.take() {
+            tokio::join!(sessions.source.close(), sessions.target.close());
+        }
+        trouble
+    }
+
+    async fn compare_through_trouble(&mut self, piece: &[Slice]) -> Result<Compared, VerifyError> {
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.compare(piece).await {
+                Ok(compared) => return Ok(compared),
+                Err(error) => error,
+            };
+            if !error.passes() || tries >= TRIES_MAX {
+                return Err(error);
+            }
+            tracing::debug!(%error, "a piece is compared again");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn compare(&mut self, piece: &[Slice]) -> Result<Compared, VerifyError> {
+        let sessions = match self.sessions.take() {
+            Some(sessions) => sessions,
+            None => connect(&self.context).await?,
+        };
+        let compared = self.comparing.compare(&sessions, piece).await;
+        // After an error a session may be lost, and a transaction open.
+        if compared.is_ok() || sessions.abandon().await.is_ok() {
+            self.sessions = Some(sessions);
+        }
+        compared
+    }
+
+    fn describe(&self, piece: &[Slice], error: &VerifyError) -> String {
+        let first = piece.first().map(|slice| self.comparing.tables[slice.table].source_name.plain());
+        let others = if piece.len() > 1 { format!(" and {} more", piece.len() - 1) } else { String::new() };
+        format!("table {}{others} could not be compared: {error}", first.unwrap_or_default())
+    }
+
+    fn tell(&self, piece: &[Slice], compared: Compared) -> Trouble {
+        let mut trouble = None;
+        self.writing.update(|report| {
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            for (lsn, held) in compared.pairs {
+                report.held(lsn, held);
+            }
+            report.rows_looked_at_again += compared.looked_at_again;
+            for (slice, of_slice) in piece.iter().zip(compared.slices) {
+                let table = &self.comparing.tables[of_slice.table].source_name;
+                report.rows_compared += of_slice.rows;
+                report.bytes_compared += slice.bytes;
+                report.tables_compared += u64::from(left.done(of_slice.table));
+                let count = of_slice.differences.iter().map(|each| each.count).sum();
+                report.found(table, of_slice.differences, count);
+                if let Some(reason) = of_slice.undecided {
+                    trouble = Some((
+                        format!("table {} could not be compared: {reason}", table.plain()),
+                        "Start the verification again when less is written to it.".into(),
+                    ));
+                }
+            }
+        });
+        trouble
+    }
+}
+
+async fn connect(context: &VerifyContext) -> Result<Sessions, VerifyError> {
+    let one = async |side: Side| -> Result<SqlSession, VerifyError> {
+        let settings = match side {
+            Side::Source => &context.config.source.connection,
+            Side::Target => &context.config.target.connection,
+        };
+        let session = connect_sql(settings, side, "verify").await?;
+        // One core of a server is enough. Should we be gone in the middle, the server ends what it does for us soon.
+        let mut settings = "SET max_parallel_workers_per_gather = 0".to_owned();
+        if session.server_version().0 >= 140_000 {
+            settings.push_str("; SET client_connection_check_interval = '2s'");
+        }
+        session.batch_execute(&settings).await.map_err(|error| VerifyError::sql(side)(error.into()))?;
+        Ok(session)
+    };
+    let (source, target) = tokio::try_join!(one(Side::Source), one(Side::Target))?;
+    Ok(Sessions { source, target })
+}
+
+/// How rows are hashed so that equal rows are equal on both.
+async fn row_form(sessions: &Sessions) -> Result<RowForm, VerifyError> {
+    let ask = async |side: Side| {
+        let sql = "SELECT hashtextextended('pgsluice' COLLATE \"C\", 1) AS hash, current_setting('server_encoding') AS encoding";
+        let rows = sessions.of(side).rows(sql).await.map_err(VerifyError::sql(side))?;
+        let row = rows.into_iter().next().ok_or(VerifyError::Unreadable { side })?;
+        Ok::<_, VerifyError>((row.get("hash").map(str::to_owned), row.get("encoding").map(str::to_owned)))
+    };
+    let (source, target) = tokio::try_join!(ask(Side::Source), ask(Side::Target))?;
+    let hashing = if source.0 == target.0 { Hashing::Native } else { Hashing::Md5 };
+    Ok(RowForm { hashing, is_same_encoding: source.1 == target.1 })
+}

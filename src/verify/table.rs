@@ -1,0 +1,263 @@
+//! What is compared: the tables of the stream, each with the target's table that has its rows. What they are called, how large they are
+//! and what tells their rows apart is read once; their columns are read by the sessions that compare them, under their locks.
+
+use std::collections::{BTreeMap, HashMap};
+
+use pgsluice_proto::command::{quote_ident, quote_literal};
+
+use super::error::VerifyError;
+use super::row_text::ComparedColumn;
+use crate::connection::{SqlSession, TextQuery};
+use crate::model::{Oid, STORED_TYPE, Side, TableName};
+use crate::target::relations::{self, JoinState};
+
+/// A table on both sides.
+#[derive(Clone, Debug)]
+pub(super) struct ComparedTable {
+    /// `pg_class.oid` on the source: what the stream calls it.
+    pub(super) source_oid: Oid,
+    /// On the source.
+    pub(super) source_name: TableName,
+    /// On the target, where it may have another name by the time it is looked at.
+    pub(super) target_oid: Oid,
+    /// On the target.
+    pub(super) target_name: TableName,
+    /// Whether the target's table is partitioned: then its rows are in its partitions.
+    pub(super) is_spread: bool,
+    /// Size on the source, in bytes, with TOAST and without indexes.
+    pub(super) bytes: u64,
+    /// Rows, from the source's statistics.
+    pub(super) rows_estimated: u64,
+    /// The columns that tell its rows apart, none of which may be NULL; empty if there are none.
+    pub(super) key: Vec<String>,
+    /// Whether rows of a range of values of the key's first column can be found by an index.
+    pub(super) can_be_ranged: bool,
+}
+
+impl ComparedTable {
+    /// The table with `ONLY` where its rows are its own.
+    pub(super) fn from_item(&self, side: Side) -> String {
+        match side {
+            Side::Source => format!("ONLY {}", self.source_name),
+            Side::Target if self.is_spread => self.target_name.to_string(),
+            Side::Target => format!("ONLY {}", self.target_name),
+        }
+    }
+
+    pub(super) const fn oid(&self, side: Side) -> Oid {
+        match side {
+            Side::Source => self.source_oid,
+            Side::Target => self.target_oid,
+        }
+    }
+}
+
+/// What is compared, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// In the order of their size, the largest first.
+    pub(super) compared: Vec<ComparedTable>,
+    /// Tables of the migration that cannot be compared now, with the reason.
+    pub(super) left_out: Vec<(TableName, &'static str)>,
+}
+
+/// The primary key, or else what the stream finds rows by. Both are unique and never NULL. A leaf that is not there has no row.
+const ON_SOURCE: &str = "
+SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows,
+       key.columns, key.can_be_ranged
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN LATERAL (
+       SELECT (SELECT json_agg(a.attname ORDER BY k.place)
+                 FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
+                 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
+                WHERE k.place <= i.indnkeyatts) AS columns,
+              EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+                        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+                       WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0] AND m.amname = 'btree'
+                         AND t.typnamespace = 'pg_catalog'::regnamespace) AS can_be_ranged
+         FROM pg_index i
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
+          AND (i.indisprimary OR i.indisreplident)
+          AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
+                            LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND a.attnotnull
+                           WHERE k.place <= i.indnkeyatts AND a.attnum IS NULL)
+        ORDER BY i.indisprimary DESC LIMIT 1) key ON true
+ WHERE c.relkind = 'r' AND c.oid = ANY ('{$OIDS}'::oid[])";
+
+const ON_TARGET: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS is_spread
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND c.oid = ANY ('{$OIDS}'::oid[])";
+
+/// Reads what is to be compared.
+///
+/// # Errors
+/// [`VerifyError`].
+pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Result<Tables, VerifyError> {
+    let records = relations::read(target).await?;
+    let mut tables = Tables::default();
+    let mut of_target = HashMap::new();
+    for row in of_oids(target, ON_TARGET, records.values().filter_map(|each| each.target_oid))
+        .await
+        .map_err(VerifyError::target)?
+    {
+        let (Some(oid), Some(schema), Some(name)) = (row.oid("oid"), row.get("nspname"), row.get("relname"))
+        else {
+            continue;
+        };
+        of_target.insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t")));
+    }
+    let on_source =
+        of_oids(source, ON_SOURCE, records.keys().map(|oid| oid.0)).await.map_err(VerifyError::source)?;
+    let mut sizes: BTreeMap<Oid, _> =
+        on_source.into_iter().filter_map(|row| Some((row.oid("oid")?, row))).collect();
+    for record in records.values() {
+        let Some(row) = sizes.remove(&record.source_oid) else { continue };
+        let (Some(schema), Some(name)) = (row.get("nspname"), row.get("relname")) else { continue };
+        let source_name = TableName::new(schema, name);
+        if record.state != JoinState::Joined {
+            tables.left_out.push((source_name, "its rows are still being copied"));
+            continue;
+        }
+        let found =
+            record.target_oid.and_then(|oid| of_target.get(&oid).map(|found| (Oid(oid), found.clone())));
+        let Some((target_oid, (target_name, is_spread))) = found else {
+            tables.left_out.push((source_name, "the target has no such table"));
+            continue;
+        };
+        let number = |column: &str| row.get(column).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let key = row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        tables.compared.push(ComparedTable {
+            source_oid: record.source_oid,
+            source_name,
+            target_oid,
+            target_name,
+            is_spread,
+            bytes: number("bytes"),
+            rows_estimated: number("rows"),
+            key,
+            can_be_ranged: row.get("can_be_ranged") == Some("t"),
+        });
+    }
+    tables
+        .compared
+        .sort_by(|one, other| other.bytes.cmp(&one.bytes).then(one.source_oid.cmp(&other.source_oid)));
+    Ok(tables)
+}
+
+async fn of_oids(
+    session: impl TextQuery,
+    sql: &str,
+    oids: impl Iterator<Item = u32>,
+) -> Result<Vec<crate::connection::TextRow>, crate::connection::SqlError> {
+    let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
+    session.rows(&sql.replace("$OIDS", &list.join(","))).await
+}
+
+trait OidOf {
+    fn oid(&self, column: &str) -> Option<Oid>;
+}
+
+impl OidOf for crate::connection::TextRow {
+    fn oid(&self, column: &str) -> Option<Oid> {
+        self.get(column)?.parse().ok().map(Oid)
+    }
+}
+
+/// The columns of a table on one side, by name.
+pub(super) type Columns = BTreeMap<String, Column>;
+
+/// A column of one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    base_type: String,
+    is_nullable: bool,
+    number: i16,
+}
+
+const COLUMNS: &str = "
+SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, base.type_name
+  FROM pg_attribute a
+  JOIN $STORED_TYPE
+ WHERE a.attrelid = ANY ('{$OIDS}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped";
+
+/// Reads the columns of these tables as they are now.
+pub(super) async fn read_columns(
+    session: impl TextQuery,
+    tables: impl Iterator<Item = Oid>,
+) -> Result<HashMap<Oid, Columns>, crate::connection::SqlError> {
+    let sql = COLUMNS.replace("$STORED_TYPE", STORED_TYPE);
+    let mut columns: HashMap<Oid, Columns> = HashMap::new();
+    for row in of_oids(session, &sql, tables.map(|oid| oid.0)).await? {
+        let (Some(table), Some(name), Some(base_type)) =
+            (row.oid("attrelid"), row.get("attname"), row.get("type_name"))
+        else {
+            continue;
+        };
+        let column = Column {
+            base_type: base_type.to_owned(),
+            is_nullable: row.get("is_nullable") == Some("t"),
+            number: row.get("attnum").and_then(|text| text.parse().ok()).unwrap_or_default(),
+        };
+        columns.entry(table).or_default().insert(name.to_owned(), column);
+    }
+    Ok(columns)
+}
+
+/// How one table is compared: the columns that both sides have, in the source's order.
+#[derive(Clone, Debug)]
+pub(super) struct Shape {
+    pub(super) columns: Vec<ComparedColumn>,
+    /// Its key; empty where either side lacks a column of it.
+    pub(super) key: Vec<ComparedColumn>,
+    /// Columns of the source that the target does not have.
+    pub(super) missing: Vec<String>,
+}
+
+impl Shape {
+    /// Of a table with this key.
+    pub(super) fn of(key: &[String], source: &Columns, target: &Columns) -> Self {
+        let mut shared: Vec<(i16, ComparedColumn)> = source
+            .iter()
+            .filter_map(|(name, column)| {
+                let other = target.get(name)?;
+                let is_nullable = column.is_nullable || other.is_nullable;
+                // Both sides have to print in the same way.
+                let base_type = if column.base_type == other.base_type {
+                    column.base_type.clone()
+                } else {
+                    String::new()
+                };
+                Some((column.number, ComparedColumn { name: name.clone(), base_type, is_nullable }))
+            })
+            .collect();
+        shared.sort_by_key(|(number, _)| *number);
+        let columns: Vec<ComparedColumn> = shared.into_iter().map(|(_, column)| column).collect();
+        let of_key = |name: &String| {
+            let column = columns.iter().find(|column| column.name == *name).cloned()?;
+            Some(ComparedColumn { is_nullable: false, ..column })
+        };
+        let key = key.iter().map(of_key).collect::<Option<_>>().unwrap_or_default();
+        let missing = source.keys().filter(|name| !target.contains_key(*name)).cloned().collect();
+        Self { columns, key, missing }
+    }
+}
+
+/// Which rows of a table: those whose first key column is at least the one value and less than the other; all, without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: Option<String>,
+    pub(super) end: Option<String>,
+}
+
+impl Range {
+    /// The conditions on the column. A literal takes the column's type.
+    pub(super) fn conditions(&self, column: &str) -> Vec<String> {
+        let bound = |operator: &str, value: &String| {
+            format!("{} {operator} {}", quote_ident(column), quote_literal(value))
+        };
+        let first = self.first.as_ref().map(|value| bound(">=", value));
+        let end = self.end.as_ref().map(|value| bound("<", value));
+        first.into_iter().chain(end).collect()
+    }
+}
