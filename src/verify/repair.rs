@@ -186,7 +186,12 @@ async fn write(
         .filter(|column| !shape.generated.contains(&column.name))
         .map(|column| column.name.clone())
         .collect();
-    let output = key.iter().chain(&columns).map(|name| format!("{}::text", quote_ident(name)));
+    let output = shape.key.iter().map(|column| format!("concat({})", column.value())).chain(
+        columns.iter().map(|name| {
+            let column = quote_ident(name);
+            format!("CASE WHEN {column} IS DISTINCT FROM NULL THEN concat({column}) END")
+        }),
+    );
     let wanted = keys.iter().map(|values| {
         let values: Vec<String> = values.iter().map(|value| quote_literal(value)).collect();
         format!("({})", values.join(", "))

@@ -72,7 +72,7 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, 
               EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                         JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                        WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0] AND m.amname = 'btree'
-                         AND t.typnamespace = 'pg_catalog'::regnamespace) AS can_be_ranged
+                         AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname <> 'char') AS can_be_ranged
          FROM pg_index i
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
           AND (i.indisprimary OR i.indisreplident)
