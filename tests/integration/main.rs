@@ -50,6 +50,7 @@ mod stream_exactness;
 mod stream_faults;
 mod stream_traps;
 mod streaming_in_progress;
+mod structure;
 mod sudden_death;
 mod target_failover;
 mod transactions;
