@@ -1,6 +1,8 @@
 //! What is compared of an object besides that it is there: one aspect for each column of the catalog queries that is not its
 //! address. A value is text as SQL writes it; an aspect without one is as it is by default.
 
+use super::object::ObjectKind;
+
 /// One thing about an object that can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Aspect {
@@ -154,12 +156,20 @@ impl Aspect {
         found.map_or(("definition", "none"), |(_, _, noun, by_default)| (noun, by_default))
     }
 
-    /// Whether it is something that can be put on an object once it is there, and that its creation alone does not.
-    pub(super) const fn is_put_on(self) -> bool {
-        matches!(
-            self,
-            Self::Owner | Self::Comment | Self::Enabled | Self::Clustered | Self::StatisticsTarget | Self::OwnedBy
-        )
+    /// Whether the statement that creates an object does not give it to it.
+    pub(super) const fn is_put_on(self, kind: ObjectKind) -> bool {
+        match self {
+            Self::Owner
+            | Self::Comment
+            | Self::Enabled
+            | Self::Clustered
+            | Self::StatisticsTarget
+            | Self::Storage
+            | Self::Compression
+            | Self::OwnedBy => true,
+            Self::Options => matches!(kind, ObjectKind::Column),
+            _ => false,
+        }
     }
 }
 

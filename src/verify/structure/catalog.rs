@@ -108,8 +108,9 @@ impl Facts {
     }
 
     /// The same object just after its creation by `role`: nothing has been put on it.
-    pub(super) fn fresh(&self, kind: ObjectKind, role: &str) -> Self {
-        let kept = self.values.iter().filter(|(aspect, _)| !aspect.is_put_on()).cloned();
+    pub(super) fn fresh(&self, key: &ObjectKey, role: &str) -> Self {
+        let kind = key.kind;
+        let kept = self.values.iter().filter(|(aspect, _)| !aspect.is_put_on(kind)).cloned();
         let owner = self.get(Aspect::Owner).map(|_| (Aspect::Owner, role.into()));
         let mut values: Vec<(Aspect, Box<str>)> = kept.chain(owner).collect();
         values.sort_by_key(|(aspect, _)| *aspect);

@@ -1,6 +1,8 @@
 //! Two structures become a list of differences. Pure, no IO. What follows from another difference is told there: parts of a
 //! table that is missing, what a partition has of its parent, everything that a role that is missing should own.
 
+use std::collections::BTreeSet;
+
 use pgsluice_proto::command::quote_ident;
 
 use super::aspect::Aspect;
@@ -8,6 +10,7 @@ use super::catalog::{Catalog, Facts};
 use super::fix;
 use super::grant::{Grantee, settle};
 use super::object::{ObjectKey, ObjectKind};
+use super::printed;
 use super::report::{Severity, StructuralDifference};
 use super::roles;
 use super::words;
@@ -94,7 +97,13 @@ impl Sides<'_> {
         let lacks_schema = key.schema().is_some_and(|schema| {
             here.named(ObjectKind::Schema, schema).is_some() && there.named(ObjectKind::Schema, schema).is_none()
         });
-        facts.is_derived || lacks_whole || lacks_schema
+        let is_moved = whole.is_some_and(|whole| {
+            let place = |catalog: &Catalog| {
+                catalog.named(ObjectKind::Table, whole).map(|table| table.get(Aspect::PartitionOf).map(str::to_owned))
+            };
+            matches!((place(here), place(there)), (Some(here), Some(there)) if here != there)
+        });
+        facts.is_derived || lacks_whole || lacks_schema || is_moved
     }
 
     fn compare(
@@ -122,25 +131,30 @@ impl Sides<'_> {
 
     /// What differs and matters, in groups that one fix mends.
     fn differing(self, key: &ObjectKey, wanted: &Facts, found: &Facts) -> Vec<Vec<Aspect>> {
-        let mut groups: Vec<Vec<Aspect>> = Vec::new();
-        let (mut whole, mut typed) = (Vec::new(), Vec::new());
-        let mut aspects: Vec<Aspect> =
+        let aspects: BTreeSet<Aspect> =
             wanted.values.iter().chain(&found.values).map(|(aspect, _)| *aspect).collect();
-        aspects.sort();
-        aspects.dedup();
+        let differs = |aspect: &Aspect| {
+            let values = (wanted.get(*aspect), found.get(*aspect));
+            let is_same = match aspect {
+                Aspect::Comment | Aspect::Owner => values.0 == values.1,
+                _ => printed::is_same(values.0, values.1),
+            };
+            !is_same && !self.is_expected(key, *aspect, values, found.is_derived)
+        };
+        let aspects: Vec<Aspect> = aspects.into_iter().filter(differs).collect();
+        if fix::makes_again(key.kind, &aspects) {
+            return vec![aspects];
+        }
+        let (mut together, mut alone) = (Vec::new(), Vec::new());
         for aspect in aspects {
-            let values = (wanted.get(aspect), found.get(aspect));
-            if values.0 == values.1 || self.is_expected(key, aspect, values, found.is_derived) {
-                continue;
-            }
             match (key.kind, aspect) {
-                (_, Aspect::Owner | Aspect::Comment) => groups.push(vec![aspect]),
-                (ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Sequence, _) => whole.push(aspect),
-                (_, Aspect::Type | Aspect::Collation) => typed.push(aspect),
-                _ => groups.push(vec![aspect]),
+                (_, Aspect::Owner | Aspect::Comment) => alone.push(vec![aspect]),
+                (ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Sequence, _)
+                | (_, Aspect::Type | Aspect::Collation) => together.push(aspect),
+                _ => alone.push(vec![aspect]),
             }
         }
-        [typed, whole].into_iter().filter(|group| !group.is_empty()).chain(groups).collect()
+        Some(together).into_iter().filter(|group| !group.is_empty()).chain(alone).collect()
     }
 
     /// Whether a difference between the two values is none.
@@ -250,7 +264,7 @@ impl Sides<'_> {
         self,
         key: &ObjectKey,
         grantee: &Grantee,
-        given: &std::collections::BTreeSet<&str>,
+        given: &BTreeSet<&str>,
     ) -> bool {
         key.kind == ObjectKind::Schema
             && &*key.name == "\"public\""

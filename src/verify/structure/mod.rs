@@ -10,6 +10,7 @@ mod error;
 mod fix;
 mod grant;
 mod object;
+mod printed;
 mod queries;
 mod read;
 mod report;

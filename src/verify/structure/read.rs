@@ -14,6 +14,7 @@ use super::catalog::{Catalog, Facts, More};
 use super::error::StructureError;
 use super::grant::Grant;
 use super::object::{ObjectKey, ObjectKind};
+use super::printed::with_bare_json;
 use super::queries::{self, Dialect};
 use crate::config::TableFilter;
 use crate::connection::SqlSession;
@@ -193,7 +194,14 @@ impl Decoder {
         facts.values = values.into();
         facts.grants.sort();
         facts.more = (more != More::default()).then(|| Box::new(more));
-        let key = ObjectKey { kind: kind?, place: place.map(|place| self.shared(place)), name: name?.into() };
+        let (kind, name) = (kind?, name?);
+        let name = match kind {
+            ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Aggregate | ObjectKind::Cast => {
+                with_bare_json(name).into()
+            }
+            _ => name.into(),
+        };
+        let key = ObjectKey { kind, place: place.map(|place| self.shared(place)), name };
         (!is_gone(&key, &facts)).then_some((key, facts))
     }
 

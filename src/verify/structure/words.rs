@@ -105,6 +105,9 @@ fn advice(key: &ObjectKey, wanted: &Facts, found: &Facts, aspects: &[Aspect]) ->
         ObjectKind::Table if has(Aspect::PartitionKey) => {
             "\nA table cannot become partitioned, or otherwise partitioned: it has to be made again, or kept as it is on purpose."
         }
+        ObjectKind::Table if has(Aspect::PartitionOf) => {
+            " Indexes, constraints and triggers that it has of its parent are compared once it is where it belongs: compare again then."
+        }
         ObjectKind::Column if has(Aspect::Generated) && found.get(Aspect::Generated).is_none() => {
             "\nA column cannot become generated: drop it and add it again as the source has it."
         }

@@ -5,6 +5,7 @@ COMMENT ON SCHEMA shop IS 'it''s the shop';
 GRANT USAGE ON SCHEMA shop TO reader, clerk; GRANT CREATE ON SCHEMA shop TO clerk WITH GRANT OPTION;
 CREATE EXTENSION btree_gist SCHEMA public;
 CREATE EXTENSION hstore SCHEMA shop;
+CREATE EXTENSION pg_trgm SCHEMA shop;
 
 CREATE TYPE shop.state AS ENUM ('new', 'paid; really', 'it''s sent');
 CREATE TYPE shop.money_of AS (amount numeric(12,2), currency text COLLATE "C");
@@ -21,6 +22,7 @@ CREATE FUNCTION shop.standard(a int, OUT b int, OUT c text) LANGUAGE sql IMMUTAB
 CREATE FUNCTION shop.seen() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
 CREATE FUNCTION shop.as_text(shop.money_of) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT ($1).currency';
 CREATE FUNCTION shop.rows_of(n int) RETURNS SETOF int LANGUAGE sql ROWS 42 AS 'SELECT generate_series(1, n)';
+CREATE FUNCTION shop.of_json(a json, VARIADIC b json[] DEFAULT '{}') RETURNS json LANGUAGE sql AS 'SELECT a';
 CREATE PROCEDURE shop.close_day(IN day date) LANGUAGE plpgsql AS $$ BEGIN NULL; END $$;
 CREATE AGGREGATE shop.joined(text) (SFUNC = textcat, STYPE = text, INITCOND = '');
 CREATE AGGREGATE shop.how_many(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0');
@@ -88,6 +90,12 @@ CREATE UNLOGGED TABLE shop.cache (key text PRIMARY KEY, value text);
 CREATE TABLE "Odd ""schema""; --"."Odd ""table""; --" ("Odd ""column""; --" int CHECK ("Odd ""column""; --" > 1), "json_table" int, "user" text);
 CREATE INDEX "Odd ""index""; --" ON "Odd ""schema""; --"."Odd ""table""; --" ("json_table", "Odd ""column""; --");
 CREATE TABLE shop.nothing ();
+CREATE TABLE shop.printed (raw json DEFAULT '{"json": 1}'::json, day date, name text, at timestamp, json int, "system_user" int,
+    CHECK (extract(year FROM day) > 1900), CHECK (at AT TIME ZONE 'UTC' > '2000-01-01' AND extract(epoch FROM at) > 0),
+    CHECK (substring(name FROM 1 FOR 2) <> 'a' AND trim(BOTH FROM name) <> '' AND position('x' IN name) = 0 AND name SIMILAR TO '%'),
+    CHECK (name IS NORMALIZED AND name COLLATE "C" > 'a' AND json IN (1, 2, 3) AND json BETWEEN 0 AND 9 AND raw IS NOT NULL),
+    CHECK (CASE WHEN json = 1 THEN true ELSE (raw ->> 'a') IS DISTINCT FROM 'b' END), CHECK ("system_user" > json));
+CREATE INDEX ON shop.printed ((raw ->> 'json'), json, (extract(month FROM day))) WHERE "system_user" > 0;
 
 CREATE VIEW shop.named WITH (security_barrier = true) AS SELECT id, name, mail FROM shop.customers WHERE number > 0 WITH LOCAL CHECK OPTION;
 GRANT SELECT ON shop.named TO reader; COMMENT ON VIEW shop.named IS 'named';

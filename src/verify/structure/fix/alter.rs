@@ -5,7 +5,7 @@ use super::super::aspect::Aspect;
 use super::super::catalog::Facts;
 use super::super::diff::Sides;
 use super::super::object::{ObjectKey, ObjectKind};
-use super::{create, drop};
+use super::{create, drop, makes_again, put_on};
 
 pub(super) fn change(
     sides: Sides<'_>,
@@ -35,7 +35,7 @@ pub(super) fn change(
         (
             ObjectKind::Constraint | ObjectKind::ForeignKey | ObjectKind::DomainConstraint,
             Aspect::Definition,
-        ) => constraint(sides, key, wanted, found),
+        ) => constraint(sides, key, wanted, found, aspects),
         (ObjectKind::Function | ObjectKind::Procedure, _) => routine(sides, key, wanted, aspects),
         (ObjectKind::View, Aspect::Definition) => {
             Some(wanted.creation()?.replacen("CREATE VIEW", "CREATE OR REPLACE VIEW", 1))
@@ -72,16 +72,9 @@ pub(super) fn change(
         (ObjectKind::EventTrigger, Aspect::Enabled) => {
             Some(format!("ALTER EVENT TRIGGER {key} {};", value.unwrap_or("ENABLE")))
         }
-        (
-            ObjectKind::Index
-            | ObjectKind::Trigger
-            | ObjectKind::Rule
-            | ObjectKind::Policy
-            | ObjectKind::Statistics
-            | ObjectKind::EventTrigger
-            | ObjectKind::Cast,
-            Aspect::Definition,
-        ) => Some(format!("{}\n{}", drop(key)?, create(sides, key, wanted)?)),
+        (kind, _) if makes_again(kind, aspects) => {
+            Some(format!("{}\n{}", drop(key)?, create(sides, key, wanted)?))
+        }
         _ => None,
     }
 }
@@ -147,9 +140,11 @@ fn sequence(key: &ObjectKey, wanted: &Facts, aspects: &[Aspect]) -> String {
             Aspect::Start => "START WITH",
             Aspect::Cache => "CACHE",
             Aspect::OwnedBy => "OWNED BY",
+            // CYCLE, or the word for none.
             _ => "",
         };
-        statement.push_str(&format!(" {words} {}", value.unwrap_or_else(|| aspect.by_default())));
+        let space = if words.is_empty() { "" } else { " " };
+        statement.push_str(&format!(" {words}{space}{}", value.unwrap_or_else(|| aspect.by_default())));
     }
     statement.push(';');
     statement
@@ -195,21 +190,28 @@ fn split_literals(list: &str) -> Vec<&str> {
 }
 
 /// A validated one needs only be validated; otherwise it is made again.
-fn constraint(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts, found: &Facts) -> Option<String> {
+fn constraint(
+    sides: Sides<'_>,
+    key: &ObjectKey,
+    wanted: &Facts,
+    found: &Facts,
+    aspects: &[Aspect],
+) -> Option<String> {
     let (definition, other) = (wanted.get(Aspect::Definition)?, found.get(Aspect::Definition)?);
     let place = key.place.as_deref()?;
     let is_domains = key.kind == ObjectKind::DomainConstraint;
     if other.strip_suffix(" NOT VALID") == Some(definition) {
         let what = if is_domains { "DOMAIN" } else { "TABLE" };
-        return Some(format!("ALTER {what} {place} VALIDATE CONSTRAINT {};", key.name));
+        let mut statements = vec![format!("ALTER {what} {place} VALIDATE CONSTRAINT {};", key.name)];
+        let others = aspects.iter().filter(|aspect| **aspect != Aspect::Definition);
+        statements.extend(others.filter_map(|aspect| super::change(sides, key, wanted, found, &[*aspect])));
+        return Some(statements.join("\n"));
     }
     if is_domains {
         return Some(format!("{}\n{}", drop(key)?, create(sides, key, wanted)?));
     }
     let again = format!("ALTER TABLE {place} DROP CONSTRAINT {0}, ADD CONSTRAINT {0} {definition};", key.name);
-    let comment = wanted.get(Aspect::Comment).is_some();
-    let comment = comment.then(|| super::change(sides, key, wanted, found, &[Aspect::Comment])).flatten();
-    Some([Some(again), comment].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+    Some([vec![again], put_on(sides, key, wanted)].concat().join("\n"))
 }
 
 /// Names of arguments and the result cannot be replaced.

@@ -4,23 +4,69 @@
 mod alter;
 mod column;
 
-use pgsluice_proto::command::quote_literal;
+use std::sync::Arc;
+
+use pgsluice_proto::command::{quote_ident, quote_literal};
 
 pub(super) use self::alter::parent_of_partition;
 use super::aspect::Aspect;
-use super::catalog::Facts;
+use super::catalog::{Catalog, Facts};
 use super::diff::Sides;
 use super::grant::{Grantee, Settlement};
 use super::object::{ObjectKey, ObjectKind};
 
-/// Makes an object that the target lacks, and puts on it what the source's has.
+/// Makes an object that the target lacks, with its parts, and puts on it what the source's has.
 pub(super) fn create(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Option<String> {
     let mut statements = vec![creation(sides, key, wanted)?];
-    let fresh = wanted.fresh(key.kind, &sides.target.role);
-    for (aspect, _) in wanted.values.iter().filter(|(aspect, _)| aspect.is_put_on()) {
-        let is_missing_role =
-            *aspect == Aspect::Owner && wanted.get(*aspect).is_some_and(|role| !sides.target.roles.contains(role));
-        if !is_missing_role && wanted.get(*aspect) != fresh.get(*aspect) {
+    statements.extend(put_on(sides, key, wanted));
+    for (part, facts) in parts(sides.source, key) {
+        match part.kind {
+            // They are there, as the whole was made, and only what is put on them is missing.
+            ObjectKind::Column | ObjectKind::Attribute => {
+                let default = facts.get(Aspect::Default);
+                let none = Facts::default();
+                statements.extend(default.and_then(|_| change(sides, part, facts, &none, &[Aspect::Default])));
+                statements.extend(put_on(sides, part, facts));
+            }
+            _ => statements.extend(create(sides, part, facts)),
+        }
+    }
+    Some(statements.join("\n"))
+}
+
+/// What belongs to something that stands for itself, and whose absence is told with it.
+fn parts<'a>(
+    source: &'a Catalog,
+    whole: &'a ObjectKey,
+) -> impl Iterator<Item = (&'a ObjectKey, &'a Facts)> {
+    let kinds: &[ObjectKind] = match whole.kind {
+        ObjectKind::Domain => &[ObjectKind::DomainConstraint],
+        ObjectKind::Composite => &[ObjectKind::Attribute],
+        ObjectKind::View | ObjectKind::MaterializedView => {
+            &[ObjectKind::Column, ObjectKind::Rule, ObjectKind::Trigger]
+        }
+        _ => &[],
+    };
+    let by_place = kinds.iter().flat_map(move |kind| {
+        let place: Option<Arc<str>> = Some((*whole.name).into());
+        let first = ObjectKey { kind: *kind, place: place.clone(), name: "".into() };
+        source.objects.range(first..).take_while(move |(key, _)| key.kind == *kind && key.place == place)
+    });
+    let has_indexes = whole.kind == ObjectKind::MaterializedView;
+    let indexes = source
+        .objects
+        .iter()
+        .filter(move |(key, facts)| key.kind == ObjectKind::Index && facts.table() == Some(&*whole.name));
+    by_place.chain(has_indexes.then_some(indexes).into_iter().flatten())
+}
+
+/// What an object has beside what its creation gives it.
+pub(super) fn put_on(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Vec<String> {
+    let mut statements = Vec::new();
+    let fresh = wanted.fresh(key, &sides.target.role);
+    for (aspect, value) in &wanted.values {
+        let is_missing_role = *aspect == Aspect::Owner && !sides.target.roles.contains(&**value);
+        if !is_missing_role && fresh.get(*aspect) != Some(value) {
             statements.extend(change(sides, key, wanted, &fresh, &[*aspect]));
         }
     }
@@ -32,7 +78,24 @@ pub(super) fn create(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Optio
             statements.extend(settle(sides, key, wanted, &fresh, grantee, &settlement));
         }
     }
-    Some(statements.join("\n"))
+    if key.kind == ObjectKind::Constraint {
+        statements.extend(put_on_index(sides, key));
+    }
+    statements
+}
+
+/// What the index of a constraint has, which has the constraint's name.
+fn put_on_index(sides: Sides<'_>, constraint: &ObjectKey) -> Vec<String> {
+    let schema = constraint.place.as_deref().and_then(|place| Some(&place[..=place.find("\".\"")?]));
+    let Some(schema) = schema else { return Vec::new() };
+    let name = format!("{schema}.{}", constraint.name).into();
+    let index = ObjectKey { kind: ObjectKind::Index, place: None, name };
+    let Some(facts) = sides.source.objects.get(&index).filter(|facts| facts.is_derived) else {
+        return Vec::new();
+    };
+    let bare = Facts::default();
+    let aspects = facts.values.iter().map(|(aspect, _)| *aspect).filter(|aspect| *aspect != Aspect::Valid);
+    aspects.filter_map(|aspect| change(sides, &index, facts, &bare, &[aspect])).collect()
 }
 
 fn creation(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Option<String> {
@@ -72,6 +135,24 @@ pub(super) fn drop(key: &ObjectKey) -> Option<String> {
     })
 }
 
+/// Whether the change of these aspects is dropping and creating: then it mends all of the object.
+pub(super) fn makes_again(kind: ObjectKind, aspects: &[Aspect]) -> bool {
+    aspects.first() == Some(&Aspect::Definition)
+        && matches!(
+            kind,
+            ObjectKind::Constraint
+                | ObjectKind::ForeignKey
+                | ObjectKind::DomainConstraint
+                | ObjectKind::Index
+                | ObjectKind::Trigger
+                | ObjectKind::Rule
+                | ObjectKind::Policy
+                | ObjectKind::Statistics
+                | ObjectKind::EventTrigger
+                | ObjectKind::Cast
+        )
+}
+
 /// Changes some aspects of an object of the target.
 pub(super) fn change(
     sides: Sides<'_>,
@@ -84,7 +165,7 @@ pub(super) fn change(
     let value = wanted.get(first);
     match (key.kind, first) {
         (_, Aspect::Owner) => {
-            Some(format!("ALTER {} {key} OWNER TO {};", key.kind.sql(), pgsluice_proto::command::quote_ident(value?)))
+            Some(format!("ALTER {} {key} OWNER TO {};", key.kind.sql(), quote_ident(value?)))
         }
         (_, Aspect::Comment) => {
             let comment = value.map_or_else(|| "NULL".to_owned(), quote_literal);
