@@ -6,6 +6,8 @@
 mod aspect;
 mod catalog;
 mod diff;
+#[cfg(test)]
+mod diff_tests;
 mod error;
 mod fix;
 mod grant;
@@ -25,10 +27,11 @@ pub use grant::{Grant, Grantee};
 pub use object::{ObjectKey, ObjectKind};
 pub use report::{KEPT_MAX, Severity, StructuralDifference, StructureReport};
 
+use self::queries::STANDARD_BODY;
 use self::read::Reading;
 use crate::config::TableFilter;
 use crate::connection::SqlSession;
-use crate::model::Side;
+use crate::model::{Side, counted};
 
 /// Compares the two databases, except for tables that `filter` leaves out and what belongs to them. Each side is read in one
 /// read-only transaction of its session, which must not be in one; definitions that change meanwhile may be told as
@@ -51,14 +54,37 @@ pub async fn compare(
         read::read(target, Reading { side: Side::Target, filter, prints_alike }),
     );
     let (source, target) = (source?, target?);
-    let mut report = StructureReport { compared: source.counts(), ..StructureReport::default() };
-    if !prints_alike {
-        report.not_compared.push(format!(
-            "PostgreSQL {} and {} print queries differently: views, materialized views and rules are compared by name, columns and \
-             options, and functions with a body in standard SQL by everything but the body.",
-            majors.0, majors.1
-        ));
-    }
+    let mut report = StructureReport {
+        compared: source.counts(),
+        not_compared: not_compared(&source, &target),
+        ..StructureReport::default()
+    };
     diff::each_difference(&source, &target, &mut |difference| report.add(difference));
     Ok(report)
+}
+
+/// What the versions, and what the catalog has of it, do not allow to compare.
+fn not_compared(source: &Catalog, target: &Catalog) -> Vec<String> {
+    let counts = source.counts();
+    let count = |kind| counts.get(&kind).copied().unwrap_or_default();
+    let queries = count(ObjectKind::View) + count(ObjectKind::MaterializedView) + count(ObjectKind::Rule);
+    let standard = source.objects.values().filter(|facts| facts.get(Aspect::Body) == Some(STANDARD_BODY)).count();
+    let mut sentences = Vec::new();
+    if source.major != target.major && queries > 0 {
+        sentences.push(format!(
+            "The queries of {} are not compared, because PostgreSQL {} and {} print them differently; their columns, options, \
+             owners and privileges are.",
+            counted(queries, "view or rule", "views, materialized views and rules"),
+            source.major,
+            target.major
+        ));
+    }
+    if standard > 0 {
+        sentences.push(format!(
+            "The bodies of {} in standard SQL (BEGIN ATOMIC, RETURN) are not compared, because PostgreSQL keeps no text of them; \
+             everything else of them is.",
+            counted(standard, "function", "functions")
+        ));
+    }
+    sentences
 }

@@ -8,6 +8,8 @@ mod server_wide;
 mod tables;
 mod types;
 
+pub(super) use routines::STANDARD_BODY;
+
 /// What the queries must know of the servers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialect {

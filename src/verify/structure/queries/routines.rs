@@ -2,20 +2,19 @@
 
 use super::{Dialect, OF_USERS, comment_on, grants, of_itself, role};
 
-/// What is compared is what the catalog stores, not how a version prints it. Of a body in standard SQL the catalog has only
-/// what would have to be printed.
+/// What a body in standard SQL is told as: the catalog has no text of it, and what is printed of it is printed otherwise once it
+/// has been dumped and restored.
+pub(in super::super) const STANDARD_BODY: &str = "in standard SQL";
+
+/// What is compared is what the catalog stores, not how a version prints it.
 pub(super) fn routines(dialect: Dialect) -> String {
     let (owner, grants) = (role("p.proowner"), grants('f', "p.proacl", "p.proowner"));
     let (comment, of_itself) =
         (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
-    let body = match (dialect.major >= 14, dialect.prints_alike) {
-        (true, true) => {
-            "CASE WHEN p.prosqlbody IS NULL THEN md5(concat(p.prosrc, chr(1), p.probin)) ELSE md5(pg_get_function_sqlbody(p.oid)) END"
-        }
-        (true, false) => {
-            "CASE WHEN p.prosqlbody IS NULL THEN md5(concat(p.prosrc, chr(1), p.probin)) ELSE 'in standard SQL' END"
-        }
-        (false, _) => "md5(concat(p.prosrc, chr(1), p.probin))",
+    let digest = "md5(concat(p.prosrc, chr(1), p.probin))";
+    let body = match dialect.major {
+        ..14 => digest.to_owned(),
+        14.. => format!("CASE WHEN p.prosqlbody IS NULL THEN {digest} ELSE '{STANDARD_BODY}' END"),
     };
     format!(
         "SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END AS kind, p.oid::regprocedure::text AS name,
