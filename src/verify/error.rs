@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::meeting::Interrupted;
+use super::structure::StructureError;
 use crate::connection::{ConnectError, SqlError};
 use crate::model::{Disposition, Side};
 use crate::snapshot::SnapshotError;
@@ -30,6 +31,9 @@ pub enum VerifyError {
     /// The source's snapshot cannot be read.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The structures cannot be compared.
+    #[error(transparent)]
+    Structure(#[from] StructureError),
     /// The stream broke off while a pair of snapshots was taken.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
@@ -75,6 +79,7 @@ impl VerifyError {
         match self {
             Self::Connect(error) => matches!(error.disposition(), Disposition::Retry),
             Self::Sql { error, .. } => matches!(error.disposition(), Disposition::Retry),
+            Self::Structure(error) => matches!(error.disposition(), Disposition::Retry),
             Self::Interrupted(_) | Self::Behind { .. } => true,
             Self::Records(_) | Self::Snapshot(_) | Self::TooLong { .. } | Self::Unreadable { .. } => false,
         }
@@ -92,6 +97,7 @@ impl VerifyError {
     pub fn remedy(&self) -> String {
         match self {
             Self::Connect(error) => error.remedy(),
+            Self::Structure(error) => error.remedy(),
             Self::Sql { error, .. } => match error.disposition() {
                 Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
                 Disposition::Retry => "Start the verification again.".into(),

@@ -15,6 +15,7 @@ mod repair;
 mod report;
 pub mod row_text;
 mod run;
+pub mod structure;
 mod table;
 
 pub use error::VerifyError;

@@ -71,6 +71,8 @@ struct StructureDetail {
     objects: u64,
     differences_total: u64,
     differences: Vec<ObjectDetail>,
+    #[serde(default)]
+    not_compared: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -251,6 +253,7 @@ impl Details {
                 objects: structure.objects,
                 differences_total: structure.differences_total,
                 differences: structure.differences.iter().map(object).collect(),
+                not_compared: structure.not_compared.clone(),
             }),
         }
     }
@@ -283,6 +286,7 @@ impl Details {
         report.structure = self.structure.map(|structure| StructureComparison {
             objects: structure.objects,
             differences_total: structure.differences_total,
+            not_compared: structure.not_compared,
             differences: structure
                 .differences
                 .into_iter()

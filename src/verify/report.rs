@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::difference::DifferenceKind;
+use super::structure::{Severity, StructuralDifference, StructureReport};
 use crate::model::{Direction, Lsn, TableName};
 
 /// Rows that are told one by one; beyond, they are counted (INV-11).
@@ -152,8 +153,10 @@ pub struct StructureComparison {
     pub objects: u64,
     /// What is not the same.
     pub differences: Vec<StructureDifference>,
-    /// How many there are, told or not.
+    /// How many there are that are more than remarks, told or not.
     pub differences_total: u64,
+    /// What could not be compared because of the servers' versions, in sentences.
+    pub not_compared: Vec<String>,
 }
 
 /// An object that is not the same on both sides.
@@ -169,6 +172,25 @@ pub struct StructureDifference {
     pub fix: Option<String>,
     /// Whether it is only remarked: it makes no verification fail.
     pub is_note: bool,
+}
+
+impl From<StructureReport> for StructureComparison {
+    fn from(report: StructureReport) -> Self {
+        let objects = report.objects_compared() as u64;
+        let difference = |difference: StructuralDifference| StructureDifference {
+            kind: difference.kind.to_string(),
+            object: difference.object,
+            what: difference.what,
+            fix: difference.fix,
+            is_note: difference.severity == Severity::Note,
+        };
+        Self {
+            objects,
+            differences: report.differences.into_iter().map(difference).collect(),
+            differences_total: report.differences_found as u64,
+            not_compared: report.not_compared,
+        }
+    }
 }
 
 impl VerificationReport {
@@ -204,11 +226,7 @@ impl VerificationReport {
     /// Differences of structure that are more than remarks.
     #[must_use]
     pub fn structural_differences(&self) -> u64 {
-        let structure = self.structure.as_ref();
-        structure.map_or(0, |structure| {
-            let notes = structure.differences.iter().filter(|each| each.is_note).count();
-            structure.differences_total.saturating_sub(notes as u64)
-        })
+        self.structure.as_ref().map_or(0, |structure| structure.differences_total)
     }
 
     /// Adds what one comparison of a table has found.

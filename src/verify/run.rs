@@ -17,6 +17,7 @@ use super::piece::{Compared, Comparing, Slice};
 use super::repair::repair;
 use super::report::{RowDifference, Scope, VerificationReport};
 use super::row_text::{Hashing, RowForm};
+use super::structure;
 use super::table::{ComparedTable, read_shape, read_tables};
 use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
@@ -105,10 +106,24 @@ type Trouble = Option<(String, String)>;
 
 async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Trouble, VerifyError> {
     let scope = writing.read().scope;
-    if scope == Scope::Structure {
-        return Ok(None);
-    }
     let sessions = connect(context).await?;
+    let mut trouble = None;
+    if scope != Scope::Rows {
+        let filter = &context.config.source.tables;
+        match structure::compare(&sessions.source, &sessions.target, filter).await {
+            Ok(compared) => writing.update(|report| report.structure = Some(compared.into())),
+            Err(error) => {
+                let told = format!("{error}");
+                trouble = Some((told, error.remedy()));
+                if sessions.abandon().await.is_err() {
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+    if scope == Scope::Structure {
+        return Ok(trouble);
+    }
     let form = row_form(&sessions).await?;
     let tables = read_tables(&sessions.source, &sessions.target).await?;
     writing.update(|report| {
@@ -141,7 +156,6 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         };
         working.spawn(worker.run(Arc::clone(&queue)));
     }
-    let mut trouble = None;
     while let Some(ended) = working.join_next().await {
         match ended {
             Ok(told) => trouble = trouble.or(told),

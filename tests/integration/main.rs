@@ -50,6 +50,7 @@ mod stream_exactness;
 mod stream_faults;
 mod stream_traps;
 mod streaming_in_progress;
+mod structure;
 mod sudden_death;
 mod target_failover;
 mod transactions;
@@ -73,6 +74,7 @@ version_pairs::version_pairs! {
         schema_changes::every_change_of_a_table_is_waited_for_and_its_remedy_is_enough,
     }
     pair_14_17 { 14 => 17:
+        structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
         cleanup::nothing_is_left_after_a_cutover,
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
@@ -126,6 +128,7 @@ version_pairs::version_pairs! {
         schema_changes::existing_rows_that_a_change_left_different_are_copied_again,
     }
     pair_14_18 { 14 => 18:
+        structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         matrix::every_type_arrives_unchanged_in_sets,
         matrix::every_type_arrives_unchanged_on_every_way,
@@ -159,6 +162,7 @@ version_pairs::version_pairs! {
         bulk::transactions_of_a_backlog_arrive_once_and_in_order,
     }
     pair_17_18 { 17 => 18:
+        structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
         joining::a_table_that_is_written_to_joins_the_running_migration,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         joining::a_partition_that_was_away_is_copied_again,

@@ -171,6 +171,8 @@ pub struct StructureRecord {
     pub differences: u64,
     /// The first of them (at most 1000) and notes, one by one.
     pub objects: Vec<ObjectDifferenceRecord>,
+    /// What could not be compared because of the servers' versions, in sentences.
+    pub not_compared: Vec<String>,
 }
 
 /// An object that is not the same on both sides.
@@ -260,6 +262,7 @@ impl StructureRecord {
             objects_compared: structure.objects,
             differences: report.structural_differences(),
             objects: structure.differences.iter().map(ObjectDifferenceRecord::from).collect(),
+            not_compared: structure.not_compared.clone(),
         }
     }
 }
