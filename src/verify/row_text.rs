@@ -53,6 +53,21 @@ const PLAIN_TYPES: &[&str] = &[
     "xid8",
     "xml",
 ];
+/// The same of ranges over them.
+const PLAIN_RANGES: &[&str] = &[
+    "datemultirange",
+    "daterange",
+    "int4multirange",
+    "int4range",
+    "int8multirange",
+    "int8range",
+    "nummultirange",
+    "numrange",
+    "tsmultirange",
+    "tsrange",
+    "tstzmultirange",
+    "tstzrange",
+];
 /// Of these, and domains over them, `octet_length` takes a value as it is.
 const TEXT_TYPES: &[&str] = &["text", "varchar", "bpchar"];
 
@@ -65,6 +80,8 @@ pub struct ComparedColumn {
     pub base_type: String,
     /// Whether either side lets it be NULL.
     pub is_nullable: bool,
+    /// Whether it is of an enum none of whose labels has the separator in it, on either side.
+    pub has_plain_labels: bool,
 }
 
 /// How texts are hashed.
@@ -88,14 +105,23 @@ pub struct RowForm {
 
 impl ComparedColumn {
     fn is_plain(&self) -> bool {
-        PLAIN_TYPES.contains(&self.base_type.as_str())
+        let name = self.base_type.as_str();
+        let is_plain = |name: &str| PLAIN_TYPES.contains(&name);
+        is_plain(name)
+            || PLAIN_RANGES.contains(&name)
+            || self.has_plain_labels
+            || name.strip_prefix('_').is_some_and(is_plain)
+    }
+
+    fn is_text(&self) -> bool {
+        TEXT_TYPES.contains(&self.base_type.as_str())
     }
 
     /// Whether values of it can be compared with a literal, whatever the search path.
     #[must_use]
     pub fn has_equality(&self) -> bool {
         let has_none = ["box", "circle", "json", "line", "lseg", "path", "point", "polygon", "xml", "xid"];
-        (self.is_plain() || TEXT_TYPES.contains(&self.base_type.as_str()))
+        (PLAIN_TYPES.contains(&self.base_type.as_str()) || self.is_text())
             && !has_none.contains(&self.base_type.as_str())
     }
 
@@ -119,9 +145,13 @@ impl RowForm {
     /// The columns of a row as one text.
     #[must_use]
     pub fn text(self, columns: &[&ComparedColumn]) -> String {
-        let free: Vec<&&ComparedColumn> = columns.iter().filter(|column| !column.is_plain()).collect();
-        let lengths = free.iter().take(free.len().saturating_sub(1)).map(|column| self.length(column));
-        let values = columns.iter().map(|column| column.value());
+        let free = || columns.iter().filter(|column| !column.is_plain());
+        // The one that is printed last needs no length: the one whose length would cost most.
+        let last = free().find(|column| !column.is_text()).or_else(|| free().last());
+        let is_last = |column: &&ComparedColumn| last.is_some_and(|last| last.name == column.name);
+        let lengths = free().filter(|column| !is_last(column)).map(|column| self.length(column));
+        let others = columns.iter().filter(|column| !is_last(column));
+        let values = others.chain(last).map(|column| column.value());
         let text = joined(nulls(columns).into_iter().chain(lengths).chain(values).collect());
         if self.is_same_encoding {
             // Hashing has to know a collation, and this one compares bytes.
@@ -134,7 +164,7 @@ impl RowForm {
     /// The length of a free text. Of a value out of line it is known without reading it.
     fn length(self, column: &ComparedColumn) -> String {
         let function = if self.is_same_encoding { "octet_length" } else { "char_length" };
-        if TEXT_TYPES.contains(&column.base_type.as_str()) {
+        if column.is_text() {
             return format!("{function}({})", column.quoted());
         }
         // A cast to text may be somebody's own, and be on one side alone.
@@ -192,7 +222,12 @@ mod tests {
     const FORM: RowForm = RowForm { hashing: Hashing::Native, is_same_encoding: true };
 
     fn column(name: &str, base_type: &str, is_nullable: bool) -> ComparedColumn {
-        ComparedColumn { name: name.into(), base_type: base_type.into(), is_nullable }
+        ComparedColumn {
+            name: name.into(),
+            base_type: base_type.into(),
+            is_nullable,
+            has_plain_labels: false,
+        }
     }
 
     #[test]
@@ -211,10 +246,22 @@ mod tests {
             (column("a", "text", false), column("b", "public.mood", false), column("c", "varchar", false));
         assert_eq!(
             FORM.text(&[&a, &b, &c]),
-            r#"concat_ws(E'\x01', octet_length("a"), octet_length(concat("b")), "a", "b", "c") COLLATE "C""#
+            r#"concat_ws(E'\x01', octet_length("a"), octet_length("c"), "a", "c", "b") COLLATE "C""#
         );
         let other = RowForm { is_same_encoding: false, ..FORM };
         assert!(other.text(&[&a, &c]).contains(r#"char_length("a")"#));
+    }
+
+    #[test]
+    fn a_length_that_would_have_to_be_printed_is_left_to_the_last() {
+        let (a, b, c) =
+            (column("a", "public.mood", false), column("b", "_text", false), column("c", "_int4", false));
+        let labels = ComparedColumn { has_plain_labels: true, ..a.clone() };
+        assert_eq!(
+            FORM.text(&[&a, &b, &c]),
+            r#"concat_ws(E'\x01', octet_length(concat("b")), "b", "c", "a") COLLATE "C""#
+        );
+        assert_eq!(FORM.text(&[&labels, &b, &c]), r#"concat_ws(E'\x01', "a", "c", "b") COLLATE "C""#);
     }
 
     #[test]

@@ -170,11 +170,13 @@ struct Column {
     base_type: String,
     is_nullable: bool,
     is_generated: bool,
+    has_plain_labels: bool,
     number: i16,
 }
 
 const COLUMNS: &str = "
-SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, a.attgenerated <> '' AS is_generated, base.type_name
+SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, a.attgenerated <> '' AS is_generated, base.type_name,
+       (SELECT bool_and(strpos(e.enumlabel::text, E'\\x01') = 0) FROM pg_enum e WHERE e.enumtypid = a.atttypid) AS has_plain_labels
   FROM pg_attribute a
   JOIN $STORED_TYPE
  WHERE a.attrelid = ANY ('{$OIDS}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped";
@@ -196,6 +198,7 @@ async fn read_columns(
             base_type: base_type.to_owned(),
             is_nullable: row.get("is_nullable") == Some("t"),
             is_generated: row.get("is_generated") == Some("t"),
+            has_plain_labels: row.get("has_plain_labels") == Some("t"),
             number: row.get("attnum").and_then(|text| text.parse().ok()).unwrap_or_default(),
         };
         columns.entry(table).or_default().insert(name.to_owned(), column);
@@ -229,7 +232,15 @@ impl Shape {
                 } else {
                     String::new()
                 };
-                Some((column.number, ComparedColumn { name: name.clone(), base_type, is_nullable }))
+                Some((
+                    column.number,
+                    ComparedColumn {
+                        name: name.clone(),
+                        base_type,
+                        is_nullable,
+                        has_plain_labels: column.has_plain_labels && other.has_plain_labels,
+                    },
+                ))
             })
             .collect();
         shared.sort_by_key(|(number, _)| *number);
