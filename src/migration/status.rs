@@ -279,6 +279,8 @@ pub struct Status {
     pub problem: Option<Problem>,
     /// The current or last verification.
     pub verification: Option<VerificationReport>,
+    /// Until when the last one that has ended lets a cutover begin; `None` if it does not.
+    pub verified_until: Option<Timestamp>,
     /// The current or last cutover or rehearsal.
     pub cutover: Option<CutoverReport>,
 }
@@ -303,6 +305,7 @@ impl Status {
             findings: Vec::new(),
             problem: None,
             verification: None,
+            verified_until: None,
             cutover: None,
         }
     }

@@ -78,6 +78,7 @@ impl Verifying {
             Ok(Err(error)) => tracing::warn!(%error, "what was verified before cannot be read"),
             Err(_) => tracing::warn!("what was verified before cannot be read in time"),
         }
+        self.publish_validity();
         self.due = self.config.verify.every.map(|every| {
             let ended_at = self.last.as_ref().and_then(|last| last.ended_at);
             let age = ended_at.map_or(every, |at| age_of(at, Timestamp::now()));
@@ -122,6 +123,7 @@ impl Verifying {
                     tell(&report);
                     self.board.update(|status| status.verification = Some((*report).clone()));
                     self.last = Some(*report);
+                    self.publish_validity();
                 }
             }
             Happens::Due => {
@@ -132,6 +134,12 @@ impl Verifying {
                 }
             }
         }
+    }
+
+    /// What [`voucher`](Self::voucher) goes by, for whoever plans a cutover.
+    fn publish_validity(&self) {
+        let until = self.config.verify.age_max.and_then(|age_max| valid_until(self.last.as_ref(), age_max));
+        self.board.update(|status| status.verified_until = until);
     }
 
     /// The one that is due begins later.
@@ -147,7 +155,9 @@ impl Verifying {
         if self.is_running() {
             return Err(Refusal::Conflict {
                 message: "a verification is running".into(),
-                remedy: "Follow it with GET /v1/verify, or stop it with POST /v1/verify/stop.".into(),
+                remedy: "See how far it is with `pgsluice verify --show` (GET /v1/verify), or stop it with `pgsluice verify --stop` \
+                         (POST /v1/verify/stop)."
+                    .into(),
             });
         }
         let verify = &self.config.verify;
@@ -202,7 +212,7 @@ impl Verifying {
             }
             _ => Err(Refusal::Conflict {
                 message: "no verification is running".into(),
-                remedy: "GET /v1/verify shows how the last one ended.".into(),
+                remedy: "`pgsluice verify --show` (GET /v1/verify) tells how the last one ended.".into(),
             }),
         }
     }
@@ -222,7 +232,7 @@ impl Verifying {
         let trouble = self.config.verify.age_max.and_then(|age_max| trouble_with(last, age_max, now));
         match trouble {
             Some(message) if !unverified => Err(Refusal::NotReady {
-                message,
+                message: format!("the cutover did not begin: {message}"),
                 remedy: "Run `pgsluice verify` (POST /v1/verify) and try again once it is clean. To cut over without, at your own risk: \
                          `pgsluice cutover --unverified`; the certificate will say so."
                     .into(),
@@ -276,6 +286,13 @@ fn trouble_with(last: Option<&VerificationReport>, age_max: Duration, now: Times
         }
         VerificationOutcome::Running => Some(format!("the verification {number} is running")),
     }
+}
+
+/// Until when it vouches for the rows; `None` if it does not.
+fn valid_until(last: Option<&VerificationReport>, age_max: Duration) -> Option<Timestamp> {
+    let ended_at = last?.ended_at?;
+    let vouches = trouble_with(last, age_max, ended_at).is_none();
+    vouches.then(|| ended_at.checked_add(age_max).unwrap_or(Timestamp::MAX))
 }
 
 fn summary(report: &VerificationReport) -> Value {
@@ -341,6 +358,12 @@ mod tests {
         let differs = ended(VerificationOutcome::Differences, "2026-03-01T11:00:00Z");
         assert!(trouble(Some(&differs)).unwrap().contains("not the same"));
         let reason = VerificationOutcome::Incomplete { reason: "a lock".into(), remedy: String::new() };
-        assert!(trouble(Some(&ended(reason, "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
+        assert!(trouble(Some(&ended(reason.clone(), "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
+
+        let until = |report: Option<&VerificationReport>| valid_until(report, day).map(|at| at.to_string());
+        assert_eq!(until(Some(&clean("2026-02-28T11:00:00Z"))).as_deref(), Some("2026-03-01T11:00:00Z"));
+        for report in [None, Some(&structure), Some(&differs), Some(&ended(reason, "2026-03-01T11:00:00Z"))] {
+            assert_eq!(until(report), None);
+        }
     }
 }
