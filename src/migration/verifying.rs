@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::command::{Refusal, VerificationRequest};
-use super::status::StatusBoard;
+use super::status::{StatusBoard, Vouched};
 use super::task::Migration;
 use crate::config::Config;
 use crate::connection::connect_sql;
-use crate::model::Side;
+use crate::model::{Direction, Side};
 use crate::runtime::Shutdown;
 use crate::target::records::RecordError;
 use crate::telemetry::Metrics;
@@ -138,8 +138,13 @@ impl Verifying {
 
     /// What [`voucher`](Self::voucher) goes by, for whoever plans a cutover.
     fn publish_validity(&self) {
-        let until = self.config.verify.age_max.and_then(|age_max| valid_until(self.last.as_ref(), age_max));
-        self.board.update(|status| status.verified_until = until);
+        let vouched = match (self.config.direction, self.config.verify.age_max) {
+            (Direction::Forward, Some(age_max)) => {
+                valid_until(self.last.as_ref(), age_max).map_or(Vouched::No, Vouched::Until)
+            }
+            (Direction::Back, _) | (_, None) => Vouched::NotNeeded,
+        };
+        self.board.update(|status| status.vouched = vouched);
     }
 
     /// The one that is due begins later.
@@ -334,7 +339,6 @@ fn tell(report: &VerificationReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Direction;
 
     fn ended(outcome: VerificationOutcome, at: &str) -> VerificationReport {
         let at: Timestamp = at.parse().unwrap();

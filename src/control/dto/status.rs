@@ -214,7 +214,7 @@ impl StatusRecord {
                 .as_ref()
                 .map(|problem| MigrationProblemRecord::of(problem, status.direction)),
             verification: status.verification.as_ref().map(VerificationSummaryRecord::from),
-            verified_until: status.verified_until,
+            verified_until: status.vouched.until(),
             cutover: status.cutover.as_ref().map(CutoverRecord::from),
         }
     }

@@ -5,7 +5,7 @@ use prometheus::{IntCounter, IntGaugeVec};
 
 use super::super::registrar::{OptionalGauge, Registrar};
 use super::saturating;
-use crate::migration::Status;
+use crate::migration::{Status, Vouched};
 
 /// The value of `outcome` while none was ever asked for.
 const NONE: &str = "none";
@@ -53,7 +53,7 @@ impl VerificationMetrics {
             )?,
             valid_until: registrar.optional_gauge(
                 "pgsluice_verify_valid_until_timestamp_seconds",
-                "Until when the last verification lets a cutover begin, in seconds since 1970; absent if it does not, or none needs to.",
+                "Until when the last verification lets a cutover begin, in seconds since 1970; 0 if it does not; absent if none needs to.",
             )?,
             longest_snapshot: registrar.optional_gauge(
                 "pgsluice_verify_longest_snapshot_seconds",
@@ -73,7 +73,11 @@ impl VerificationMetrics {
         self.structural_differences
             .set(has_structure.map(|report| saturating(report.structural_differences())));
         self.ended.set(report.and_then(|report| report.ended_at).map(|at| at.as_second()));
-        self.valid_until.set(status.verified_until.map(|at| at.as_second()));
+        self.valid_until.set(match status.vouched {
+            Vouched::NotNeeded => None,
+            Vouched::No => Some(0),
+            Vouched::Until(until) => Some(until.as_second()),
+        });
         self.longest_snapshot.set(report.map(|report| report.longest_snapshot.as_secs_f64()));
     }
 }
