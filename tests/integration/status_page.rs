@@ -165,9 +165,19 @@ async fn verify(stage: &Stage, browser: &Browser) {
                 && rows.contains("what")
         })
         .await;
-    browser.look_as(WIDTH, 1700, false).await;
+    // By itself: the page is long by now.
+    let others = |shown: &str| {
+        format!(
+            "for (const id of ['operation', 'stream', 'copy']) document.getElementById(id).style.display = '{shown}'"
+        )
+    };
+    browser.look_as(WIDTH, 760, false).await;
+    browser.evaluate(&others("none")).await;
     browser.screenshot("verification").await;
+    browser.evaluate(&others("")).await;
     browser.look_as(WIDTH, 900, false).await;
+    // Away from below the heading, which stays.
+    browser.evaluate("scrollTo(0, 0)").await;
     browser.press("#action-cutover").await;
     browser.until_text("#unverified-label", |said| said.contains("found 1 row that differs")).await;
     browser.write("#word", "app").await;
@@ -183,6 +193,7 @@ async fn verify(stage: &Stage, browser: &Browser) {
     browser.until_text("#verification-outcome", |said| said.contains("Clean: every one of ")).await;
     browser.until_visible("#verification-rows", false).await;
     browser.until_text("#verification-validity", |said| said.contains("for another 2")).await;
+    browser.evaluate("scrollTo(0, 0)").await;
 }
 
 async fn cut_over(browser: &Browser) {
