@@ -81,9 +81,10 @@ large: postgres ## One transaction of five million rows, one of a gibibyte: rows
 	scripts/large-transactions.sh
 
 .PHONY: bench
-bench: postgres pgcopydb ## Beside native logical replication, every case (many minutes): PGSLUICE_BENCH_CASES=a,c BASELINE=path/to/pgsluice
+bench: postgres pgcopydb pgcopydb-compare ## Beside native logical replication, every case (many minutes): PGSLUICE_BENCH_CASES=a,c BASELINE=path/to/pgsluice
 	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench side_by_side
 	PGSLUICE_BASELINE="$${BASELINE:-}" cargo bench --quiet --bench copy
+	cargo bench --quiet --bench verify
 
 .PHONY: bench-table
 bench-table: ## Puts the figures of target/bench/*.json into docs/performance.md
@@ -96,6 +97,14 @@ bench-copy: postgres pgcopydb ## The cases of `make bench` that are the initial 
 .PHONY: bench-copy-table
 bench-copy-table: ## Puts the figures of target/bench/copy.json into docs/performance.md
 	cargo bench --quiet --bench copy -- table
+
+.PHONY: bench-verify
+bench-verify: postgres pgcopydb-compare ## The case of `make bench` that is verification, beside pgcopydb and md5, and what it costs the source (10 minutes)
+	cargo bench --quiet --bench verify
+
+.PHONY: bench-verify-table
+bench-verify-table: ## Puts the figures of target/bench/verify.json into docs/performance.md
+	cargo bench --quiet --bench verify -- table
 
 .PHONY: bench-cutover
 bench-cutover: postgres ## The write pause: 100 rehearsals, 20 pairs of cutover and rollback, 8 clients (minutes)
@@ -117,6 +126,10 @@ tools: ## Small tools that some checks use, in .tools
 # Without it the other contenders can be measured all the same: the bench says so where it wants it.
 pgcopydb: ## pgcopydb, beside which the initial copy is measured, in .tools
 	@scripts/install-pgcopydb.sh || true
+
+.PHONY: pgcopydb-compare
+pgcopydb-compare: ## A pgcopydb that can compare, beside which verification is measured, in .tools
+	@scripts/install-pgcopydb-compare.sh || true
 
 .PHONY: browser
 browser: ## Chromium and its driver, for the tests of the status page

@@ -7,13 +7,11 @@ use std::collections::BTreeMap;
 use super::Outcome;
 use super::contender::{self, Contender, Definitions};
 use super::ground::Ground;
-use super::options::Options;
+use super::options::{MANY_TABLES, Options};
 use super::report::{CopyReport, ManyTablesReport, NATIVE, PGSLUICE};
 use super::rounds::one_run;
 use super::servers::Servers;
 
-/// At full size.
-pub(crate) const TABLES: u64 = 5_000;
 const ROWS_OF_EACH_TABLE: u64 = 10;
 /// Tables made in one transaction: their locks must fit into the server's default lock table.
 const TABLES_AT_ONCE: u64 = 500;
@@ -27,7 +25,7 @@ pub(crate) async fn measure(
     options: &Options,
     copies: &[CopyReport],
 ) -> Outcome<ManyTablesReport> {
-    let tables = options.scaled(TABLES);
+    let tables = options.scaled(MANY_TABLES);
     let database = "case_l".to_owned();
     servers.source.execute("postgres", &format!("CREATE DATABASE {database}")).await?;
     make_tables(servers, &database, tables).await?;

@@ -10,6 +10,9 @@ use super::Outcome;
 use super::environment::{is_on, number, text};
 use super::report::{BASELINE, NATIVE, PGCOPYDB, PGSLUICE};
 
+/// Tables of (l) at full size.
+pub(crate) const MANY_TABLES: u64 = 5_000;
+
 /// The servers of the other cases can be asked for encryption; here it is never on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encryption {
@@ -84,7 +87,7 @@ impl CaseId {
             }
             Self::Mixed => "copy of a mixed database".to_owned(),
             Self::Both => "copy of both in one database".to_owned(),
-            Self::ManyTables => format!("start with {} tables", options.scaled(super::many_tables::TABLES)),
+            Self::ManyTables => format!("start with {} tables", options.scaled(MANY_TABLES)),
             Self::Retention => "what the source must keep during the copy of a large table".to_owned(),
         }
     }

@@ -95,5 +95,6 @@ fn request(body: &[u8]) -> Result<VerificationRequest, ApiError> {
         scope: record.scope.map(Into::into).unwrap_or_default(),
         share,
         jobs: record.jobs.map(usize::from),
+        repair: record.repair,
     })
 }

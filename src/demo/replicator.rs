@@ -360,6 +360,14 @@ impl Api {
         self.ask(Method::POST, "/v1/verify", Some(&request), None).await
     }
 
+    /// `POST /v1/verify/stop`.
+    ///
+    /// # Errors
+    /// When none is running or it does not answer.
+    pub async fn stop_verification(&self) -> Result<VerificationRecord, ReplicatorError> {
+        self.ask(Method::POST, "/v1/verify/stop", None::<&()>, None).await
+    }
+
     /// `GET /v1/verify`.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub struct VerificationRequest {
     pub share: Option<SharePercent>,
     /// Sessions on each side that compare at the same time; `None`: as configured.
     pub jobs: Option<usize>,
+    /// Whether the rows that the last one has found different are repaired first.
+    pub repair: bool,
 }
 
 /// Why a command was refused; nothing was changed.

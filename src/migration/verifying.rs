@@ -20,7 +20,8 @@ use crate::runtime::Shutdown;
 use crate::target::records::RecordError;
 use crate::telemetry::Metrics;
 use crate::verify::{
-    self, Meeting, VerificationOutcome, VerificationReport, VerifyContext, VerifyError, Writing, records,
+    self, Meeting, RowDifference, VerificationOutcome, VerificationReport, VerifyContext, VerifyError,
+    Writing, records,
 };
 
 /// A scheduled verification that could not begin is tried again after this long.
@@ -165,6 +166,7 @@ impl Verifying {
                     .into(),
             });
         }
+        let repair = if request.repair { self.repairable()? } else { Vec::new() };
         let verify = &self.config.verify;
         let shutdown = self.shutdown.child();
         let context = VerifyContext {
@@ -173,6 +175,7 @@ impl Verifying {
             share: request.share.unwrap_or(verify.share),
             jobs: request.jobs.unwrap_or(verify.jobs),
             held_max: verify.snapshot_max,
+            repair: repair.into(),
             shutdown: shutdown.clone(),
         };
         let now = Timestamp::now();
@@ -205,6 +208,26 @@ impl Verifying {
         });
         self.running = Some((shutdown, task));
         Ok(report)
+    }
+
+    /// The rows that the last one has named.
+    fn repairable(&self) -> Result<Vec<RowDifference>, Refusal> {
+        if !self.config.verify.repair {
+            return Err(Refusal::Unsuitable {
+                message: "repair is off".into(),
+                remedy: "Find out first what has changed the target. Then set verify.repair = true, start pgsluice again, and ask for the \
+                         repair again."
+                    .into(),
+            });
+        }
+        let rows = self.last.as_ref().map(|last| last.rows.clone()).unwrap_or_default();
+        if rows.is_empty() {
+            return Err(Refusal::Unsuitable {
+                message: "the last verification has named no row that differs".into(),
+                remedy: "Run `pgsluice verify`; if it finds differences, ask for the repair again.".into(),
+            });
+        }
+        Ok(rows)
     }
 
     /// Ends the one that runs, without waiting for it.

@@ -6,11 +6,13 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use pgsluice_proto::Opaque;
 use pgsluice_proto::pgoutput::{LogicalMessage, OldTuple, Relation, TruncateOptions, Tuple, TypeInfo};
 
 use crate::model::{Lsn, Oid, PgTimestamp, Xid};
 
 use super::handle::MARKER_PREFIX;
+use crate::verify::REPAIR_PREFIX;
 
 /// A row change, in the order in which the source's transaction made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,11 @@ pub(super) enum StreamEvent {
     Marker {
         /// Its content.
         nonce: String,
+    },
+    /// Rows that verification found different are to be replaced where the transaction begun has committed.
+    Repair {
+        /// Which, and by what.
+        content: Opaque,
     },
     /// The transaction begun has committed.
     Commit(TransactionEnd),
@@ -242,6 +249,12 @@ impl Assembler {
                 self.inside(kind)?;
                 StreamEvent::Marker { nonce: text(&content) }
             }
+            LogicalMessage::Message { transactional: true, prefix, content, .. }
+                if prefix == REPAIR_PREFIX =>
+            {
+                self.inside(kind)?;
+                StreamEvent::Repair { content }
+            }
             LogicalMessage::Message { .. } | LogicalMessage::Origin { .. } => return Ok(Assembled::Nothing),
             LogicalMessage::StreamStart { .. }
             | LogicalMessage::StreamStop
@@ -274,7 +287,9 @@ impl Assembler {
                 AsideStep::Open(xid)
             }
             (Place::InBlock(_), LogicalMessage::Streamed { message, .. }) => match *message {
-                LogicalMessage::Message { prefix, .. } if prefix != MARKER_PREFIX => {
+                LogicalMessage::Message { prefix, .. }
+                    if prefix != MARKER_PREFIX && prefix != REPAIR_PREFIX =>
+                {
                     return Ok(Assembled::Nothing);
                 }
                 _ => AsideStep::Keep,

@@ -5,11 +5,13 @@
 mod copied;
 mod events;
 mod met;
+mod repaired;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pgsluice_proto::Opaque;
 use pgsluice_proto::pgoutput::TypeInfo;
 use tokio::sync::watch;
 
@@ -107,6 +109,8 @@ struct OpenTransaction {
     condemned: Vec<ChunkId>,
     /// Whether the tables it touches are told to verification.
     noted: Noted,
+    /// Rows to be replaced where it has committed.
+    repair: Option<Opaque>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

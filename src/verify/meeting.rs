@@ -3,7 +3,7 @@
 //! transactions whose commits the source shows in another order than its WAL has them. Which tables those touch is noted as they pass,
 //! so that what differs because of them is never taken for a difference. Decides by transaction ids; knows no server.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +36,9 @@ struct Inner {
     place: Place,
     /// Transactions that the stream has begun since remembering began and that no snapshot has shown; `None`: nothing is remembered.
     streamed: Option<HashSet<Xid>>,
+    /// Repairs that are on their way, by their nonce, and what has become of them. Anybody who may write to the source can write what
+    /// looks like one: only these are carried out.
+    repairs: HashMap<String, Option<Result<u64, String>>>,
 }
 
 /// How far the meeting is. Each is entered by the side that is named.
@@ -158,6 +161,13 @@ impl Meeting {
         self.0.is_active.store(inner.is_active(), Ordering::Release);
     }
 
+    /// A repair is about to be written on the source. Dropping what comes back has it passed over.
+    #[must_use]
+    pub fn expect_repair(&self, nonce: String) -> ExpectedRepair {
+        self.lock().repairs.insert(nonce.clone(), None);
+        ExpectedRepair { meeting: self.clone(), nonce }
+    }
+
     /// Has the stream halt, as soon as no other meeting is under way. Cancel safe.
     ///
     /// # Errors
@@ -168,6 +178,36 @@ impl Meeting {
         self.enter(Place::Asked);
         stage.until(|place| matches!(place, Place::Halted)).await?;
         Ok(Halt(stage))
+    }
+}
+
+/// A repair on its way.
+#[derive(Debug)]
+pub struct ExpectedRepair {
+    meeting: Meeting,
+    nonce: String,
+}
+
+impl ExpectedRepair {
+    /// Waits until the stream has come to it: how many rows it has replaced, or why it has not. Cancel safe.
+    ///
+    /// # Errors
+    /// Why, in words.
+    pub async fn done(&self) -> Result<u64, String> {
+        let mut changed = self.meeting.watch();
+        loop {
+            if let Some(Some(outcome)) = self.meeting.lock().repairs.get(&self.nonce) {
+                return outcome.clone();
+            }
+            // The sender lives as long as the meeting does.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+impl Drop for ExpectedRepair {
+    fn drop(&mut self) {
+        self.meeting.lock().repairs.remove(&self.nonce);
     }
 }
 
@@ -354,6 +394,20 @@ impl Meeting {
         if let Place::Passing(_, touched) = &mut self.lock().place {
             touched.insert(relation);
         }
+    }
+
+    /// Whether a repair is one that was asked for.
+    #[must_use]
+    pub fn expects_repair(&self, nonce: &str) -> bool {
+        matches!(self.lock().repairs.get(nonce), Some(None))
+    }
+
+    /// The stream has come to a repair.
+    pub fn repaired(&self, nonce: &str, outcome: Result<u64, String>) {
+        if let Some(known) = self.lock().repairs.get_mut(nonce) {
+            *known = Some(outcome);
+        }
+        self.tell();
     }
 
     /// Another stream begins, perhaps at another position.

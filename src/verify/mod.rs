@@ -11,6 +11,7 @@ mod pair;
 mod piece;
 mod question;
 pub mod records;
+mod repair;
 mod report;
 pub mod row_text;
 mod run;
@@ -19,6 +20,7 @@ mod table;
 pub use error::VerifyError;
 pub use meeting::{Interrupted, Meeting, Pace};
 pub use pace::SharePercent;
+pub use repair::{REPAIR_PREFIX, Repair};
 pub use report::{
     ROWS_TOLD_MAX, RowDifference, Scope, StructureComparison, StructureDifference, TableComparison,
     VerificationOutcome, VerificationReport,

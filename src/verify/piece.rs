@@ -12,7 +12,7 @@ use super::pair::{Pair, Sessions};
 use super::question::{KnownKey, Question, Selection, Told, decode_entry, decode_sums};
 use super::report::RowDifference;
 use super::row_text::RowForm;
-use super::table::{ComparedTable, Range, Shape, read_columns};
+use super::table::{ComparedTable, Range, Shape, read_shapes};
 use crate::connection::TextRow;
 use crate::model::{Lsn, Side};
 
@@ -63,9 +63,12 @@ pub(super) struct ComparedSlice {
     pub(super) table: usize,
     pub(super) rows: u64,
     pub(super) differences: Vec<RowDifference>,
-    /// Why it is not decided, if it is not.
-    pub(super) undecided: Option<String>,
+    /// Why it is not decided, if it is not, and what to do.
+    pub(super) undecided: Option<Undecided>,
 }
+
+/// Why something is not decided, and what to do.
+pub(super) type Undecided = (String, &'static str);
 
 /// What a look at a slice has found.
 #[derive(Debug, Default)]
@@ -89,7 +92,7 @@ impl Comparing {
         let mut compared = Compared::default();
         let pair = sessions.take_pair(&self.meeting, &tables, self.held_max).await?;
         let lsn = pair.lsn;
-        let shapes = self.shapes(sessions, &tables).await?;
+        let shapes = read_shapes(sessions, &tables).await?;
         let questions: Vec<Question<'_>> =
             slices.iter().zip(&shapes).map(|(slice, shape)| self.question(slice, shape)).collect();
         let sums = sums(sessions, &pair, &questions).await?;
@@ -111,6 +114,7 @@ impl Comparing {
             } else {
                 (found.rows.into_iter().map(|(_, told)| told).collect(), None)
             };
+            let undecided = undecided.or_else(|| lacking(question.shape));
             compared.slices.push(ComparedSlice {
                 table: slice.table,
                 rows: source.rows,
@@ -125,33 +129,6 @@ impl Comparing {
         Question { form: self.form, table: &self.tables[slice.table], shape, range: &slice.range }
     }
 
-    /// The columns that these tables have on both sides now.
-    async fn shapes(
-        &self,
-        sessions: &Sessions,
-        tables: &[&ComparedTable],
-    ) -> Result<Vec<Shape>, VerifyError> {
-        let oids = |side: Side| tables.iter().map(move |table| table.oid(side)).collect::<HashSet<_>>();
-        let (source, target) = tokio::try_join!(
-            async {
-                read_columns(&sessions.source, oids(Side::Source).into_iter())
-                    .await
-                    .map_err(VerifyError::source)
-            },
-            async {
-                read_columns(&sessions.target, oids(Side::Target).into_iter())
-                    .await
-                    .map_err(VerifyError::target)
-            },
-        )?;
-        let none = super::table::Columns::default();
-        let of = |table: &&ComparedTable| {
-            let (source, target) = (source.get(&table.source_oid), target.get(&table.target_oid));
-            Shape::of(&table.key, source.unwrap_or(&none), target.unwrap_or(&none))
-        };
-        Ok(tables.iter().map(of).collect())
-    }
-
     /// Looks at what differed in a table that was in flight, until it is decided.
     async fn look_again(
         &self,
@@ -159,7 +136,7 @@ impl Comparing {
         question: &Question<'_>,
         mut found: Found,
         pairs: &mut Vec<(Lsn, Duration)>,
-    ) -> Result<(Vec<RowDifference>, Option<String>), VerifyError> {
+    ) -> Result<(Vec<RowDifference>, Option<Undecided>), VerifyError> {
         let mut delay = LOOK_AFTER_FIRST;
         for _ in 0..LOOKS_MAX {
             tokio::time::sleep(delay).await;
@@ -183,11 +160,19 @@ impl Comparing {
                 return Ok((found.rows.into_iter().map(|(_, told)| told).collect(), None));
             }
         }
-        Ok((
-            Vec::new(),
-            Some(format!("{} of its rows were in flight at each of {LOOKS_MAX} looks", found.rows.len())),
-        ))
+        let reason = format!("{} of its rows were in flight at each of {LOOKS_MAX} looks", found.rows.len());
+        Ok((Vec::new(), Some((reason, "Start the verification again when less is written to it."))))
     }
+}
+
+/// What cannot be compared of a table whose rows are the same otherwise.
+fn lacking(shape: &Shape) -> Option<Undecided> {
+    (!shape.missing.is_empty()).then(|| {
+        (
+            format!("the target does not have its column {}", shape.missing.join(", ")),
+            "Add the column to the target; the stream says how, once it is needed.",
+        )
+    })
 }
 
 async fn sums(

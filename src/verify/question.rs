@@ -89,7 +89,7 @@ impl Question<'_> {
                 (values.len() == key.len()).then(|| format!("({})", values.join(", ")))
             })
             .collect();
-        let columns: Vec<String> = key.iter().map(|column| quote_ident(&column.name)).collect();
+        let columns: Vec<String> = key.iter().map(ComparedColumn::value).collect();
         Some(format!("({}) IN ({})", columns.join(", "), rows?.join(", ")))
     }
 
@@ -170,7 +170,7 @@ impl Question<'_> {
             output.push(format!("{PLACE} AS key0"));
         }
         for (number, column) in self.shape.key.iter().enumerate() {
-            output.push(format!("{}::text AS key{number}", quote_ident(&column.name)));
+            output.push(format!("concat({}) AS key{number}", column.value()));
         }
         for (number, column) in self.shape.columns.iter().enumerate() {
             output.push(format!("{} AS column{number}", self.form.column_hash(column)));

@@ -49,6 +49,10 @@ struct Details {
     rows: Vec<RowDetail>,
     tables: Vec<(String, String, u64)>,
     left_out: Vec<(String, String, String)>,
+    #[serde(default)]
+    rows_repaired: u64,
+    #[serde(default)]
+    not_repaired: Vec<(String, String, String)>,
     structure: Option<StructureDetail>,
 }
 
@@ -227,7 +231,12 @@ impl Details {
             fix: object.fix.clone(),
             note: object.is_note,
         };
-        let names = |table: &TableName| (table.schema.clone(), table.name.clone());
+        let named = |tables: &[(TableName, String)]| {
+            let named = |(table, reason): &(TableName, String)| {
+                (table.schema.clone(), table.name.clone(), reason.clone())
+            };
+            tables.iter().map(named).collect()
+        };
         Self {
             rows: report.rows.iter().map(row).collect(),
             tables: report
@@ -235,11 +244,9 @@ impl Details {
                 .iter()
                 .map(|each| (each.table.schema.clone(), each.table.name.clone(), each.differences))
                 .collect(),
-            left_out: report
-                .left_out
-                .iter()
-                .map(|(table, reason)| (names(table).0, names(table).1, reason.clone()))
-                .collect(),
+            left_out: named(&report.left_out),
+            rows_repaired: report.rows_repaired,
+            not_repaired: named(&report.not_repaired),
             structure: report.structure.as_ref().map(|structure| StructureDetail {
                 objects: structure.objects,
                 differences_total: structure.differences_total,
@@ -267,11 +274,12 @@ impl Details {
                 differences,
             })
             .collect();
-        report.left_out = self
-            .left_out
-            .into_iter()
-            .map(|(schema, name, reason)| (TableName::new(schema, name), reason))
-            .collect();
+        let named = |tables: Vec<(String, String, String)>| {
+            tables.into_iter().map(|(schema, name, reason)| (TableName::new(schema, name), reason)).collect()
+        };
+        report.left_out = named(self.left_out);
+        report.rows_repaired = self.rows_repaired;
+        report.not_repaired = named(self.not_repaired);
         report.structure = self.structure.map(|structure| StructureComparison {
             objects: structure.objects,
             differences_total: structure.differences_total,

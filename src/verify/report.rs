@@ -131,6 +131,10 @@ pub struct VerificationReport {
     pub differing_tables: Vec<TableComparison>,
     /// Rows that differed under a pair of snapshots, were in flight, and were looked at again.
     pub rows_looked_at_again: u64,
+    /// Rows that were repaired before anything was compared.
+    pub rows_repaired: u64,
+    /// Tables with rows that were to be repaired and were not, with the reason.
+    pub not_repaired: Vec<(TableName, String)>,
     /// Tables that were not compared, with the reason.
     pub left_out: Vec<(TableName, String)>,
     /// The longest time that a pair of snapshots was held.
@@ -188,6 +192,8 @@ impl VerificationReport {
             rows: Vec::new(),
             differing_tables: Vec::new(),
             rows_looked_at_again: 0,
+            rows_repaired: 0,
+            not_repaired: Vec::new(),
             left_out: Vec::new(),
             longest_snapshot: Duration::ZERO,
             snapshots: 0,

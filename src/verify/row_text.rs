@@ -11,10 +11,12 @@ const SEPARATOR: &str = r"E'\x01'";
 const ARGUMENTS_MAX: usize = 90;
 /// Types whose values never print the separator, nor anything a person could have typed into them as it is.
 const PLAIN_TYPES: &[&str] = &[
+    "_char",
     "bit",
     "bool",
     "box",
     "bytea",
+    "char",
     "cidr",
     "circle",
     "date",
@@ -51,7 +53,7 @@ const PLAIN_TYPES: &[&str] = &[
     "xid8",
     "xml",
 ];
-/// Of these, and domains over them, `octet_length` needs no cast.
+/// Of these, and domains over them, `octet_length` takes a value as it is.
 const TEXT_TYPES: &[&str] = &["text", "varchar", "bpchar"];
 
 /// A column that both sides have.
@@ -100,6 +102,17 @@ impl ComparedColumn {
     fn quoted(&self) -> String {
         quote_ident(&self.name)
     }
+
+    /// Its value, printed alike by every version: up to 14, `"char"` is printed as the byte that it is.
+    #[must_use]
+    pub fn value(&self) -> String {
+        let cast = match self.base_type.as_str() {
+            "char" => "::int4",
+            "_char" => "::int4[]",
+            _ => "",
+        };
+        format!("{}{cast}", self.quoted())
+    }
 }
 
 impl RowForm {
@@ -108,7 +121,7 @@ impl RowForm {
     pub fn text(self, columns: &[&ComparedColumn]) -> String {
         let free: Vec<&&ComparedColumn> = columns.iter().filter(|column| !column.is_plain()).collect();
         let lengths = free.iter().take(free.len().saturating_sub(1)).map(|column| self.length(column));
-        let values = columns.iter().map(|column| column.quoted());
+        let values = columns.iter().map(|column| column.value());
         let text = joined(nulls(columns).into_iter().chain(lengths).chain(values).collect());
         if self.is_same_encoding {
             // Hashing has to know a collation, and this one compares bytes.
@@ -121,8 +134,11 @@ impl RowForm {
     /// The length of a free text. Of a value out of line it is known without reading it.
     fn length(self, column: &ComparedColumn) -> String {
         let function = if self.is_same_encoding { "octet_length" } else { "char_length" };
-        let cast = if TEXT_TYPES.contains(&column.base_type.as_str()) { "" } else { "::text" };
-        format!("{function}({}{cast})", column.quoted())
+        if TEXT_TYPES.contains(&column.base_type.as_str()) {
+            return format!("{function}({})", column.quoted());
+        }
+        // A cast to text may be somebody's own, and be on one side alone.
+        format!("{function}(concat({}))", column.quoted())
     }
 
     /// 64 bits of the hash of a text, another 64 for each `seed`.
@@ -138,7 +154,7 @@ impl RowForm {
     #[must_use]
     pub fn column_hash(self, column: &ComparedColumn) -> String {
         let text = self.text(&[column]);
-        format!("CASE WHEN {} IS NOT NULL THEN {} END", column.quoted(), self.hash(&text, 1))
+        format!("CASE WHEN {} IS DISTINCT FROM NULL THEN {} END", column.quoted(), self.hash(&text, 1))
     }
 }
 
@@ -147,7 +163,8 @@ fn nulls(columns: &[&ComparedColumn]) -> Option<String> {
     let tests: Vec<String> = columns
         .iter()
         .filter(|column| column.is_nullable)
-        .map(|column| format!("{} IS NULL", column.quoted()))
+        // Of a composite, `IS NULL` asks its fields.
+        .map(|column| format!("{} IS NOT DISTINCT FROM NULL", column.quoted()))
         .collect();
     if tests.is_empty() {
         return None;
@@ -184,7 +201,7 @@ mod tests {
         assert_eq!(FORM.text(&[&id]), r#"concat_ws(E'\x01', "id") COLLATE "C""#);
         assert_eq!(
             FORM.text(&[&id, &note]),
-            r#"concat_ws(E'\x01', CASE WHEN "no""te" IS NULL THEN concat_ws(E'\x01', ("no""te" IS NULL)::int) ELSE '' END, "id", "no""te") COLLATE "C""#
+            r#"concat_ws(E'\x01', CASE WHEN "no""te" IS NOT DISTINCT FROM NULL THEN concat_ws(E'\x01', ("no""te" IS NOT DISTINCT FROM NULL)::int) ELSE '' END, "id", "no""te") COLLATE "C""#
         );
     }
 
@@ -194,7 +211,7 @@ mod tests {
             (column("a", "text", false), column("b", "public.mood", false), column("c", "varchar", false));
         assert_eq!(
             FORM.text(&[&a, &b, &c]),
-            r#"concat_ws(E'\x01', octet_length("a"), octet_length("b"::text), "a", "b", "c") COLLATE "C""#
+            r#"concat_ws(E'\x01', octet_length("a"), octet_length(concat("b")), "a", "b", "c") COLLATE "C""#
         );
         let other = RowForm { is_same_encoding: false, ..FORM };
         assert!(other.text(&[&a, &c]).contains(r#"char_length("a")"#));

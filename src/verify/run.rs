@@ -1,7 +1,7 @@
 //! One verification from its beginning to its report: workers take pieces, compare them, and rest. A piece that fails because something
 //! passes is tried again; what cannot be compared makes the verification incomplete, never clean.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ use super::meeting::Meeting;
 use super::pace::SharePercent;
 use super::pair::Sessions;
 use super::piece::{Compared, Comparing, Slice};
-use super::report::{Scope, VerificationReport};
+use super::repair::repair;
+use super::report::{RowDifference, Scope, VerificationReport};
 use super::row_text::{Hashing, RowForm};
-use super::table::read_tables;
+use super::table::{ComparedTable, read_shape, read_tables};
 use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
-use crate::model::Side;
+use crate::model::{Side, TableName};
 use crate::runtime::{Backoff, Shutdown};
 
 /// Tries of one piece.
@@ -40,6 +41,8 @@ pub struct VerifyContext {
     pub jobs: usize,
     /// How long a pair of snapshots may be held.
     pub held_max: Duration,
+    /// Rows to be repaired before anything is compared.
+    pub repair: Arc<[RowDifference]>,
     /// The signal to stop.
     pub shutdown: Shutdown,
 }
@@ -114,6 +117,7 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         report.left_out =
             tables.left_out.iter().map(|(table, reason)| (table.clone(), (*reason).to_owned())).collect();
     });
+    repair_all(context, writing, &sessions, &tables.compared).await?;
     let pieces = cut(&sessions.source, &tables.compared, context.share.piece_bytes()).await?;
     let comparing = Arc::new(Comparing {
         meeting: context.meeting.clone(),
@@ -148,6 +152,31 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         }
     }
     Ok(trouble)
+}
+
+/// Repairs the rows that were named, table by table.
+async fn repair_all(
+    context: &VerifyContext,
+    writing: &Writing,
+    sessions: &Sessions,
+    tables: &[ComparedTable],
+) -> Result<(), VerifyError> {
+    let mut by_table: BTreeMap<&TableName, Vec<&RowDifference>> = BTreeMap::new();
+    context.repair.iter().for_each(|row| by_table.entry(&row.table).or_default().push(row));
+    for (name, rows) in by_table {
+        let Some(table) = tables.iter().find(|table| table.source_name == *name) else {
+            let reason = "it is not compared any more".to_owned();
+            writing.update(|report| report.not_repaired.push((name.clone(), reason)));
+            continue;
+        };
+        let shape = read_shape(sessions, table).await?;
+        let repaired = repair(&sessions.source, &context.meeting, table, &shape, &rows).await?;
+        writing.update(|report| {
+            report.rows_repaired += repaired.rows;
+            report.not_repaired.extend(repaired.refused);
+        });
+    }
+    Ok(())
 }
 
 /// How many slices of each table are left.
@@ -254,10 +283,10 @@ impl Worker {
                 report.tables_compared += u64::from(left.done(of_slice.table));
                 let count = of_slice.differences.iter().map(|each| each.count).sum();
                 report.found(table, of_slice.differences, count);
-                if let Some(reason) = of_slice.undecided {
+                if let Some((reason, remedy)) = of_slice.undecided {
                     trouble = Some((
                         format!("table {} could not be compared: {reason}", table.plain()),
-                        "Start the verification again when less is written to it.".into(),
+                        remedy.into(),
                     ));
                 }
             }

@@ -1,11 +1,12 @@
 //! What is compared: the tables of the stream, each with the target's table that has its rows. What they are called, how large they are
 //! and what tells their rows apart is read once; their columns are read by the sessions that compare them, under their locks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pgsluice_proto::command::{quote_ident, quote_literal};
 
 use super::error::VerifyError;
+use super::pair::Sessions;
 use super::row_text::ComparedColumn;
 use crate::connection::{SqlSession, TextQuery};
 use crate::model::{Oid, STORED_TYPE, Side, TableName};
@@ -26,8 +27,6 @@ pub(super) struct ComparedTable {
     pub(super) is_spread: bool,
     /// Size on the source, in bytes, with TOAST and without indexes.
     pub(super) bytes: u64,
-    /// Rows, from the source's statistics.
-    pub(super) rows_estimated: u64,
     /// The columns that tell its rows apart, none of which may be NULL; empty if there are none.
     pub(super) key: Vec<String>,
     /// Whether rows of a range of values of the key's first column can be found by an index.
@@ -63,8 +62,7 @@ pub(super) struct Tables {
 
 /// The primary key, or else what the stream finds rows by. Both are unique and never NULL. A leaf that is not there has no row.
 const ON_SOURCE: &str = "
-SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, greatest(c.reltuples, 0)::bigint AS rows,
-       key.columns, key.can_be_ranged
+SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, key.can_be_ranged
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
        SELECT (SELECT json_agg(a.attname ORDER BY k.place)
@@ -74,7 +72,7 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, greatest(c.re
               EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                         JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                        WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0] AND m.amname = 'btree'
-                         AND t.typnamespace = 'pg_catalog'::regnamespace) AS can_be_ranged
+                         AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname <> 'char') AS can_be_ranged
          FROM pg_index i
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
           AND (i.indisprimary OR i.indisreplident)
@@ -125,7 +123,7 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
             tables.left_out.push((source_name, "the target has no such table"));
             continue;
         };
-        let number = |column: &str| row.get(column).and_then(|text| text.parse().ok()).unwrap_or_default();
+        let bytes = row.get("bytes").and_then(|text| text.parse().ok()).unwrap_or_default();
         let key = row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         tables.compared.push(ComparedTable {
             source_oid: record.source_oid,
@@ -133,8 +131,7 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
             target_oid,
             target_name,
             is_spread,
-            bytes: number("bytes"),
-            rows_estimated: number("rows"),
+            bytes,
             key,
             can_be_ranged: row.get("can_be_ranged") == Some("t"),
         });
@@ -165,24 +162,25 @@ impl OidOf for crate::connection::TextRow {
 }
 
 /// The columns of a table on one side, by name.
-pub(super) type Columns = BTreeMap<String, Column>;
+type Columns = BTreeMap<String, Column>;
 
 /// A column of one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Column {
+struct Column {
     base_type: String,
     is_nullable: bool,
+    is_generated: bool,
     number: i16,
 }
 
 const COLUMNS: &str = "
-SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, base.type_name
+SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, a.attgenerated <> '' AS is_generated, base.type_name
   FROM pg_attribute a
   JOIN $STORED_TYPE
  WHERE a.attrelid = ANY ('{$OIDS}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped";
 
 /// Reads the columns of these tables as they are now.
-pub(super) async fn read_columns(
+async fn read_columns(
     session: impl TextQuery,
     tables: impl Iterator<Item = Oid>,
 ) -> Result<HashMap<Oid, Columns>, crate::connection::SqlError> {
@@ -197,6 +195,7 @@ pub(super) async fn read_columns(
         let column = Column {
             base_type: base_type.to_owned(),
             is_nullable: row.get("is_nullable") == Some("t"),
+            is_generated: row.get("is_generated") == Some("t"),
             number: row.get("attnum").and_then(|text| text.parse().ok()).unwrap_or_default(),
         };
         columns.entry(table).or_default().insert(name.to_owned(), column);
@@ -212,11 +211,13 @@ pub(super) struct Shape {
     pub(super) key: Vec<ComparedColumn>,
     /// Columns of the source that the target does not have.
     pub(super) missing: Vec<String>,
+    /// Columns that the target computes.
+    pub(super) generated: Vec<String>,
 }
 
 impl Shape {
     /// Of a table with this key.
-    pub(super) fn of(key: &[String], source: &Columns, target: &Columns) -> Self {
+    fn of(key: &[String], source: &Columns, target: &Columns) -> Self {
         let mut shared: Vec<(i16, ComparedColumn)> = source
             .iter()
             .filter_map(|(name, column)| {
@@ -239,8 +240,43 @@ impl Shape {
         };
         let key = key.iter().map(of_key).collect::<Option<_>>().unwrap_or_default();
         let missing = source.keys().filter(|name| !target.contains_key(*name)).cloned().collect();
-        Self { columns, key, missing }
+        let generated =
+            target.iter().filter(|(_, column)| column.is_generated).map(|(name, _)| name.clone()).collect();
+        Self { columns, key, missing, generated }
     }
+}
+
+/// How these tables are compared, by the columns that they have on both sides now.
+///
+/// # Errors
+/// [`VerifyError`].
+pub(super) async fn read_shapes(
+    sessions: &Sessions,
+    tables: &[&ComparedTable],
+) -> Result<Vec<Shape>, VerifyError> {
+    let oids = |side: Side| tables.iter().map(move |table| table.oid(side)).collect::<HashSet<_>>();
+    let (source, target) = tokio::try_join!(
+        async {
+            read_columns(&sessions.source, oids(Side::Source).into_iter()).await.map_err(VerifyError::source)
+        },
+        async {
+            read_columns(&sessions.target, oids(Side::Target).into_iter()).await.map_err(VerifyError::target)
+        },
+    )?;
+    let none = Columns::default();
+    let of = |table: &&ComparedTable| {
+        let (source, target) = (source.get(&table.source_oid), target.get(&table.target_oid));
+        Shape::of(&table.key, source.unwrap_or(&none), target.unwrap_or(&none))
+    };
+    Ok(tables.iter().map(of).collect())
+}
+
+/// The same of one.
+///
+/// # Errors
+/// [`VerifyError`].
+pub(super) async fn read_shape(sessions: &Sessions, table: &ComparedTable) -> Result<Shape, VerifyError> {
+    read_shapes(sessions, &[table]).await?.pop().ok_or(VerifyError::Unreadable { side: Side::Source })
 }
 
 /// Which rows of a table: those whose first key column is at least the one value and less than the other; all, without.

@@ -14,10 +14,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgsluice::demo::compare::{ComparedSide, compare_rows, compare_sequences};
+use pgsluice::demo::replicator::Replicator;
 use tokio_postgres::Client;
 
 use crate::harness::clusters::options;
 use crate::harness::stage::{Pair, Stage, cut_over, text};
+use crate::verification::{FAST, verify};
 
 /// What several shapes use.
 const EXTENSIONS: &str = "CREATE EXTENSION citext; CREATE EXTENSION btree_gist";
@@ -172,6 +174,7 @@ async fn migrate(stage: &Stage, shapes: &[Shape], configuration: &str, tally: &m
     tally.shapes += shapes.len();
     tally.cases += shapes.len();
     compare(stage, "the copy", tally).await;
+    verified(&replicator, "the copy", tally).await;
 
     let rounds = shapes.iter().map(|shape| shape.changes.len()).max().unwrap_or_default();
     for round in 0..rounds {
@@ -185,6 +188,7 @@ async fn migrate(stage: &Stage, shapes: &[Shape], configuration: &str, tally: &m
         tally.cases += did.len();
         stage.caught_up_after(&mut replicator, &did).await;
         compare(stage, &format!("change {} of each shape", round + 1), tally).await;
+        verified(&replicator, &format!("change {} of each shape", round + 1), tally).await;
     }
     cut_over(&mut replicator).await;
     let sequences = compare_sequences(&stage.source_url(), &stage.target_url()).await.expect("sequences");
@@ -202,6 +206,14 @@ async fn migrate(stage: &Stage, shapes: &[Shape], configuration: &str, tally: &m
                 tally.differences.push(format!("{}: {query}", shape.name));
             }
         }
+    }
+}
+
+/// The program's own comparison finds nothing either.
+async fn verified(replicator: &Replicator, after: &str, tally: &mut Tally) {
+    let report = verify(replicator, FAST).await;
+    if report.outcome != "clean" {
+        tally.differences.push(format!("verification after {after}: {report:#?}"));
     }
 }
 

@@ -28,7 +28,7 @@ pub struct CutoverRequestRecord {
 
 /// serde wants to be given a reference.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-const fn is_false(value: &bool) -> bool {
+pub(super) const fn is_false(value: &bool) -> bool {
     !*value
 }
 

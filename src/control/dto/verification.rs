@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::model::TableName;
 use crate::verify::{
     RowDifference, Scope, StructureComparison, StructureDifference, VerificationOutcome, VerificationReport,
 };
@@ -23,6 +24,10 @@ pub struct VerificationRequestRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 64, example = 1)]
     pub jobs: Option<u8>,
+    /// Repair the rows that the last verification has named, before anything is compared: from source to target, in the stream's
+    /// order. Needs `verify.repair = true`.
+    #[serde(default, skip_serializing_if = "super::cutover::is_false")]
+    pub repair: bool,
 }
 
 /// What is compared.
@@ -101,6 +106,10 @@ pub struct VerificationRecord {
     pub differing_tables: Vec<DifferingTableRecord>,
     /// Rows that differed, were in flight, and were looked at again until that was decided.
     pub rows_looked_at_again: u64,
+    /// Rows that were repaired before.
+    pub rows_repaired: u64,
+    /// Tables with rows that were to be repaired and were not.
+    pub not_repaired: Vec<LeftOutRecord>,
     /// Tables that were not compared.
     pub left_out: Vec<LeftOutRecord>,
     /// Pairs of snapshots that were taken.
@@ -271,16 +280,22 @@ impl From<&VerificationReport> for VerificationRecord {
                 .map(|each| DifferingTableRecord { table: each.table.plain(), differences: each.differences })
                 .collect(),
             rows_looked_at_again: report.rows_looked_at_again,
-            left_out: report
-                .left_out
-                .iter()
-                .map(|(table, reason)| LeftOutRecord { table: table.plain(), reason: reason.clone() })
-                .collect(),
+            rows_repaired: report.rows_repaired,
+            not_repaired: told(&report.not_repaired),
+            left_out: told(&report.left_out),
             snapshots: report.snapshots,
             longest_snapshot_ms: report.longest_snapshot.as_secs_f64() * 1_000.0,
             structure: report.structure.as_ref().map(|structure| StructureRecord::of(structure, report)),
         }
     }
+}
+
+fn told(tables: &[(TableName, String)]) -> Vec<LeftOutRecord> {
+    let record = |(table, reason): &(TableName, String)| LeftOutRecord {
+        table: table.plain(),
+        reason: reason.clone(),
+    };
+    tables.iter().map(record).collect()
 }
 
 impl From<&RowDifference> for RowDifferenceRecord {

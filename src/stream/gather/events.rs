@@ -2,6 +2,8 @@
 //! all are taken at once; only where something has to be found out, or a connection has to be waited for, is there anything
 //! to wait for here.
 
+use pgsluice_proto::Opaque;
+
 use crate::model::{Lsn, Oid};
 use crate::snapshot::{ChunkId, Effect};
 use crate::stream::assemble::{RowChange, StreamEvent, TransactionEnd, TransactionStart};
@@ -45,6 +47,8 @@ pub(in crate::stream) enum Due {
     WholeTransactions,
     /// A cutover's marker, committed here, is the last of what is gathered.
     Marker(String, Lsn),
+    /// Rows are to be replaced where this transaction has committed.
+    Repair(Opaque, Lsn),
     /// Chunks that the transaction committed here has made worthless.
     Condemned(Vec<ChunkId>),
 }
@@ -99,6 +103,11 @@ impl Gatherer {
                     transaction.marker = Some(nonce.clone());
                 }
             }
+            StreamEvent::Repair { content } => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.repair = Some(content.clone());
+                }
+            }
             StreamEvent::Commit(end) => return Ok(self.source_commit(*end)),
             StreamEvent::Position(lsn) => self.reach(*lsn),
         }
@@ -128,6 +137,7 @@ impl Gatherer {
             StreamEvent::Type(_)
             | StreamEvent::Shape(_)
             | StreamEvent::Marker { .. }
+            | StreamEvent::Repair { .. }
             | StreamEvent::Commit(_)
             | StreamEvent::Position(_) => Ok(Step::Taken),
         }
@@ -151,6 +161,7 @@ impl Gatherer {
             }
             Due::WholeTransactions => self.hand_over_to_the_ready().await,
             Due::Condemned(chunks) => self.settle_condemned(&chunks).await,
+            Due::Repair(content, commit_lsn) => self.repair(&content, commit_lsn).await,
             Due::Marker(nonce, commit_lsn) => {
                 // A marker says that everything before it is applied: on every connection.
                 self.settle().await?;
@@ -183,6 +194,7 @@ impl Gatherer {
             lane: 0,
             condemned: Vec::new(),
             noted,
+            repair: None,
         });
     }
 
@@ -193,7 +205,7 @@ impl Gatherer {
     }
 
     /// The lane of a relation, unless that has applied the transaction already.
-    fn lane_to_apply(&self, relation: Oid, commit_lsn: Lsn) -> Option<usize> {
+    pub(super) fn lane_to_apply(&self, relation: Oid, commit_lsn: Lsn) -> Option<usize> {
         let lane = lane_of(relation, self.lanes.len());
         self.lanes.get(lane).is_some_and(|found| commit_lsn >= found.recorded).then_some(lane)
     }
@@ -343,6 +355,9 @@ impl Gatherer {
         }
         if !transaction.condemned.is_empty() {
             return AtOnce::Then(Due::Condemned(transaction.condemned));
+        }
+        if let Some(content) = transaction.repair.filter(|_| transaction.skipped == Skipped::No) {
+            return AtOnce::Then(Due::Repair(content, end.commit_lsn));
         }
         if let Some(nonce) = transaction.marker {
             return AtOnce::Then(Due::Marker(nonce, end.commit_lsn));

@@ -17,6 +17,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::stage::{Pair, Stage, text};
 use crate::harness::wait::until;
+use crate::verification::{FAST, verify};
 use cases::{BinaryForm, TypeCases};
 
 const OBJECTS: &str = include_str!("objects.sql");
@@ -175,6 +176,9 @@ impl Matrix {
 
         let (source_side, target_side) = (ComparedSide::now(source_url), ComparedSide::now(target_url));
         matrix.comparison = compare_rows(&source_side, &target_side).await.expect("comparison");
+        let verified = verify(&replicator, FAST).await;
+        assert_eq!(verified.outcome, "clean", "{verified:#?}\n{}", replicator.log());
+        assert_eq!(verified.rows_compared, matrix.comparison.rows_compared, "{verified:#?}");
         matrix.types = coverage::types_in_tables(&source).await;
         matrix
     }

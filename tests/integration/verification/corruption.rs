@@ -1,7 +1,10 @@
 //! What somebody has done to the target behind our back is found: every kind of damage, in every kind of table, while the source is
 //! written to.
 
-use pgsluice::control::dto::{RowDifferenceRecord, VerificationRecord};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pgsluice::control::dto::{RowDifferenceRecord, VerificationRecord, VerificationRequestRecord};
 use tokio_postgres::Client;
 
 use super::{FAST, size, verify};
@@ -150,7 +153,7 @@ async fn every_kind_of_damage_is_found_by_table_key_and_column() {
     let stage = Stage::new(Pair::of(14, 17)).await;
     let source = stage.source_client().await;
     source.batch_execute(SCHEMA).await.expect("schema");
-    let replicator = stage.streaming().await;
+    let replicator = stage.streaming_with("verify.repair = true").await;
     stage.caught_up().await;
     let clean = verify(&replicator, FAST).await;
     assert_eq!((clean.outcome.as_str(), clean.differences), ("clean", 0), "{clean:#?}\n{}", replicator.log());
@@ -167,6 +170,40 @@ async fn every_kind_of_damage_is_found_by_table_key_and_column() {
         assert!(damage.is_found_in(&report.rows), "{} {:#?}", damage.sql, report.rows);
     }
     assert_eq!(report.differences, DAMAGE.len() as u64, "{:#?}", report.rows);
+
+    // While the rows are written to: the stream's order keeps both apart.
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write_until(stage.source_url(), Arc::clone(&stop)));
+    let repaired = verify(&replicator, VerificationRequestRecord { repair: true, ..FAST }).await;
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.await.expect("a writer") > 10);
+    assert_eq!(repaired.rows_repaired, DAMAGE.len() as u64 - 1, "{repaired:#?}\n{}", replicator.log());
+    let [keyless] = repaired.not_repaired.as_slice() else { panic!("{repaired:#?}") };
+    assert_eq!((keyless.table.as_str(), repaired.differences), ("public.keyless", 1), "{repaired:#?}");
+    assert!(keyless.reason.contains("no key"), "{keyless:?}");
+}
+
+/// Transactions on the rows that are damaged.
+async fn write_until(url: String, stop: Arc<AtomicBool>) -> u64 {
+    let client = crate::harness::clusters::connect(&url).await;
+    let mut transactions = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let sql = "UPDATE item SET tags = tags || 't'::text WHERE id IN (1, 2, 3000) AND cardinality(tags) < 20;
+                   UPDATE pair SET v = v || 'x' WHERE b = 17 AND length(v) < 90; UPDATE wide_name SET \"Käse\" = 'new'";
+        client.batch_execute(sql).await.expect("changes");
+        transactions += 1;
+    }
+    transactions
+}
+
+#[tokio::test]
+async fn repair_is_off_unless_it_is_asked_for() {
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
+    let replicator = stage.streaming().await;
+    let asked = replicator.api().start_verification(VerificationRequestRecord { repair: true, ..FAST }).await;
+    let refused = asked.expect_err("it is off").to_string();
+    assert!(refused.contains("verify.repair = true"), "{refused}");
 }
 
 /// One column of one row among many, and nothing else, in memory that does not grow with the table.

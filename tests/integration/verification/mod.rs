@@ -14,7 +14,7 @@ const VERIFIED_WITHIN: Duration = Duration::from_secs(900);
 
 /// As fast as the servers can.
 pub(crate) const FAST: VerificationRequestRecord =
-    VerificationRequestRecord { scope: None, share_percent: Some(100), jobs: Some(2) };
+    VerificationRequestRecord { scope: None, share_percent: Some(100), jobs: Some(2), repair: false };
 
 /// A verification from its beginning to its end.
 pub(crate) async fn verify(
