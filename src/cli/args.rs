@@ -259,11 +259,16 @@ pub struct VerifyArguments {
     /// Sessions on each side that compare at the same time, 1 to 64; without it, `verify.jobs` of the running instance
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub jobs: Option<u8>,
+    /// First repair on the target the rows that the last verification has named; needs `verify.repair = true` in the running instance
+    ///
+    /// Each is brought over from the source once more, at its place in the stream's order. Find out first what has changed them.
+    #[arg(long)]
+    pub repair: bool,
     /// Stop the verification that runs, instead of starting one
-    #[arg(long, conflicts_with_all = ["scope", "share", "jobs", "show"])]
+    #[arg(long, conflicts_with_all = ["scope", "share", "jobs", "repair", "show"])]
     pub stop: bool,
     /// Show the verification that runs, or the last one, instead of starting one
-    #[arg(long, conflicts_with_all = ["scope", "share", "jobs"])]
+    #[arg(long, conflicts_with_all = ["scope", "share", "jobs", "repair"])]
     pub show: bool,
     #[command(flatten)]
     api: ApiArguments,
@@ -293,6 +298,7 @@ impl VerifyArguments {
                 }),
                 share_percent: self.share,
                 jobs: self.jobs,
+                repair: self.repair,
             }),
         }
     }
@@ -448,6 +454,7 @@ mod tests {
             &["tables", "add", "public.a", "public.b", "--no-wait"],
             &["verify"],
             &["verify", "--scope", "rows", "--share", "20", "--jobs", "4"],
+            &["verify", "--repair"],
             &["verify", "--show", "--output", "json"],
             &["verify", "--stop"],
             &["cutover", "--unverified"],
@@ -490,6 +497,7 @@ mod tests {
             scope: Some(ScopeRecord::Rows),
             share_percent: Some(20),
             jobs: Some(4),
+            repair: false,
         };
         assert_eq!(command, ClientCommand::Verify(VerificationAsked::Start(request)));
         assert!(parse(&["run"]).command.for_running_instance().is_none());

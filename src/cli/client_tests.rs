@@ -360,6 +360,7 @@ fn start_verification() -> ClientCommand {
         scope: None,
         share_percent: Some(50),
         jobs: Some(3),
+        repair: false,
     }))
 }
 

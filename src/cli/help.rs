@@ -121,11 +121,12 @@ EXAMPLES
   pgsluice verify --show                 how far it is, or how the last one ended
   pgsluice verify --show --output json | jq '.rows[] | {table, kind, key}'
   pgsluice verify --stop
+  pgsluice verify --repair               the rows that it has named, and then compare again
   pgsluice verify && pgsluice cutover
 
 WHAT IT CHANGES
   Nothing on the source; on the target a row in pgsluice.verification, which
-  `pgsluice cleanup` removes. It reads every row on both sides, in the part of
+  `pgsluice cleanup` removes, and with --repair the rows that it has named. It reads every row on both sides, in the part of
   the time that --share allows, and holds a snapshot on each side for at most
   verify.max_snapshot_seconds. The stream halts for milliseconds now and then.
 

@@ -11,7 +11,7 @@ use super::Exit;
 use super::look::{Look, Paint};
 use super::render::Table;
 use crate::control::dto::{
-    ObjectDifferenceRecord, RowDifferenceRecord, StructureRecord, VerificationRecord,
+    LeftOutRecord, ObjectDifferenceRecord, RowDifferenceRecord, StructureRecord, VerificationRecord,
     VerificationSummaryRecord,
 };
 use crate::model::counted;
@@ -36,7 +36,8 @@ pub(super) fn report_text(record: &VerificationRecord, look: Look) -> String {
     let mut text = String::new();
     push_figures(&mut text, record, look);
     push_rows(&mut text, record, look);
-    push_left_out(&mut text, record);
+    push_left_out(&mut text, "NOT REPAIRED", &record.not_repaired);
+    push_left_out(&mut text, "NOT COMPARED", &record.left_out);
     if let Some(structure) = &record.structure {
         push_structure(&mut text, structure, look);
     }
@@ -62,6 +63,10 @@ fn push_figures(text: &mut String, record: &VerificationRecord, look: Look) {
         };
         let size = BinaryBytes(record.bytes_compared);
         line("rows", format!("{}, {size} on the source{again}", HumanCount(record.rows_compared)));
+    }
+    if record.rows_repaired > 0 {
+        let rows = counted(record.rows_repaired, "row", "rows");
+        line("repaired", format!("{rows}, before they were compared"));
     }
     if let (Some(first), Some(last)) = (&record.first_lsn, &record.last_lsn) {
         line("positions", format!("{first} to {last} in the source's WAL"));
@@ -125,17 +130,17 @@ fn key(row: &RowDifferenceRecord) -> String {
     columns.collect::<Vec<_>>().join(", ")
 }
 
-fn push_left_out(text: &mut String, record: &VerificationRecord) {
-    if record.left_out.is_empty() {
+fn push_left_out(text: &mut String, heading: &str, tables: &[LeftOutRecord]) {
+    if tables.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\nNOT COMPARED\n");
+    let _ = writeln!(text, "\n{heading}\n");
     let mut list = Table::new(&["table", "reason"]);
-    for table in record.left_out.iter().take(LISTED_MAX) {
+    for table in tables.iter().take(LISTED_MAX) {
         list.row([harmless(&table.table), harmless(&table.reason)]);
     }
     text.push_str(&list.text());
-    push_more(text, record.left_out.len(), "tables");
+    push_more(text, tables.len(), "tables");
 }
 
 fn push_structure(text: &mut String, structure: &StructureRecord, look: Look) {

@@ -31,6 +31,8 @@ fn clean() -> VerificationRecord {
         rows: Vec::new(),
         differing_tables: Vec::new(),
         rows_looked_at_again: 1_204,
+        rows_repaired: 0,
+        not_repaired: Vec::new(),
         left_out: Vec::new(),
         snapshots: 14,
         longest_snapshot_ms: 812.4,
@@ -141,6 +143,18 @@ fn a_difference_of_structure_comes_with_its_statement_at_the_left_edge() {
     let text = report_text(&noted, Look::PLAIN);
     assert!(text.contains("NOTES on the structure") && text.contains("5,245,220 rows is the same"), "{text}");
     assert_eq!(exit_of(&noted), Exit::Success, "notes make no verification fail");
+}
+
+#[test]
+fn what_was_repaired_and_what_was_not_is_told() {
+    let record = VerificationRecord {
+        rows_repaired: 3,
+        not_repaired: vec![LeftOutRecord { table: "public.log".into(), reason: "it has no key".into() }],
+        ..clean()
+    };
+    let text = report_text(&record, Look::PLAIN);
+    assert!(text.contains("  repaired    3 rows, before they were compared\n"), "{text}");
+    assert!(text.contains("NOT REPAIRED\n\ntable       reason\npublic.log  it has no key\n"), "{text}");
 }
 
 #[test]
