@@ -9,8 +9,9 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::help;
-use super::{ClientCommand, OutputFormat, Schedule, StatusView, Wait};
+use super::{ClientCommand, OutputFormat, Rows, Schedule, StatusView, VerificationAsked, Wait};
 use crate::config::ApiConfig;
+use crate::control::dto::{ScopeRecord, VerificationRequestRecord};
 use crate::migration::CutoverMode;
 use crate::telemetry::LogFormat;
 
@@ -85,12 +86,13 @@ pub enum CliCommand {
     /// A table that was created, attached or left out after the start is outside until it is added; no cutover leaves one behind.
     #[command(after_long_help = help::TABLES)]
     Tables(TablesArguments),
-    /// Compare source and target row by row while traffic goes on (not available in this version)
+    /// Compare source and target row by row while traffic goes on
+    ///
+    /// Both sides are read under snapshots that contain the same, so that a row in flight is never taken for a difference. Follows the
+    /// verification to its end and tells every row that differs by table, key and columns. Interrupting this command does not stop it;
+    /// `--stop` does.
     #[command(after_long_help = help::VERIFY)]
-    Verify {
-        #[command(flatten)]
-        api: ApiArguments,
-    },
+    Verify(VerifyArguments),
     /// Measure the write pause: the real fence for a bounded time, then rolled back
     ///
     /// Once, or several times with a break in between, for percentiles: the pause of an hour says more than that of a moment.
@@ -114,6 +116,9 @@ pub enum CliCommand {
     /// `pgsluice abort` does.
     #[command(after_long_help = help::CUTOVER)]
     Cutover {
+        /// Without a clean verification that is young enough (verify.max_age_hours); the certificate says so
+        #[arg(long)]
+        unverified: bool,
         #[command(flatten)]
         pause: PauseArguments,
         #[command(flatten)]
@@ -241,6 +246,64 @@ pub struct AddTablesArguments {
     api: ApiArguments,
 }
 
+/// What is compared, and how much of the servers' time that takes.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArguments {
+    /// What is compared
+    #[arg(long, value_enum, value_name = "SCOPE", default_value = "everything")]
+    pub scope: ScopeArgument,
+    /// The part of the time in which it may keep each server busy, in percent: 1 to 100; without it, `verify.share_percent` of the
+    /// running instance
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub share: Option<u8>,
+    /// Sessions on each side that compare at the same time, 1 to 64; without it, `verify.jobs` of the running instance
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub jobs: Option<u8>,
+    /// First repair on the target the rows that the last verification has named; needs `verify.repair = true` in the running instance
+    ///
+    /// Each is brought over from the source once more, at its place in the stream's order. Find out first what has changed them.
+    #[arg(long)]
+    pub repair: bool,
+    /// Stop the verification that runs, instead of starting one
+    #[arg(long, conflicts_with_all = ["scope", "share", "jobs", "repair", "show"])]
+    pub stop: bool,
+    /// Show the verification that runs, or the last one, instead of starting one
+    #[arg(long, conflicts_with_all = ["scope", "share", "jobs", "repair"])]
+    pub show: bool,
+    #[command(flatten)]
+    api: ApiArguments,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ScopeArgument {
+    /// Rows, and structure
+    Everything,
+    /// Rows alone
+    Rows,
+    /// Structure alone: columns, indexes, constraints, privileges and so on. No cutover goes by that
+    Structure,
+}
+
+impl VerifyArguments {
+    fn asked(&self) -> VerificationAsked {
+        match (self.stop, self.show) {
+            (true, _) => VerificationAsked::Stop,
+            (false, true) => VerificationAsked::Show,
+            (false, false) => VerificationAsked::Start(VerificationRequestRecord {
+                scope: Some(match self.scope {
+                    ScopeArgument::Everything => ScopeRecord::Everything,
+                    ScopeArgument::Rows => ScopeRecord::Rows,
+                    ScopeArgument::Structure => ScopeRecord::Structure,
+                }),
+                share_percent: self.share,
+                jobs: self.jobs,
+                repair: self.repair,
+            }),
+        }
+    }
+}
+
 /// The bound on the write pause.
 #[derive(Clone, Debug, Args)]
 pub struct PauseArguments {
@@ -302,12 +365,15 @@ impl CliCommand {
                 let wait = if add.no_wait { Wait::No } else { Wait::UntilJoined };
                 (ClientCommand::AddTables { tables: add.tables.clone(), wait }, &add.api)
             }
-            Self::Verify { api } => (ClientCommand::Verify, api),
+            Self::Verify(verify) => (ClientCommand::Verify(verify.asked()), &verify.api),
             Self::Rehearse { times, every, pause, api } => {
                 let schedule = Schedule { times: *times, every: Duration::from_secs(*every) };
                 (ClientCommand::Rehearse { schedule, max_pause: pause.max_pause() }, api)
             }
-            Self::Cutover { pause, api } => (ClientCommand::Cutover { max_pause: pause.max_pause() }, api),
+            Self::Cutover { unverified, pause, api } => {
+                let rows = if *unverified { Rows::Unverified } else { Rows::Verified };
+                (ClientCommand::Cutover { max_pause: pause.max_pause(), rows }, api)
+            }
             Self::Abort { api } => (ClientCommand::Abort, api),
             Self::Rollback { rehearse, pause, api } => {
                 let mode = if *rehearse { CutoverMode::Rehearsal } else { CutoverMode::Cutover };
@@ -387,6 +453,11 @@ mod tests {
             &["tables", "--output", "json"],
             &["tables", "add", "public.a", "public.b", "--no-wait"],
             &["verify"],
+            &["verify", "--scope", "rows", "--share", "20", "--jobs", "4"],
+            &["verify", "--repair"],
+            &["verify", "--show", "--output", "json"],
+            &["verify", "--stop"],
+            &["cutover", "--unverified"],
             &["rehearse"],
             &["--config", "x.toml", "cutover", "--max-pause-ms", "500", "--api", "http://h:1"],
             &["abort", "--token-file", "t"],
@@ -400,6 +471,14 @@ mod tests {
         }
         assert!(Arguments::try_parse_from(["pgsluice", "cutover", "--max-pause-ms", "1"]).is_err());
         assert!(Arguments::try_parse_from(["pgsluice"]).is_err());
+        for words in
+            [&["--share", "0"][..], &["--jobs", "65"], &["--stop", "--show"], &["--show", "--jobs", "2"]]
+        {
+            assert!(
+                Arguments::try_parse_from(["pgsluice", "verify"].iter().chain(words)).is_err(),
+                "{words:?}"
+            );
+        }
         assert!(Arguments::try_parse_from(["pgsluice", "tables", "add"]).is_err());
     }
 
@@ -407,7 +486,20 @@ mod tests {
     fn commands_for_a_running_instance_carry_their_options() {
         let arguments = parse(&["cutover", "--max-pause-ms", "500"]);
         let (command, _) = arguments.command.for_running_instance().unwrap();
-        assert_eq!(command, ClientCommand::Cutover { max_pause: Some(Duration::from_millis(500)) });
+        let max_pause = Some(Duration::from_millis(500));
+        assert_eq!(command, ClientCommand::Cutover { max_pause, rows: Rows::Verified });
+        let arguments = parse(&["cutover", "--unverified"]);
+        let (command, _) = arguments.command.for_running_instance().unwrap();
+        assert_eq!(command, ClientCommand::Cutover { max_pause: None, rows: Rows::Unverified });
+        let arguments = parse(&["verify", "--scope", "rows", "--share", "20", "--jobs", "4"]);
+        let (command, _) = arguments.command.for_running_instance().unwrap();
+        let request = VerificationRequestRecord {
+            scope: Some(ScopeRecord::Rows),
+            share_percent: Some(20),
+            jobs: Some(4),
+            repair: false,
+        };
+        assert_eq!(command, ClientCommand::Verify(VerificationAsked::Start(request)));
         assert!(parse(&["run"]).command.for_running_instance().is_none());
     }
 

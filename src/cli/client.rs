@@ -4,11 +4,13 @@
 mod command;
 mod error;
 mod http;
+mod verification;
 
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use reqwest::Method;
 use serde::Serialize;
 
@@ -24,8 +26,9 @@ use crate::control::dto::{
 };
 use crate::model::Direction;
 
-pub use command::{ClientCommand, Schedule, StatusView, Wait};
+pub use command::{ClientCommand, Rows, Schedule, StatusView, Wait};
 pub use error::ClientError;
+pub use verification::VerificationAsked;
 
 /// How often an operation is looked at while it is followed.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
@@ -73,16 +76,20 @@ impl ApiClient {
     ) -> Result<Exit, ClientError> {
         match command {
             ClientCommand::Status(view) => self.status(view, out).await,
-            ClientCommand::Cutover { max_pause } => {
-                self.start("v1/cutover", CutoverModeRecord::Cutover, max_pause, out).await
+            ClientCommand::Cutover { max_pause, rows } => {
+                let request = CutoverRequestRecord {
+                    unverified: rows == Rows::Unverified,
+                    ..request(CutoverModeRecord::Cutover, max_pause)
+                };
+                self.start("v1/cutover", request, out).await
             }
             ClientCommand::Rehearse { schedule: Schedule { times: 1, .. }, max_pause } => {
-                self.start("v1/cutover", CutoverModeRecord::Rehearsal, max_pause, out).await
+                self.start("v1/cutover", request(CutoverModeRecord::Rehearsal, max_pause), out).await
             }
             ClientCommand::Rehearse { schedule, max_pause } => self.rehearse(schedule, max_pause, out).await,
             ClientCommand::Rollback { mode, max_pause } => {
                 let mode = CutoverModeRecord::from((mode, Direction::Back));
-                self.start("v1/rollback", mode, max_pause, out).await
+                self.start("v1/rollback", request(mode, max_pause), out).await
             }
             ClientCommand::Abort => {
                 let accepted: CutoverRecord =
@@ -104,11 +111,7 @@ impl ApiClient {
                 Ok(Exit::Success)
             }
             ClientCommand::AddTables { tables, wait } => self.add_tables(tables, wait, out).await,
-            ClientCommand::Verify => self
-                .http
-                .ask::<serde_json::Value>(Method::POST, "v1/verify", NO_BODY)
-                .await
-                .map(|_| Exit::Success),
+            ClientCommand::Verify(asked) => self.verify(asked, out).await,
         }
     }
 
@@ -127,9 +130,11 @@ impl ApiClient {
                     }
                     printed = Some(status);
                 }
-                (OutputFormat::Table, StatusView::Once) => write!(out, "{}", status_text(&status))?,
+                (OutputFormat::Table, StatusView::Once) => {
+                    write!(out, "{}", status_text(&status, Timestamp::now()))?
+                }
                 (OutputFormat::Table, StatusView::Watch | StatusView::Live) => {
-                    writeln!(out, "{}", status_text(&status))?
+                    writeln!(out, "{}", status_text(&status, Timestamp::now()))?
                 }
             }
             out.flush()?;
@@ -226,14 +231,11 @@ impl ApiClient {
     async fn start(
         &self,
         route: &str,
-        mode: CutoverModeRecord,
-        max_pause: Option<Duration>,
+        request: CutoverRequestRecord,
         out: &mut (dyn Write + Send),
     ) -> Result<Exit, ClientError> {
-        let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let request = CutoverRequestRecord { mode: Some(mode), max_pause_ms, unverified: false };
         let accepted: CutoverRecord = self.http.ask(Method::POST, route, Some(&request)).await?;
-        if accepted.mode != mode {
+        if let Some(mode) = request.mode.filter(|mode| *mode != accepted.mode) {
             let (asked, got) = (mode.as_str(), accepted.mode.as_str());
             return Err(ClientError::AnotherOperation { address: self.http.address(), asked, got });
         }
@@ -250,12 +252,7 @@ impl ApiClient {
         max_pause: Option<Duration>,
         out: &mut (dyn Write + Send),
     ) -> Result<Exit, ClientError> {
-        let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
-        let request = CutoverRequestRecord {
-            mode: Some(CutoverModeRecord::Rehearsal),
-            max_pause_ms,
-            unverified: false,
-        };
+        let request = request(CutoverModeRecord::Rehearsal, max_pause);
         let mut forecast = Forecast::default();
         for number in 1..=schedule.times {
             if number > 1 {
@@ -333,6 +330,11 @@ impl ApiClient {
         }
         Ok(out.flush()?)
     }
+}
+
+fn request(mode: CutoverModeRecord, max_pause: Option<Duration>) -> CutoverRequestRecord {
+    let max_pause_ms = max_pause.map(|pause| u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+    CutoverRequestRecord { mode: Some(mode), max_pause_ms, unverified: false }
 }
 
 fn exit_of(ended: &CutoverRecord) -> Exit {

@@ -6,15 +6,21 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{ApiClient, ClientCommand, ClientError, Exit, Failure, OutputFormat, StatusView, Wait};
+use super::{
+    ApiClient, ClientCommand, ClientError, Exit, Failure, OutputFormat, Rows, StatusView, VerificationAsked,
+    Wait,
+};
 use crate::connection::Secret;
+use crate::control::dto::VerificationRequestRecord;
 use crate::control::fixture::{Fixture, TOKEN, paused_step, running};
 use crate::control::serve;
 use crate::cutover::{CutoverReport, Outcome};
 use crate::join::{Outside, OutsideReason, Standing, TableStanding};
 use crate::migration::{Command, CutoverMode, JoinNote, Refusal};
-use crate::model::TableName;
+use crate::model::{Direction, TableName};
 use crate::runtime::Shutdown;
+use crate::verify::difference::DifferenceKind;
+use crate::verify::{RowDifference, VerificationReport};
 
 /// Serves an API whose operations end as `end` says, as soon as they were accepted.
 async fn serve_one(
@@ -77,7 +83,8 @@ async fn the_exit_tells_how_the_operation_ended() {
         serve_one(move |report| report.outcome = Outcome::Aborted { reason: reason(), remedy: reason() })
             .await;
     let aborting = client(aborts, OutputFormat::Json);
-    let (exit, printed) = run(&aborting, ClientCommand::Cutover { max_pause: None }).await;
+    let (exit, printed) =
+        run(&aborting, ClientCommand::Cutover { max_pause: None, rows: Rows::Verified }).await;
     assert_eq!(exit.expect("followed"), Exit::Failed);
     let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
     assert_eq!(document["outcome"], "aborted");
@@ -123,11 +130,12 @@ async fn refusals_and_unreachable_instances_say_what_to_do_and_how_to_exit() {
     );
 
     let stranger = ApiClient::new(&format!("http://{address}"), None, OutputFormat::Table).expect("client");
-    let (unauthorized, _) = run(&stranger, ClientCommand::Cutover { max_pause: None }).await;
+    let (unauthorized, _) =
+        run(&stranger, ClientCommand::Cutover { max_pause: None, rows: Rows::Verified }).await;
     assert_eq!(unauthorized.expect_err("no token").exit(), Exit::Usage);
-    let (missing, _) = run(&asking, ClientCommand::Verify).await;
-    let missing = missing.expect_err("not in this version");
-    assert!(missing.exit() == Exit::Usage && missing.to_string().contains("not available in this version"));
+    let (missing, _) = run(&asking, ClientCommand::Verify(VerificationAsked::Show)).await;
+    let missing = missing.expect_err("none yet");
+    assert!(missing.exit() == Exit::Failed && missing.remedy().contains("pgsluice verify"), "{missing}");
 
     fixture.shutdown.request();
     serving.await.expect("no panic").expect("no error");
@@ -260,7 +268,7 @@ async fn stranger(status: u16, headers: &'static str, body: &'static str) -> Soc
 /// A redirected POST becomes a GET, whose answer is some earlier operation.
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_an_answer_of_another_version_may_have_done_it() {
-    let cutover = || ClientCommand::Cutover { max_pause: None };
+    let cutover = || ClientCommand::Cutover { max_pause: None, rows: Rows::Verified };
     let redirecting = stranger(301, "location: https://elsewhere.example/v1/cutover\r\n", "").await;
     let (refused, _) = run(&client(redirecting, OutputFormat::Table), cutover()).await;
     let error = refused.expect_err("sent elsewhere");
@@ -282,8 +290,11 @@ async fn an_operation_of_another_kind_is_not_taken_for_the_one_that_was_asked_fo
     let record = crate::control::dto::CutoverRecord::from(&running(7, CutoverMode::Rehearsal));
     let body: &'static str = serde_json::to_string(&record).expect("JSON").leak();
     let address = stranger(202, "content-type: application/json\r\n", body).await;
-    let (refused, _) =
-        run(&client(address, OutputFormat::Table), ClientCommand::Cutover { max_pause: None }).await;
+    let (refused, _) = run(
+        &client(address, OutputFormat::Table),
+        ClientCommand::Cutover { max_pause: None, rows: Rows::Verified },
+    )
+    .await;
     let error = refused.expect_err("another operation");
     assert!(error.to_string().contains("rehearsal where a cutover was asked for"), "{error}");
     assert_eq!(error.exit(), Exit::Decision);
@@ -299,4 +310,181 @@ fn whoever_names_an_authority_means_https_and_passwords_are_never_repeated() {
         let error = ApiClient::new(address, None, OutputFormat::Table).expect_err(address);
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
+}
+
+/// The migration that verifies: `steps` is what becomes of the verification, one after the other, until it is stopped.
+async fn serve_verification(
+    steps: Vec<fn(&mut VerificationReport)>,
+) -> (SocketAddr, Shutdown, JoinHandle<()>) {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    let shutdown = fixture.shutdown.clone();
+    let migration = tokio::spawn(async move {
+        while let Some(command) = fixture.commands.recv().await {
+            let board = &fixture.board;
+            match command {
+                Command::StartVerification { request, reply } => {
+                    assert_eq!(request.jobs, Some(3));
+                    let mut report = VerificationReport::begun(
+                        7,
+                        Direction::Forward,
+                        request.scope,
+                        jiff::Timestamp::now(),
+                    );
+                    board.update(|status| status.verification = Some(report.clone()));
+                    reply.send(Ok(report.clone())).expect("somebody waits");
+                    for step in &steps {
+                        step(&mut report);
+                        board.update(|status| status.verification = Some(report.clone()));
+                    }
+                }
+                Command::StopVerification { reply } => {
+                    let report = board.with(|status| status.verification.clone()).expect("one runs");
+                    reply.send(Ok(report)).expect("somebody waits");
+                    board.update(|status| {
+                        let report = status.verification.as_mut().expect("one runs");
+                        report.end(jiff::Timestamp::now(), Some(("it was stopped".into(), "Again.".into())));
+                    });
+                }
+                other => panic!("nobody asks for this here: {other:?}"),
+            }
+        }
+    });
+    (address, shutdown, migration)
+}
+
+fn start_verification() -> ClientCommand {
+    ClientCommand::Verify(VerificationAsked::Start(VerificationRequestRecord {
+        scope: None,
+        share_percent: Some(50),
+        jobs: Some(3),
+        repair: false,
+    }))
+}
+
+fn compared(report: &mut VerificationReport) {
+    report.tables_total = 1;
+    report.tables_compared = 1;
+    report.rows_compared = 20_000;
+}
+
+fn ended(report: &mut VerificationReport) {
+    report.end(jiff::Timestamp::now(), None);
+}
+
+#[tokio::test]
+async fn a_verification_is_followed_to_its_end_and_told() {
+    let (address, ..) = serve_verification(vec![compared, ended]).await;
+    let (exit, printed) = run(&client(address, OutputFormat::Table), start_verification()).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    assert!(printed.starts_with("verification 7 begins\nverification 7: clean\n"), "{printed}");
+    assert!(printed.ends_with("Every one of 20,000 rows is the same on both sides.\n"), "{printed}");
+    let (exit, printed) =
+        run(&client(address, OutputFormat::Json), ClientCommand::Verify(VerificationAsked::Show)).await;
+    assert_eq!(exit.expect("shown"), Exit::Success);
+    let document: serde_json::Value = serde_json::from_str(&printed).expect("one JSON document");
+    assert_eq!((&document["number"], &document["outcome"]), (&7.into(), &"clean".into()));
+}
+
+#[tokio::test]
+async fn differences_are_told_by_table_and_key_and_by_the_exit_code() {
+    fn found(report: &mut VerificationReport) {
+        let table = TableName::new("public", "orders");
+        let row = RowDifference {
+            table: table.clone(),
+            kind: DifferenceKind::Differs,
+            key: vec![("id".into(), "77".into())],
+            columns: vec!["note".into()],
+            count: 1,
+        };
+        report.found(&table, vec![row], 1);
+    }
+    let (address, ..) = serve_verification(vec![compared, found, ended]).await;
+    let (exit, printed) = run(&client(address, OutputFormat::Table), start_verification()).await;
+    assert_eq!(exit.expect("followed"), Exit::Blocker);
+    assert!(printed.contains("public.orders  differs  id=77  note\n"), "{printed}");
+    let (_, printed) =
+        run(&client(address, OutputFormat::Table), ClientCommand::Status(StatusView::Once)).await;
+    assert!(
+        printed.contains("verified    just now: 1 of 20,000 rows DIFFER (`pgsluice verify --show`)"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn an_interrupted_command_leaves_the_verification_running_and_says_so() {
+    let (address, ..) = serve_verification(vec![compared]).await;
+    let following = client(address, OutputFormat::Table);
+    let begun = async {
+        // Until it is known to run.
+        while !matches!(
+            run(&following, ClientCommand::Verify(VerificationAsked::Show)).await.0,
+            Ok(Exit::Failed)
+        ) {}
+    };
+    let (followed, ()) = tokio::join!(
+        async {
+            let command = run(&following, start_verification());
+            tokio::time::timeout(Duration::from_secs(1), command).await
+        },
+        begun
+    );
+    assert!(followed.is_err(), "it runs for ever");
+    let error = following
+        .follow_verification(7, std::future::ready(()), &mut Vec::new())
+        .await
+        .expect_err("interrupted");
+    let told = error.failure();
+    let remedy = "`pgsluice verify --show` tells how far it is, `pgsluice verify --stop` ends it.";
+    assert_eq!(told, Failure::new(Exit::Failed, "interrupted: verification 7 goes on", remedy));
+
+    let (exit, printed) = run(&following, ClientCommand::Verify(VerificationAsked::Stop)).await;
+    assert_eq!(exit.expect("stopped"), Exit::Success, "that is what was asked for");
+    assert!(printed.starts_with("verification 7 is stopped\nverification 7: incomplete\n"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_verification_that_is_gone_or_another_one_is_not_taken_for_ones_own() {
+    let (address, ..) = serve_verification(vec![compared, ended]).await;
+    let following = client(address, OutputFormat::Table);
+    let (exit, _) = run(&following, start_verification()).await;
+    assert_eq!(exit.expect("followed"), Exit::Success);
+    for (number, reason) in [(8, "started again"), (6, "verification 7 has begun meanwhile")] {
+        let lost = following.follow_verification(number, std::future::pending(), &mut Vec::new()).await;
+        let error = lost.expect_err("lost");
+        assert!(error.exit() == Exit::Failed && error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_cutover_that_nothing_vouches_for_is_refused_with_the_way_out_and_can_be_overridden() {
+    let mut fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(serve(listener, fixture.state.clone(), fixture.shutdown.clone()));
+    let asking = client(address, OutputFormat::Table);
+    let migration = async {
+        for wanted in [false, true] {
+            let Some(Command::StartCutover { request, reply }) = fixture.commands.recv().await else {
+                panic!("no cutover")
+            };
+            assert_eq!(request.unverified, wanted);
+            let refusal = Refusal::NotReady {
+                message: "the cutover did not begin: the rows were never verified".into(),
+                remedy: "Run `pgsluice verify`".into(),
+            };
+            reply.send(Err(refusal)).expect("somebody waits");
+        }
+    };
+    let asked = async {
+        let cutover = |rows| ClientCommand::Cutover { max_pause: None, rows };
+        let refused = run(&asking, cutover(Rows::Verified)).await.0.expect_err("refused");
+        assert_eq!(refused.exit(), Exit::Failed);
+        assert!(refused.to_string().contains("never verified"), "{refused}");
+        assert!(refused.remedy().contains("pgsluice verify"), "{refused}");
+        run(&asking, cutover(Rows::Unverified)).await.0.expect_err("refused");
+    };
+    tokio::join!(asked, migration);
 }

@@ -8,6 +8,7 @@ EXAMPLES
   pgsluice run             copy, then follow the source until you cut over
   pgsluice status --watch  how far it is
   pgsluice tables          which tables are in the migration, and which are not, and why
+  pgsluice verify          whether every row is the same on both sides, while traffic goes on
   pgsluice rehearse        how long the write pause would be
   pgsluice cutover         switch over, with a bound on the pause
   pgsluice rollback        back to the source, without loss, if you want to
@@ -24,7 +25,7 @@ EXIT CODES
   0  success
   1  the operation failed, and the source is still primary
   2  wrong usage or configuration, or something cannot be reached
-  3  a check found a blocker
+  3  a check found a blocker, or a verification differences
   4  stopped for an operator's decision; nothing is lost, the message says what to decide
 
 ENVIRONMENT
@@ -37,7 +38,7 @@ EXIT CODES
   0  success
   1  the operation failed, and the source is still primary
   2  wrong usage or configuration, or something cannot be reached
-  3  a check found a blocker
+  3  a check found a blocker, or a verification differences
   4  stopped for an operator's decision; nothing is lost, the message says what to decide";
 
 pub(super) const CHECK: &str = "\
@@ -115,9 +116,25 @@ EXIT CODES
 pub(super) const VERIFY: &str = "\
 EXAMPLES
   pgsluice verify
+  pgsluice verify --share 100 --jobs 4   as fast as the servers can
+  pgsluice verify --scope structure      columns, indexes, constraints, privileges alone
+  pgsluice verify --show                 how far it is, or how the last one ended
+  pgsluice verify --show --output json | jq '.rows[] | {table, kind, key}'
+  pgsluice verify --stop
+  pgsluice verify --repair               the rows that it has named, and then compare again
+  pgsluice verify && pgsluice cutover
+
+WHAT IT CHANGES
+  Nothing on the source; on the target a row in pgsluice.verification, which
+  `pgsluice cleanup` removes, and with --repair the rows that it has named. It reads every row on both sides, in the part of
+  the time that --share allows, and holds a snapshot on each side for at most
+  verify.max_snapshot_seconds. The stream halts for milliseconds now and then.
 
 EXIT CODES
-  2  not available in this version, or no instance answers there";
+  0  clean: every row is the same, and so is the structure
+  1  not everything was compared: refused, stopped, still running, or something is in the way
+  2  no instance answers there
+  3  rows differ, or the structure does: the report says which";
 
 pub(super) const REHEARSE: &str = "\
 EXAMPLES
@@ -138,14 +155,15 @@ EXIT CODES
 
 pub(super) const CUTOVER: &str = "\
 EXAMPLES
-  pgsluice rehearse && pgsluice cutover
+  pgsluice verify && pgsluice rehearse && pgsluice cutover
   pgsluice cutover --max-pause-ms 500
   pgsluice cutover --output json | jq '{outcome, pause_ms, reason}'
 
 WHAT IT CHANGES
   The target becomes the primary: the source refuses writes from then on, and
   clients are moved by the adapters of [[traffic]]. Rolled back before the
-  point of no return, nothing is changed.
+  point of no return, nothing is changed. Refused, and nothing begun, unless
+  the last verification is clean and young enough (verify.max_age_hours).
 
 EXIT CODES
   0  completed: the target is the primary

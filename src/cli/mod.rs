@@ -12,14 +12,17 @@ mod forecast;
 mod help;
 mod look;
 mod render;
+mod verification;
 mod watch;
 
 pub use args::{
     AddTablesArguments, ApiArguments, Arguments, CleanupArguments, CliCommand, GlobalArguments,
-    PauseArguments, TablesArguments, TablesCommand, completions,
+    PauseArguments, ScopeArgument, TablesArguments, TablesCommand, VerifyArguments, completions,
 };
 pub use cleanup::{cleanup_json, cleanup_text};
-pub use client::{ApiClient, ClientCommand, ClientError, Schedule, StatusView, Wait};
+pub use client::{
+    ApiClient, ClientCommand, ClientError, Rows, Schedule, StatusView, VerificationAsked, Wait,
+};
 pub use failure::Failure;
 pub use findings::{FindingsSummary, findings_text};
 pub use look::{Colours, Look};
@@ -44,7 +47,7 @@ pub enum Exit {
     Failed,
     /// 2: usage or configuration error, or something cannot be reached.
     Usage,
-    /// 3: a check found a blocker.
+    /// 3: a check found a blocker, or a verification differences.
     Blocker,
     /// 4: stopped for an operator's decision; nothing is lost, the message says what to decide.
     Decision,

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, HumanCount, HumanDuration};
+use jiff::Timestamp;
 
+use super::verification::summary_text;
 use crate::control::dto::{
     ClusterRecord, CopyRecord, CutoverRecord, StandbysRecord, StatusRecord, StepRecord, TableRecord,
     TableStandingRecord, TablesRecord,
@@ -64,9 +66,9 @@ fn push_indented(text: &mut String, paragraph: &str) {
     }
 }
 
-/// The status of a running instance.
+/// The status of a running instance, as it is read at this time.
 #[must_use]
-pub fn status_text(status: &StatusRecord) -> String {
+pub fn status_text(status: &StatusRecord, now: Timestamp) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "phase       {} since {}", status.phase.replace('_', " "), status.phase_since);
     if let (Some(bytes), Some(seconds)) = (status.lag.bytes, status.lag.seconds) {
@@ -110,6 +112,9 @@ pub fn status_text(status: &StatusRecord) -> String {
             "{:<11} {} {}: {}",
             finding.severity, finding.id, finding.subject, finding.finding
         );
+    }
+    if let Some(verification) = &status.verification {
+        text.push_str(&summary_text(verification, now));
     }
     if let Some(cutover) = &status.cutover {
         text.push_str(&cutover_text(cutover));
@@ -322,8 +327,6 @@ pub(super) fn ending(cutover: &CutoverRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::control::dto::CutoverModeRecord;
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use indicatif::{BinaryBytes, HumanDuration};
+use jiff::Timestamp;
 
 use super::render::status_text;
 use crate::control::dto::StatusRecord;
@@ -78,7 +79,8 @@ impl Watched {
         if let Some((status, _)) = &self.last {
             lines.extend(self.lag_line(size.columns));
             lines.extend(bars(status));
-            lines.extend(status_text(status).lines().map(str::to_owned));
+            lines.extend(verification_bar(status));
+            lines.extend(status_text(status, Timestamp::now()).lines().map(str::to_owned));
         }
         // The last line of a terminal is left free, so that it does not scroll.
         let room = size.rows.saturating_sub(1).max(2);
@@ -123,19 +125,30 @@ fn bars(status: &StatusRecord) -> Vec<String> {
         .iter()
         .take(BARS_MAX)
         .map(|table| {
-            let name: String = format!("{}.{}", table.schema, table.name).chars().take(NAME_WIDTH).collect();
-            // The estimate may be too small.
-            let total = table.bytes_estimated.max(table.bytes_copied).max(1);
-            let percent = u128::from(table.bytes_copied) * 100 / u128::from(total);
-            let filled = usize::try_from(percent).unwrap_or(100) * BAR_WIDTH / 100;
-            format!(
-                "{name:<NAME_WIDTH$} [{}{}] {percent:>3} % of about {}",
-                "#".repeat(filled),
-                ".".repeat(BAR_WIDTH - filled),
-                BinaryBytes(total)
-            )
+            bar(&format!("{}.{}", table.schema, table.name), table.bytes_copied, table.bytes_estimated)
         })
         .collect()
+}
+
+/// A bar for the verification that runs.
+fn verification_bar(status: &StatusRecord) -> Option<String> {
+    let running = status.verification.as_ref().filter(|verification| verification.ended_at.is_none())?;
+    let label = format!("verification {}", running.number);
+    (running.bytes_total > 0).then(|| bar(&label, running.bytes_compared, running.bytes_total))
+}
+
+/// The total is an estimate, and may be too small.
+fn bar(label: &str, done: u64, total: u64) -> String {
+    let label: String = label.chars().take(NAME_WIDTH).collect();
+    let total = total.max(done).max(1);
+    let percent = u128::from(done) * 100 / u128::from(total);
+    let filled = usize::try_from(percent).unwrap_or(100) * BAR_WIDTH / 100;
+    format!(
+        "{label:<NAME_WIDTH$} [{}{}] {percent:>3} % of about {}",
+        "#".repeat(filled),
+        ".".repeat(BAR_WIDTH - filled),
+        BinaryBytes(total)
+    )
 }
 
 #[cfg(test)]
@@ -147,7 +160,7 @@ mod tests {
     const SIZE: Size = Size { rows: 24, columns: 80 };
 
     fn status(lag: u64) -> StatusRecord {
-        let board = StatusBoard::new(jiff::Timestamp::UNIX_EPOCH);
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
         let configured = ConfiguredRecord::of(&crate::control::fixture::config(), "token");
         let mut status = board.with(|status| StatusRecord::of(status, TablesListed::All, configured));
         status.lag.bytes = Some(lag);
@@ -169,6 +182,29 @@ mod tests {
         }
         let frame = plain(&watched.frame(SIZE));
         assert!(frame.contains("lag so far  ▁█▄▁ max 1.00 MiB"), "{frame}");
+    }
+
+    #[test]
+    fn a_verification_that_runs_has_a_bar_and_one_that_has_ended_a_line() {
+        use crate::control::dto::VerificationSummaryRecord;
+        use crate::model::Direction;
+        use crate::verify::{Scope, VerificationReport};
+        let begun = VerificationReport::begun(3, Direction::Forward, Scope::Rows, Timestamp::now());
+        let running =
+            VerificationReport { tables_total: 2, bytes_total: 4 << 20, bytes_compared: 1 << 20, ..begun };
+        let mut watched = Watched::new("http://127.0.0.1:8080/".into());
+        let mut seen = status(7);
+        seen.verification = Some(VerificationSummaryRecord::from(&running));
+        watched.heard(seen.clone());
+        let frame = plain(&watched.frame(Size { columns: 100, ..SIZE }));
+        assert!(frame.contains("[######..................]  25 % of about 4.00 MiB"), "{frame}");
+        assert!(frame.contains("verifying   25 % of 4.00 MiB"), "{frame}");
+        let mut ended = VerificationReport { rows_compared: 9, ..running };
+        ended.end(Timestamp::now(), None);
+        seen.verification = Some(VerificationSummaryRecord::from(&ended));
+        watched.heard(seen);
+        let frame = plain(&watched.frame(Size { columns: 100, ..SIZE }));
+        assert!(frame.contains("verified    just now: clean, 9 rows") && !frame.contains("[##"), "{frame}");
     }
 
     #[test]

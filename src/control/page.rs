@@ -41,7 +41,7 @@ macro_rules! asset {
     };
 }
 
-pub(super) const FILES: [File; 13] = [
+pub(super) const FILES: [File; 14] = [
     File { path: "/", kind: HTML, content: include_str!("page/index.html") },
     asset!("page.css", STYLE),
     asset!("icon.svg", IMAGE),
@@ -55,6 +55,7 @@ pub(super) const FILES: [File; 13] = [
     asset!("copy.js", SCRIPT),
     asset!("stream.js", SCRIPT),
     asset!("operation.js", SCRIPT),
+    asset!("verification.js", SCRIPT),
 ];
 
 /// A route for each file.

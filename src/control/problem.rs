@@ -61,8 +61,6 @@ pub(super) enum ApiError {
     NoSuchRoute { path: String },
     /// The route exists, the method does not.
     NoSuchMethod,
-    /// Planned, and not in this version.
-    NotInThisVersion { what: &'static str, remedy: &'static str },
     /// The migration is not ready: not streaming, or the lag is above the bound.
     NotReady { detail: String },
     /// The migration task does not answer.
@@ -113,9 +111,6 @@ impl ApiError {
             Self::NoSuchMethod => {
                 (StatusCode::METHOD_NOT_ALLOWED, "no-such-method", "No such method on this route")
             }
-            Self::NotInThisVersion { .. } => {
-                (StatusCode::NOT_IMPLEMENTED, "not-in-this-version", "Not available in this version")
-            }
             Self::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not-ready", "Not ready"),
             Self::Unresponsive => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -154,9 +149,6 @@ impl ApiError {
             ),
             Self::NoSuchMethod => {
                 ("The route exists, with another method.".into(), "See /openapi.json for the methods.".into())
-            }
-            Self::NotInThisVersion { what, remedy } => {
-                (format!("Nothing was changed: {what} is not available in this version."), remedy.into())
             }
             Self::NotReady { detail } => {
                 (detail, "See /v1/status for the phase, the lag and the last problem.".into())

@@ -111,7 +111,14 @@ async fn the_status_has_the_fields_of_the_contract() {
 #[tokio::test]
 async fn commands_need_the_token_and_reading_does_not() {
     let fixture = Fixture::new();
-    for path in ["/v1/cutover", "/v1/cutover/abort", "/v1/cutover/confirm", "/v1/verify", "/v1/rollback"] {
+    for path in [
+        "/v1/cutover",
+        "/v1/cutover/abort",
+        "/v1/cutover/confirm",
+        "/v1/verify",
+        "/v1/verify/stop",
+        "/v1/rollback",
+    ] {
         let without = Request::post(path).body(Body::empty()).expect("request");
         let refused = send(&fixture, without).await;
         assert!(refused.headers().contains_key(header::WWW_AUTHENTICATE), "{path}");
@@ -246,8 +253,8 @@ async fn what_is_not_there_says_so() {
     assert!(remedy.contains("/v1/status"), "{remedy}");
     let wrong_method = send(&fixture, command("/v1/status", Body::empty())).await;
     problem(wrong_method, StatusCode::METHOD_NOT_ALLOWED, "no-such-method").await;
-    let answer = send(&fixture, command("/v1/verify", Body::empty())).await;
-    problem(answer, StatusCode::NOT_IMPLEMENTED, "not-in-this-version").await;
+    let remedy = problem(send(&fixture, get("/v1/verify")).await, StatusCode::NOT_FOUND, "nothing-yet").await;
+    assert!(remedy.contains("pgsluice verify"), "{remedy}");
 }
 
 #[tokio::test]
@@ -339,6 +346,7 @@ async fn a_status_says_how_it_is_configured_and_lists_only_the_tables_that_are_a
             "source": { "host": "127.0.0.1", "port": 5432, "database": "old" },
             "target": { "host": "127.0.0.1", "port": 5432, "database": "new" },
             "commands": "token", "max_pause_ms": 1000, "waits_for_confirmation": false,
+            "verified_within_hours": null,
         })
     );
     let all = json_of(send(&fixture, get("/v1/status")).await).await;
@@ -359,7 +367,8 @@ async fn the_openapi_document_has_every_route() {
     for route in super::routes::ROUTES {
         assert_eq!(paths.contains_key(route), route != "/openapi.json", "{route}");
     }
-    assert!(paths["/v1/verify"]["post"]["responses"]["501"].is_object());
+    assert!(paths["/v1/verify"]["post"]["responses"]["409"].is_object());
+    assert!(document["components"]["schemas"]["RowDifferenceRecord"].is_object());
     assert_eq!(document["paths"]["/v1/cutover"]["post"]["security"], json!([{ "bearer": [] }]));
     assert!(document["components"]["schemas"]["StepRecord"].is_object());
 }

@@ -29,6 +29,12 @@ pub struct DemoReport {
     pub rows_compared: u64,
     /// Rows that only one side had.
     pub row_differences: u64,
+    /// Rows that the program itself compared while the clients wrote, before the cutover.
+    pub verified_rows: u64,
+    /// Rows that it found different.
+    pub verified_differences: u64,
+    /// How long that took, in seconds.
+    pub verification_seconds: f64,
     /// What of the judges' requirements is not met; empty is success.
     pub failures: Vec<String>,
     /// What the source printed as its version.
@@ -108,6 +114,10 @@ impl DemoReport {
             self.duplicate_transactions == 0,
             format!("{} transactions were applied twice", self.duplicate_transactions),
         );
+        demand(
+            self.verified_rows > 0 && self.verified_differences == 0,
+            format!("{} of {} rows differ under load", self.verified_differences, self.verified_rows),
+        );
         demand(self.rows_compared > 0, "no rows were compared".into());
         demand(self.row_differences == 0, format!("{} rows differ", self.row_differences));
     }
@@ -124,6 +134,11 @@ impl DemoReport {
         line("rows copied", format!("{} in {:.1} s", grouped(self.rows_copied), self.copy_seconds));
         line("transactions applied", grouped(self.transactions_applied));
         line("lag, median / highest", self.lag_summary());
+        line(
+            "rows verified under load",
+            format!("{} in {:.1} s", grouped(self.verified_rows), self.verification_seconds),
+        );
+        line("  different", grouped(self.verified_differences));
         line("write pause", format!("{:.1} ms", self.pause_ms));
         for step in self.cutover_steps.iter().filter(|step| step.share_of_pause.is_some()) {
             let share = 100.0 * step.share_of_pause.unwrap_or_default();

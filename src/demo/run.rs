@@ -18,7 +18,10 @@ use super::store::{self, Scale};
 use super::workload::{Workload, WorkloadOptions};
 use super::{compare, ledger};
 use crate::cli::{Exit, OutputFormat};
-use crate::control::dto::{CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord};
+use crate::control::dto::{
+    CutoverModeRecord, CutoverRecord, CutoverRequestRecord, StatusRecord, VerificationRecord,
+    VerificationRequestRecord,
+};
 use crate::model::counted;
 
 /// Database of the store on both sides.
@@ -27,6 +30,8 @@ const DATABASE: &str = "store";
 const COPY_WAIT: Duration = Duration::from_secs(300);
 /// Longest time in which the transactions wanted must be applied.
 const STREAM_WAIT: Duration = Duration::from_secs(1_800);
+/// Longest wait for the end of the verification, which takes seconds.
+const VERIFICATION_WAIT: Duration = Duration::from_secs(600);
 /// Longest wait for the end of one cutover.
 const CUTOVER_WAIT: Duration = Duration::from_secs(120);
 /// A cutover that rolled back (a lock not granted in time, say) is tried again so often.
@@ -207,6 +212,7 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
     let copy_seconds = copy_started.elapsed().as_secs_f64();
 
     let lag = stream(&mut replicator, args, &workload, &progress).await?;
+    let verification = verify(&replicator, &progress).await?;
     let (cutover, cutover_attempts) = cut_over(&replicator, &progress).await?;
     progress.say("the clients work on the target now");
     tokio::time::sleep(AFTERWARDS).await;
@@ -233,6 +239,9 @@ async fn migrate(args: &DemoArgs) -> Result<DemoReport, DemoError> {
         acknowledged_transactions: ledger.acknowledged,
         missing_transactions: ledger.missing,
         duplicate_transactions: ledger.duplicates,
+        verified_rows: verification.rows_compared,
+        verified_differences: verification.differences,
+        verification_seconds: seconds(&verification),
         rows_compared: comparison.rows_compared,
         row_differences: comparison.row_differences(),
         failures: Vec::new(),
@@ -367,6 +376,40 @@ async fn stream(
     }
 }
 
+/// Both sides are compared while the clients write: no cutover begins before that is clean.
+async fn verify(replicator: &Replicator, progress: &Progress) -> Result<VerificationRecord, DemoError> {
+    progress.say("verifying every row while the clients write");
+    let request = VerificationRequestRecord { share_percent: Some(100), ..Default::default() };
+    let accepted = replicator.api().start_verification(request).await?;
+    let deadline = Instant::now() + VERIFICATION_WAIT;
+    loop {
+        let seen = replicator.api().verification().await?;
+        if seen.number == accepted.number && seen.outcome != "running" {
+            return match seen.outcome.as_str() {
+                "clean" => Ok(seen),
+                _ => Err(DemoError::Unexpected(format!(
+                    "the verification under load is {}, with {} of {} rows different. {}",
+                    seen.outcome,
+                    seen.differences,
+                    seen.rows_compared,
+                    seen.reason.unwrap_or_default()
+                ))),
+            };
+        }
+        if Instant::now() > deadline {
+            return Err(DemoError::Unexpected(format!(
+                "the verification did not end in {VERIFICATION_WAIT:?}"
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn seconds(verification: &VerificationRecord) -> f64 {
+    let ended_at = verification.ended_at.unwrap_or(verification.started_at);
+    ended_at.duration_since(verification.started_at).as_secs_f64()
+}
+
 async fn cut_over(replicator: &Replicator, progress: &Progress) -> Result<(CutoverRecord, u32), DemoError> {
     let mut reason = String::new();
     for attempt in 1..=CUTOVER_ATTEMPTS_MAX {
@@ -374,7 +417,7 @@ async fn cut_over(replicator: &Replicator, progress: &Progress) -> Result<(Cutov
         let request = CutoverRequestRecord {
             mode: Some(CutoverModeRecord::Cutover),
             max_pause_ms: Some(1_000),
-            unverified: true,
+            unverified: false,
         };
         let accepted = replicator.api().start_cutover(request, &format!("demo-{attempt}")).await?;
         let deadline = Instant::now() + CUTOVER_WAIT;

@@ -20,6 +20,6 @@ pub use lease::{LeaseKeeper, LeaseLost, await_turn};
 pub use legs::{Leg, Legs};
 pub use status::{
     Blocking, CopyView, JoinNote, LagView, Phase, Positions, Problem, SlotView, StandbyView, Status,
-    StatusBoard, TableProgress, TableState, Throughput,
+    StatusBoard, TableProgress, TableState, Throughput, Vouched,
 };
 pub use task::check;

@@ -13,6 +13,28 @@ use crate::model::{Direction, Lsn, TableName};
 use crate::preflight::Finding;
 use crate::verify::VerificationReport;
 
+/// Whether a verification vouches for the rows, as a cutover wants it. Set by the migration task whenever that may have changed; not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vouched {
+    /// No cutover needs one: none can begin now, or `verify.max_age_hours` is 0.
+    NotNeeded,
+    /// None does.
+    No,
+    /// One does until then.
+    Until(Timestamp),
+}
+
+impl Vouched {
+    /// Until when one does; `None` if none does.
+    #[must_use]
+    pub const fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::Until(until) => Some(until),
+            Self::NotNeeded | Self::No => None,
+        }
+    }
+}
+
 /// Where the migration is. Set only by the migration task; derived again from both servers after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
@@ -279,6 +301,8 @@ pub struct Status {
     pub problem: Option<Problem>,
     /// The current or last verification.
     pub verification: Option<VerificationReport>,
+    /// Whether the last one that has ended lets a cutover begin.
+    pub vouched: Vouched,
     /// The current or last cutover or rehearsal.
     pub cutover: Option<CutoverReport>,
 }
@@ -303,6 +327,7 @@ impl Status {
             findings: Vec::new(),
             problem: None,
             verification: None,
+            vouched: Vouched::NotNeeded,
             cutover: None,
         }
     }

@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::command::{Refusal, VerificationRequest};
-use super::status::StatusBoard;
+use super::status::{StatusBoard, Vouched};
 use super::task::Migration;
 use crate::config::Config;
 use crate::connection::connect_sql;
-use crate::model::Side;
+use crate::model::{Direction, Side};
 use crate::runtime::Shutdown;
 use crate::target::records::RecordError;
 use crate::telemetry::Metrics;
@@ -79,6 +79,7 @@ impl Verifying {
             Ok(Err(error)) => tracing::warn!(%error, "what was verified before cannot be read"),
             Err(_) => tracing::warn!("what was verified before cannot be read in time"),
         }
+        self.publish_validity();
         self.due = self.config.verify.every.map(|every| {
             let ended_at = self.last.as_ref().and_then(|last| last.ended_at);
             let age = ended_at.map_or(every, |at| age_of(at, Timestamp::now()));
@@ -123,6 +124,7 @@ impl Verifying {
                     tell(&report);
                     self.board.update(|status| status.verification = Some((*report).clone()));
                     self.last = Some(*report);
+                    self.publish_validity();
                 }
             }
             Happens::Due => {
@@ -133,6 +135,17 @@ impl Verifying {
                 }
             }
         }
+    }
+
+    /// What [`voucher`](Self::voucher) goes by, for whoever plans a cutover.
+    fn publish_validity(&self) {
+        let vouched = match (self.config.direction, self.config.verify.age_max) {
+            (Direction::Forward, Some(age_max)) => {
+                valid_until(self.last.as_ref(), age_max).map_or(Vouched::No, Vouched::Until)
+            }
+            (Direction::Back, _) | (_, None) => Vouched::NotNeeded,
+        };
+        self.board.update(|status| status.vouched = vouched);
     }
 
     /// The one that is due begins later.
@@ -148,7 +161,9 @@ impl Verifying {
         if self.is_running() {
             return Err(Refusal::Conflict {
                 message: "a verification is running".into(),
-                remedy: "Follow it with GET /v1/verify, or stop it with POST /v1/verify/stop.".into(),
+                remedy: "See how far it is with `pgsluice verify --show` (GET /v1/verify), or stop it with `pgsluice verify --stop` \
+                         (POST /v1/verify/stop)."
+                    .into(),
             });
         }
         let repair = if request.repair { self.repairable()? } else { Vec::new() };
@@ -225,7 +240,7 @@ impl Verifying {
             }
             _ => Err(Refusal::Conflict {
                 message: "no verification is running".into(),
-                remedy: "GET /v1/verify shows how the last one ended.".into(),
+                remedy: "`pgsluice verify --show` (GET /v1/verify) tells how the last one ended.".into(),
             }),
         }
     }
@@ -245,7 +260,7 @@ impl Verifying {
         let trouble = self.config.verify.age_max.and_then(|age_max| trouble_with(last, age_max, now));
         match trouble {
             Some(message) if !unverified => Err(Refusal::NotReady {
-                message,
+                message: format!("the cutover did not begin: {message}"),
                 remedy: "Run `pgsluice verify` (POST /v1/verify) and try again once it is clean. To cut over without, at your own risk: \
                          `pgsluice cutover --unverified`; the certificate will say so."
                     .into(),
@@ -301,6 +316,13 @@ fn trouble_with(last: Option<&VerificationReport>, age_max: Duration, now: Times
     }
 }
 
+/// Until when it vouches for the rows; `None` if it does not.
+fn valid_until(last: Option<&VerificationReport>, age_max: Duration) -> Option<Timestamp> {
+    let ended_at = last?.ended_at?;
+    let vouches = trouble_with(last, age_max, ended_at).is_none();
+    vouches.then(|| ended_at.checked_add(age_max).unwrap_or(Timestamp::MAX))
+}
+
 fn summary(report: &VerificationReport) -> Value {
     json!({
         "number": report.number,
@@ -340,7 +362,6 @@ fn tell(report: &VerificationReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Direction;
 
     fn ended(outcome: VerificationOutcome, at: &str) -> VerificationReport {
         let at: Timestamp = at.parse().unwrap();
@@ -364,6 +385,12 @@ mod tests {
         let differs = ended(VerificationOutcome::Differences, "2026-03-01T11:00:00Z");
         assert!(trouble(Some(&differs)).unwrap().contains("not the same"));
         let reason = VerificationOutcome::Incomplete { reason: "a lock".into(), remedy: String::new() };
-        assert!(trouble(Some(&ended(reason, "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
+        assert!(trouble(Some(&ended(reason.clone(), "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
+
+        let until = |report: Option<&VerificationReport>| valid_until(report, day).map(|at| at.to_string());
+        assert_eq!(until(Some(&clean("2026-02-28T11:00:00Z"))).as_deref(), Some("2026-03-01T11:00:00Z"));
+        for report in [None, Some(&structure), Some(&differs), Some(&ended(reason, "2026-03-01T11:00:00Z"))] {
+            assert_eq!(until(report), None);
+        }
     }
 }

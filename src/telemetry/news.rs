@@ -1,4 +1,4 @@
-//! What is worth telling somebody who watches the cluster and not us: phases, problems, and how a cutover, rehearsal or rollback went. Pure
+//! What is worth telling somebody who watches the cluster and not us: phases, problems, how a cutover, rehearsal, rollback or verification went. Pure
 //! is what is made of two statuses, one after the other; the task beside it tells it as Events of the target's cluster.
 
 use std::collections::VecDeque;
@@ -8,8 +8,9 @@ use crate::cutover::{CutoverReport, Outcome};
 use crate::kubernetes::cnpg::ClusterWatch;
 use crate::kubernetes::{EventAbout, EventKind, EventRecorder};
 use crate::migration::{Blocking, CutoverMode, Phase, Status, StatusBoard};
-use crate::model::Direction;
+use crate::model::{Direction, counted};
 use crate::runtime::Shutdown;
+use crate::verify::{VerificationOutcome, VerificationReport};
 
 /// The same thing is not told again within this time.
 const REPEATED_AFTER: Duration = Duration::from_secs(600);
@@ -34,6 +35,8 @@ struct Seen {
     problem: Option<String>,
     /// Epoch and outcome.
     operation: Option<(i64, &'static str)>,
+    /// Number and outcome.
+    verification: Option<(i64, &'static str)>,
 }
 
 impl Seen {
@@ -42,6 +45,7 @@ impl Seen {
             phase: status.phase,
             problem: status.problem.as_ref().map(|problem| problem.message.clone()),
             operation: status.cutover.as_ref().map(|report| (report.epoch, report.outcome.as_str())),
+            verification: status.verification.as_ref().map(|report| (report.number, report.outcome.as_str())),
         }
     }
 }
@@ -74,7 +78,45 @@ fn news(before: &Seen, status: &Status) -> Vec<News> {
     if let Some(report) = operation.filter(is_ours) {
         news.push(of_operation(report));
     }
+    let is_ours = |report: &&VerificationReport| report.ended_at.is_some_and(|at| at >= status.started_at);
+    let verification = status.verification.as_ref().filter(|_| seen.verification != before.verification);
+    news.extend(verification.filter(is_ours).and_then(of_verification));
     news
+}
+
+/// Only the end is told: one may begin by itself every few hours.
+fn of_verification(report: &VerificationReport) -> Option<News> {
+    let rows = report.rows_compared;
+    let (kind, ending, message) = match &report.outcome {
+        VerificationOutcome::Running => return None,
+        VerificationOutcome::Clean => {
+            let objects = match report.structural_differences() {
+                0 => String::new(),
+                objects => format!(
+                    " Of the structure {} not the same.",
+                    counted(objects, "object is", "objects are")
+                ),
+            };
+            let kind = if objects.is_empty() { EventKind::Normal } else { EventKind::Warning };
+            (
+                kind,
+                "Clean",
+                format!("Every row that was compared ({rows}) is the same on both sides.{objects}"),
+            )
+        }
+        VerificationOutcome::Differences => {
+            let message = format!(
+                "{} not the same on both sides, of {rows}: see `pgsluice verify --show`.",
+                counted(report.differences, "row is", "rows are")
+            );
+            (EventKind::Warning, "Differences", message)
+        }
+        VerificationOutcome::Incomplete { reason, remedy } => {
+            let message = format!("Not everything could be compared: {} {remedy}", sentence(reason));
+            (EventKind::Warning, "Incomplete", message)
+        }
+    };
+    Some(News { kind, reason: format!("Verification{ending}"), message })
 }
 
 fn of_operation(report: &CutoverReport) -> News {
@@ -222,6 +264,32 @@ mod tests {
         assert_eq!((told[0].kind, told[0].reason.as_str()), (EventKind::Warning, "Retrying"));
         assert_eq!(told[0].message, "it broke. Wait.");
         assert_eq!(news(&Seen::of(&ill), &well)[0].reason, "ProblemOver");
+    }
+
+    #[test]
+    fn a_verification_is_told_when_it_has_ended() {
+        use crate::verify::Scope;
+        let begun = VerificationReport::begun(3, Direction::Forward, Scope::Rows, Timestamp::now());
+        let before = Seen::of(&status(|_| {}));
+        let told =
+            |report: VerificationReport| news(&before, &status(|status| status.verification = Some(report)));
+        assert_eq!(told(begun.clone()), []);
+        let end = |change: fn(&mut VerificationReport)| {
+            let mut report = VerificationReport { rows_compared: 20, ..begun.clone() };
+            change(&mut report);
+            report.end(Timestamp::now() + Duration::from_secs(1), None);
+            let told = told(report);
+            assert_eq!(told.len(), 1);
+            (told[0].kind, told[0].reason.clone(), told[0].message.clone())
+        };
+        let clean = end(|_| {});
+        let message = "Every row that was compared (20) is the same on both sides.".to_owned();
+        assert_eq!(clean, (EventKind::Normal, "VerificationClean".into(), message));
+        let differs = end(|report| report.differences = 1);
+        let message = "1 row is not the same on both sides, of 20: see `pgsluice verify --show`.".to_owned();
+        assert_eq!(differs, (EventKind::Warning, "VerificationDifferences".into(), message));
+        let (_, reason, _) = end(|report| report.rows_compared = 0);
+        assert_eq!(reason, "VerificationIncomplete");
     }
 
     #[test]

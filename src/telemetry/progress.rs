@@ -1,5 +1,5 @@
 //! Progress bars for a person at a terminal: the copy as a whole with its rate and the time left, the largest tables in
-//! flight, the indexes, and the lag once changes are streamed. Draws what the status board says, a few times a second, and decides nothing.
+//! flight, the indexes, the lag once changes are streamed, and a verification. Draws what the status board says, a few times a second, and decides nothing.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl View {
     fn of(status: &Status) -> Self {
         let bars = match status.phase {
             Phase::Snapshot | Phase::Indexes => copy_bars(status),
-            _ => Vec::new(),
+            _ => verification_bar(status).into_iter().collect(),
         };
         Self { line: line(status), bars }
     }
@@ -107,6 +107,23 @@ fn total_bar(copy: &CopyView) -> Bar {
         total: if is_done { copy.bytes_copied } else { copy.bytes_estimated.max(copy.bytes_copied) },
         note: if is_done { String::new() } else { note },
     }
+}
+
+/// Of the verification that runs.
+fn verification_bar(status: &Status) -> Option<Bar> {
+    let running = status.verification.as_ref().filter(|report| report.ended_at.is_none())?;
+    let note = match running.differences {
+        0 => format!("{} of {} tables", running.tables_compared, running.tables_total),
+        differences => format!("{differences} rows DIFFER"),
+    };
+    (running.bytes_total > 0).then(|| Bar {
+        unit: Unit::Bytes,
+        label: format!("verification {}", running.number),
+        done: running.bytes_compared,
+        // Sizes are estimates.
+        total: running.bytes_total.max(running.bytes_compared),
+        note,
+    })
 }
 
 fn index_bar(copy: &CopyView) -> Option<Bar> {
@@ -265,6 +282,27 @@ mod tests {
         let view = board.with(View::of);
         assert!(view.line.starts_with("streaming  lag 2.00 KiB / 0.2 s"), "{}", view.line);
         assert!(view.bars.is_empty());
+    }
+
+    #[test]
+    fn a_verification_has_a_bar_while_it_runs() {
+        use crate::model::Direction;
+        use crate::verify::{Scope, VerificationReport};
+        let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+        let begun = VerificationReport::begun(3, Direction::Forward, Scope::Rows, Timestamp::UNIX_EPOCH);
+        let running = VerificationReport { tables_total: 4, bytes_total: 900, bytes_compared: 90, ..begun };
+        board.update(|status| {
+            status.phase = Phase::Streaming;
+            status.verification = Some(running.clone());
+        });
+        let view = board.with(View::of);
+        let seen: Vec<_> = view.bars.iter().map(|bar| (bar.label.as_str(), bar.done, bar.total)).collect();
+        assert_eq!(seen, [("verification 3", 90, 900)]);
+        assert_eq!(view.bars.first().map(|bar| bar.note.as_str()), Some("0 of 4 tables"));
+        let mut ended = running;
+        ended.end(Timestamp::UNIX_EPOCH, None);
+        board.update(|status| status.verification = Some(ended));
+        assert!(board.with(View::of).bars.is_empty());
     }
 
     #[test]

@@ -104,7 +104,9 @@ async fn every_command_works_over_https_and_a_renewed_certificate_needs_no_resta
     until("the renewed certificate", || async { trusting(&["status"], "tls.crt").status.success() }).await;
     assert!(!trusting(&["status"], "former.crt").status.success());
 
-    for arguments in [&["rehearse", "--max-pause-ms", "20000"][..], &["cutover", "--max-pause-ms", "20000"]] {
+    for arguments in
+        [&["verify"][..], &["rehearse", "--max-pause-ms", "20000"], &["cutover", "--max-pause-ms", "20000"]]
+    {
         let output = trusting(arguments, "ca.crt");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }

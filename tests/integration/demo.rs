@@ -65,7 +65,9 @@ async fn the_report_has_every_figure_of_the_contract() {
     assert!(figure("client_errors") >= 0.0);
     assert!(figure("acknowledged_transactions") >= 500.0);
     assert!(figure("rows_compared") > 1_000.0);
-    for name in ["missing_transactions", "duplicate_transactions", "row_differences"] {
+    assert!(figure("verified_rows") > 1_000.0);
+    for name in ["missing_transactions", "duplicate_transactions", "row_differences", "verified_differences"]
+    {
         assert_eq!(figure(name).to_bits(), 0.0_f64.to_bits(), "{name}");
     }
     assert_eq!((processes_of(folder.path()), leftovers(folder.path())), (Vec::new(), Vec::new()));

@@ -6,6 +6,7 @@ use std::fs;
 
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
+use pgsluice::control::dto::VerificationRequestRecord;
 use pgsluice::demo::cluster::LocalCluster;
 use pgsluice::demo::replicator::Replicator;
 
@@ -14,10 +15,13 @@ use crate::harness::clusters::{connect, options};
 use crate::harness::session_log::{Kind, LoggedSession, most_at_once, sessions, with_session_log};
 use crate::harness::stage::{COPY_WAIT, Pair, Stage, cut_over, roll_back, text, way_back_is_open};
 use crate::harness::wait::until;
+use crate::verification::verify;
 
 /// J, K and A of the page.
 const JOBS: usize = 3;
 const CONNECTIONS: usize = 2;
+/// V: as it is by default.
+const VERIFYING: usize = 1;
 const SETTINGS: &str = "snapshot.jobs = 3\nsnapshot.chunk_bytes = \"1MiB\"\napply.connections = 2\n";
 /// Sessions that come and go within milliseconds may or may not meet; the page counts that they do.
 const SLACK: usize = 2;
@@ -50,6 +54,7 @@ fn evaluate(formula: &str) -> usize {
     let term = |term: &str| match term.trim() {
         // `snapshot.index_jobs` is as `snapshot.jobs` where it is not set.
         "J" | "K" => JOBS,
+        "V" => VERIFYING,
         "A" => CONNECTIONS,
         number => number.parse().unwrap_or_else(|_| panic!("{formula} is not understood")),
     };
@@ -113,6 +118,9 @@ async fn run(stage: &Stage) -> Vec<Span> {
     let replicator = stage.streaming_with(SETTINGS).await;
     course.done("schema, copy and indexes beside the stream");
     settles_as(stage, "streaming").await;
+    course.since = Timestamp::now();
+    assert_eq!(verify(&replicator, VerificationRequestRecord::default()).await.outcome, "clean");
+    course.done("a verification (`pgsluice verify`) beside it");
     stop(replicator).await;
     source.batch_execute("UPDATE a SET v = v || '!'; UPDATE b SET v = v || '!'").await.expect("a backlog");
     course.since = Timestamp::now();

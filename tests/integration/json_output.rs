@@ -49,15 +49,29 @@ async fn every_command_says_one_document_when_it_succeeds_and_when_it_fails() {
 
     // Nothing runs yet, and the source has a table without a key.
     let mut replicator = stage.streaming().await;
-    for command in [&["abort"][..], &["confirm"], &["rollback"], &["verify"], &["tables", "add", "no.such"]] {
+    for command in [
+        &["abort"][..],
+        &["confirm"],
+        &["rollback"],
+        &["verify", "--show"],
+        &["verify", "--stop"],
+        &["verify", "--repair"],
+        &["cutover"],
+        &["tables", "add", "no.such"],
+    ] {
         let output = stage.run(&json(command));
         let code = output.status.code().expect("a code");
         assert!(code != 0, "{command:?}");
         failure(&output, code);
     }
-    for command in
-        [&["status"][..], &["tables"], &["rehearse"], &["rehearse", "--times", "2", "--every", "0"]]
-    {
+    for command in [
+        &["status"][..],
+        &["tables"],
+        &["verify"],
+        &["verify", "--show"],
+        &["rehearse"],
+        &["rehearse", "--times", "2", "--every", "0"],
+    ] {
         let output = stage.run(&json(command));
         let said = document(&output);
         assert!(output.status.success() && said["error"].is_null(), "{command:?}: {said}");

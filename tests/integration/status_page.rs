@@ -39,6 +39,10 @@ async fn a_rehearsal_a_cutover_and_the_way_back_are_driven_through_the_page() {
     let rehearsed = replicator.api().status().await.expect("status").cutover.expect("an operation");
     assert_eq!((rehearsed.mode, rehearsed.outcome.as_str()), (CutoverModeRecord::Rehearsal, "completed"));
 
+    verify(&stage, &browser).await;
+    let verified = replicator.api().verification().await.expect("a verification");
+    assert_eq!((verified.number, verified.outcome.as_str()), (2, "clean"));
+
     cut_over(&browser).await;
     let cutover = replicator.api().status().await.expect("status").cutover.expect("an operation");
     assert_eq!((cutover.mode, cutover.outcome.as_str()), (CutoverModeRecord::Cutover, "completed"));
@@ -135,8 +139,66 @@ async fn rehearse(browser: &Browser, token: &str) {
     browser.screenshot("rehearsal").await;
 }
 
+/// A row that is different is found and listed, and nothing else than an override would cut over; then it is mended.
+async fn verify(stage: &Stage, browser: &Browser) {
+    browser.until_text("#verification-outcome", |said| said.contains("not verified yet")).await;
+    browser.until_text("#verification-validity", |said| said.contains("never verified")).await;
+    let intruder = stage.target_client().await;
+    let change = |what: &str| {
+        format!("SET session_replication_role = replica; UPDATE readings SET what = {what} WHERE id = 4711")
+    };
+    intruder.batch_execute(&change("'another'")).await.expect("damage");
+    browser.press("#action-verify").await;
+    assert!(!browser.is_visible("#dialog-pause").await, "nobody waits for it");
+    browser.press("#dialog-submit").await;
+    browser.until_visible("#dialog", false).await;
+    browser
+        .until_text("#verification-outcome", |said| {
+            said.starts_with("Ended") && said.contains("1 row of ") && said.contains("Do not cut over")
+        })
+        .await;
+    browser
+        .until_text("#differing-rows tbody", |rows| {
+            rows.contains("public.readings")
+                && rows.contains("differs")
+                && rows.contains("id=4711")
+                && rows.contains("what")
+        })
+        .await;
+    // By itself: the page is long by now.
+    let others = |shown: &str| {
+        format!(
+            "for (const id of ['operation', 'stream', 'copy']) document.getElementById(id).style.display = '{shown}'"
+        )
+    };
+    browser.look_as(WIDTH, 760, false).await;
+    browser.evaluate(&others("none")).await;
+    browser.screenshot("verification").await;
+    browser.evaluate(&others("")).await;
+    browser.look_as(WIDTH, 900, false).await;
+    // Away from below the heading, which stays.
+    browser.evaluate("scrollTo(0, 0)").await;
+    browser.press("#action-cutover").await;
+    browser.until_text("#unverified-label", |said| said.contains("found 1 row that differs")).await;
+    browser.write("#word", "app").await;
+    assert!(!browser.is_enabled("#dialog-submit").await, "it has to be overridden");
+    browser.press("#unverified").await;
+    assert!(browser.is_enabled("#dialog-submit").await);
+    browser.press("#dialog-cancel").await;
+    browser.until_visible("#dialog", false).await;
+
+    intruder.batch_execute(&change("repeat(md5(4711::text), 4)")).await.expect("the row as it was");
+    browser.press("#action-verify").await;
+    browser.press("#dialog-submit").await;
+    browser.until_text("#verification-outcome", |said| said.contains("Clean: every one of ")).await;
+    browser.until_visible("#verification-rows", false).await;
+    browser.until_text("#verification-validity", |said| said.contains("for another 2")).await;
+    browser.evaluate("scrollTo(0, 0)").await;
+}
+
 async fn cut_over(browser: &Browser) {
     browser.press("#action-cutover").await;
+    assert!(!browser.is_visible("#dialog-unverified").await, "nothing is to be overridden");
     assert!(!browser.is_visible("#token").await, "the token is asked for once");
     for wrong in ["", "ap", "apps", "cut over"] {
         browser.write("#word", wrong).await;
@@ -178,6 +240,9 @@ async fn roll_back(browser: &Browser) {
 
 /// A cutover that somebody thinks better of, while its clients are being paused.
 async fn abort(browser: &Browser, gate: &Threshold) {
+    browser.press("#action-cutover").await;
+    browser.until_text("#unverified-label", |said| said.contains("never verified")).await;
+    browser.press("#unverified").await;
     start("#action-cutover", Some("app"), browser).await;
     gate.reached().await;
     browser.until_text("#operation-outcome", |said| said.starts_with("Under way")).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::verification::VerificationAsked;
 use crate::migration::CutoverMode;
 
 /// What is asked of the running instance.
@@ -13,6 +14,8 @@ pub enum ClientCommand {
     Cutover {
         /// The longest write pause; `None`: as configured there.
         max_pause: Option<Duration>,
+        /// Whether a verification must vouch for the rows.
+        rows: Rows,
     },
     /// Rehearse, and follow.
     Rehearse {
@@ -41,8 +44,17 @@ pub enum ClientCommand {
         /// Whether they are followed.
         wait: Wait,
     },
-    /// Not in this version.
-    Verify,
+    /// Start, show or stop a verification.
+    Verify(VerificationAsked),
+}
+
+/// Whether a cutover needs a verification that vouches for the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// As `verify.max_age_hours` of the running instance says.
+    Verified,
+    /// The operator takes it upon himself.
+    Unverified,
 }
 
 /// Whether the status is shown once or again and again.

@@ -91,6 +91,22 @@ pub enum ClientError {
         /// What happened.
         reason: String,
     },
+    /// The command was interrupted; what it has started goes on.
+    #[error("interrupted: verification {number} goes on")]
+    Interrupted {
+        /// Which.
+        number: i64,
+    },
+    /// The verification was accepted, and then nothing more was heard of it.
+    #[error(
+        "verification {number} was accepted, and how it ended is not known: {reason}. It changes nothing on either side"
+    )]
+    LostVerification {
+        /// Which.
+        number: i64,
+        /// What happened.
+        reason: String,
+    },
     /// Standard output is closed.
     #[error("the result cannot be printed: {0}")]
     Output(#[from] std::io::Error),
@@ -113,7 +129,7 @@ impl ClientError {
             | Self::NoAnswer { .. }
             | Self::AnotherOperation { .. }
             | Self::Unexpected { may_be_done: true, .. } => Exit::Decision,
-            Self::Output(_) => Exit::Failed,
+            Self::Output(_) | Self::Interrupted { .. } | Self::LostVerification { .. } => Exit::Failed,
             Self::Refused(_)
             | Self::Address { .. }
             | Self::Tls(_)
@@ -153,6 +169,12 @@ impl ClientError {
             }
             Self::Unexpected { .. } => "Check --api, and that both are of the same version.",
             Self::LostSight { .. } => "Look with `pgsluice status` before doing anything else.",
+            Self::Interrupted { .. } => {
+                "`pgsluice verify --show` tells how far it is, `pgsluice verify --stop` ends it."
+            }
+            Self::LostVerification { .. } => {
+                "See `pgsluice verify --show`; start it again if that tells of another one: one that is cut off is not gone on with."
+            }
             Self::Output(_) => "Look with `pgsluice status`: only what it says is lost.",
         }
         .to_owned()

@@ -18,5 +18,5 @@ pub use status::{
 pub use tables::{AddTablesRecord, TableStandingRecord, TablesRecord};
 pub use verification::{
     DifferingTableRecord, KeyColumnRecord, LeftOutRecord, ObjectDifferenceRecord, RowDifferenceRecord,
-    ScopeRecord, StructureRecord, VerificationRecord, VerificationRequestRecord,
+    ScopeRecord, StructureRecord, VerificationRecord, VerificationRequestRecord, VerificationSummaryRecord,
 };

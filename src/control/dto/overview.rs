@@ -126,6 +126,10 @@ pub struct ConfiguredRecord {
     pub max_pause_ms: u64,
     /// Whether a cutover waits for an operator's word (`POST /v1/cutover/confirm`) in state `retargeting`.
     pub waits_for_confirmation: bool,
+    /// A cutover needs a clean verification that ended no longer ago than so many hours, unless it is told otherwise
+    /// (`unverified`); null where it needs none.
+    #[serde(default)]
+    pub verified_within_hours: Option<u64>,
 }
 
 /// Where a database is.
@@ -151,6 +155,7 @@ impl ConfiguredRecord {
             commands: commands.to_owned(),
             max_pause_ms: u64::try_from(config.cutover.max_pause.as_millis()).unwrap_or(u64::MAX),
             waits_for_confirmation: config.traffic.iter().any(manual),
+            verified_within_hours: config.verify.age_max.map(|age| age.as_secs() / 3_600),
         }
     }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use super::{
     ClusterRecord, ConfiguredRecord, CopyRecord, CutoverRecord, TableStandingRecord, TablesListed,
-    TablesRecord,
+    TablesRecord, VerificationSummaryRecord,
 };
 use crate::migration::{
     Blocking, LagView, Positions, Problem, StandbyView, Status, TableProgress, Throughput,
@@ -68,6 +68,14 @@ pub struct StatusRecord {
     pub findings: Vec<FindingRecord>,
     /// The last problem; null when there is none.
     pub problem: Option<MigrationProblemRecord>,
+    /// The current or last verification, in short; null when there was none. `GET /v1/verify` tells what differs.
+    #[serde(default)]
+    pub verification: Option<VerificationSummaryRecord>,
+    /// Until when the last verification that has ended lets a cutover begin; null if it does not. Nothing needs one unless
+    /// `configured.verified_within_hours` is set.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub verified_until: Option<Timestamp>,
     /// The current or last cutover or rehearsal; null when there was none.
     pub cutover: Option<CutoverRecord>,
 }
@@ -205,6 +213,8 @@ impl StatusRecord {
                 .problem
                 .as_ref()
                 .map(|problem| MigrationProblemRecord::of(problem, status.direction)),
+            verification: status.verification.as_ref().map(VerificationSummaryRecord::from),
+            verified_until: status.vouched.until(),
             cutover: status.cutover.as_ref().map(CutoverRecord::from),
         }
     }

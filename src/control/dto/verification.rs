@@ -120,6 +120,66 @@ pub struct VerificationRecord {
     pub structure: Option<StructureRecord>,
 }
 
+/// The current or last verification, as the status tells it: without the rows and objects that differ (`GET /v1/verify` has them).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerificationSummaryRecord {
+    /// Counts up with each one.
+    pub number: i64,
+    /// What is compared.
+    pub scope: ScopeRecord,
+    /// `running`, `clean`, `differences` or `incomplete`.
+    #[schema(example = "clean")]
+    pub outcome: String,
+    /// Why it is incomplete; null otherwise.
+    pub reason: Option<String>,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it ended; null while it runs.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended_at: Option<Timestamp>,
+    /// Tables to compare.
+    pub tables_total: u64,
+    /// Tables that are compared.
+    pub tables_compared: u64,
+    /// Rows of the source that were compared.
+    pub rows_compared: u64,
+    /// Size of the tables on the source, in bytes, with TOAST and without indexes.
+    pub bytes_total: u64,
+    /// The part of it that is compared, as far as sizes tell.
+    pub bytes_compared: u64,
+    /// Rows that are not the same on both sides.
+    pub differences: u64,
+    /// Objects of the structure that are not the same, without notes; null until they are compared.
+    pub structural_differences: Option<u64>,
+}
+
+impl From<&VerificationReport> for VerificationSummaryRecord {
+    fn from(report: &VerificationReport) -> Self {
+        let reason = match &report.outcome {
+            VerificationOutcome::Incomplete { reason, .. } => Some(reason.clone()),
+            VerificationOutcome::Running | VerificationOutcome::Clean | VerificationOutcome::Differences => {
+                None
+            }
+        };
+        Self {
+            number: report.number,
+            scope: report.scope.into(),
+            outcome: report.outcome.as_str().to_owned(),
+            reason,
+            started_at: report.started_at,
+            ended_at: report.ended_at,
+            tables_total: report.tables_total,
+            tables_compared: report.tables_compared,
+            rows_compared: report.rows_compared,
+            bytes_total: report.bytes_total,
+            bytes_compared: report.bytes_compared,
+            differences: report.differences,
+            structural_differences: report.structure.as_ref().map(|_| report.structural_differences()),
+        }
+    }
+}
+
 /// A row that is not the same on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RowDifferenceRecord {

@@ -7,14 +7,20 @@ import { forgetToken, holdToken, holdsToken, newKey, send } from "./commands.js"
 let current = null;
 
 /**
- * Asks for a command: `{title, text, submit, dangerous, path, body, word, needsToken, pauseMs}`. `word` is what has to be typed, null for nothing;
- * `pauseMs` the configured pause, null where none can be given.
+ * Asks for a command: `{title, text, submit, dangerous, path, body, word, needsToken, pauseMs, unverified}`. `word` is what has to be typed, null for nothing;
+ * `pauseMs` the configured pause, null where none can be given; `unverified` why no verification vouches for the rows, which has to be
+ * overridden, absent where none has to.
  */
 export function ask(command) {
   current = { ...command, key: newKey(), sending: false };
   say(byId("dialog-title"), command.title);
   say(byId("dialog-text"), command.text);
   say(byId("dialog-submit"), command.submit);
+  const unverified = command.unverified ?? null;
+  show(byId("dialog-unverified"), unverified !== null);
+  byId("unverified").checked = false;
+  say(byId("unverified-label"), unverified === null ? "" : `Cut over although ${unverified}. Rows may differ on the target; `
+    + "the certificate will say that this was overridden.");
   byId("dialog-submit").className = command.dangerous ? "dangerous" : "primary";
   show(byId("dialog-pause"), command.pauseMs !== null);
   byId("pause").value = "";
@@ -25,7 +31,7 @@ export function ask(command) {
   refuse(null);
   showToken();
   byId("dialog").showModal();
-  const first = [["word", "dialog-word"], ["token", "dialog-token"]].find(([, label]) => !byId(label).hidden);
+  const first = [["unverified", "dialog-unverified"], ["word", "dialog-word"], ["token", "dialog-token"]].find(([, label]) => !byId(label).hidden);
   byId(first ? first[0] : "dialog-submit").focus();
   check();
 }
@@ -40,7 +46,8 @@ function check() {
   const worded = current.word === null || byId("word").value.trim() === current.word;
   const tokened = byId("dialog-token").hidden || byId("token").value.trim() !== "";
   const pause = byId("pause").value.trim();
-  byId("dialog-submit").disabled = current.sending || !worded || !tokened || !/^\d*$/.test(pause);
+  const overridden = byId("dialog-unverified").hidden || byId("unverified").checked;
+  byId("dialog-submit").disabled = current.sending || !worded || !tokened || !overridden || !/^\d*$/.test(pause);
 }
 
 function refuse(problem) {
@@ -57,7 +64,11 @@ async function submit(event) {
   if (byId("dialog-submit").disabled) return;
   const command = current;
   const pause = byId("pause").value.trim();
-  const body = command.body && pause !== "" ? { ...command.body, max_pause_ms: Number(pause) } : command.body;
+  const body = command.body === null ? null : {
+    ...command.body,
+    ...(pause === "" ? {} : { max_pause_ms: Number(pause) }),
+    ...(byId("dialog-unverified").hidden ? {} : { unverified: byId("unverified").checked }),
+  };
   if (!byId("dialog-token").hidden) holdToken(byId("token").value.trim());
   command.sending = true;
   refuse(null);

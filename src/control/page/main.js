@@ -10,6 +10,7 @@ import { OPERATIONS, outcome, showOperation } from "./operation.js";
 import { showCopy } from "./copy.js";
 import { showNotices } from "./notices.js";
 import { showStream } from "./stream.js";
+import { showVerification, unverified, verdict } from "./verification.js";
 
 const PHASES = {
   starting: ["Starting", "It connects and finds out where an earlier run stopped."],
@@ -53,6 +54,7 @@ function render() {
   showActions(status);
   showNotices(status);
   showOperation(status.cutover);
+  showVerification(status, render);
   showStream(status);
   showCluster(status.cluster);
   showCopy(status);
@@ -101,9 +103,23 @@ function commands(status) {
     list.push({
       id: "cutover", name: "Cut over", dangerous: true, why: startable, command: {
         ...base, title: "Cut over", submit: "Cut over", dangerous: true, pauseMs, word: target.database,
-        path: "v1/cutover", body: { mode: "cutover" },
+        path: "v1/cutover", body: { mode: "cutover" }, unverified: unverified(status),
         text: `${place(target)} becomes the primary; ${place(source)} refuses writes from then on. If that cannot be proven safe within the `
           + "pause, everything is as before.",
+      },
+    });
+  }
+  const verifying = status.verification !== null && status.verification.ended_at === null;
+  if (["streaming", "rollback_window"].includes(status.phase)) {
+    list.push(verifying ? {
+      id: "stop-verification", place: "verification-actions", name: "Stop", why, command: {
+        ...base, title: "Stop the verification", submit: "Stop", path: "v1/verify/stop",
+        text: "It ends as not complete. Nothing is lost by that: it can be started again.",
+      },
+    } : {
+      id: "verify", place: "verification-actions", name: "Verify now", why: startable, command: {
+        ...base, title: "Verify", submit: "Verify", path: "v1/verify", body: {},
+        text: "Every row of both sides is compared while traffic goes on, in the part of the time that verify.share_percent allows. Nothing is changed.",
       },
     });
   }
@@ -129,18 +145,21 @@ function commands(status) {
 
 function showActions(status) {
   const list = commands(status);
-  // Built anew only when others are possible, so that the focus stays.
-  fill(byId("actions"), list.map(({ id, name, dangerous }) => [id, name, dangerous]), () => list.map(({ id, name, dangerous }) => {
-    const button = make("button", dangerous ? "dangerous" : "primary", name);
-    button.type = "button";
-    button.id = `action-${id}`;
-    button.setAttribute("aria-describedby", "actions-note");
-    button.addEventListener("click", () => {
-      const found = commands(latest).find((each) => each.id === id);
-      if (found !== undefined && found.why === null) ask(found.command);
-    });
-    return button;
-  }));
+  for (const place of ["actions", "verification-actions"]) {
+    const here = list.filter((each) => (each.place ?? "actions") === place);
+    // Built anew only when others are possible, so that the focus stays.
+    fill(byId(place), here.map(({ id, name, dangerous }) => [id, name, dangerous]), () => here.map(({ id, name, dangerous }) => {
+      const button = make("button", dangerous ? "dangerous" : "primary", name);
+      button.type = "button";
+      button.id = `action-${id}`;
+      button.setAttribute("aria-describedby", "actions-note");
+      button.addEventListener("click", () => {
+        const found = commands(latest).find((each) => each.id === id);
+        if (found !== undefined && found.why === null) ask(found.command);
+      });
+      return button;
+    }));
+  }
   list.forEach(({ id, why }) => {
     byId(`action-${id}`).disabled = why !== null;
   });
@@ -150,7 +169,7 @@ function showActions(status) {
 
 const announced = {};
 
-/** Only what changes what one would do: phase, problem, the end of an operation. */
+/** Only what changes what one would do: phase, problem, the end of an operation or a verification. */
 function announce(status, title) {
   const operation = status.cutover;
   const now = {
@@ -158,6 +177,8 @@ function announce(status, title) {
     problem: status.problem === null ? "No problem any more." : `Problem: ${status.problem.message}`,
     operation: operation === null ? "" : `${OPERATIONS[operation.mode]} ${operation.epoch}: `
       + (operation.outcome === "running" ? "under way." : outcome(operation)),
+    verification: status.verification === null ? "" : `Verification ${status.verification.number}: `
+      + (status.verification.ended_at === null ? "under way." : verdict(status.verification)),
   };
   const first = announced.phase === undefined;
   const news = Object.entries(now).filter(([name, text]) => announced[name] !== text).map(([, text]) => text);

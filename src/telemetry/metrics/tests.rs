@@ -64,6 +64,44 @@ fn gauges_follow_the_published_status() {
 }
 
 #[test]
+fn a_verification_says_how_it_stands_and_until_when_a_cutover_may_begin() {
+    use crate::migration::Vouched;
+    use crate::model::Direction;
+    use crate::verify::{Scope, VerificationReport};
+    let metrics = metrics();
+    let board = StatusBoard::new(Timestamp::UNIX_EPOCH);
+    let exposed = || {
+        board.with(|status| metrics.publish(status));
+        metrics.render().expect("render")
+    };
+    let text = exposed();
+    assert_eq!(sample(&text, "pgsluice_verify_outcome{outcome=\"none\"}"), Some("1"));
+    for absent in ["differences", "ended_timestamp_seconds", "valid_until_timestamp_seconds"] {
+        assert_eq!(sample(&text, &format!("pgsluice_verify_{absent}")), None);
+    }
+    let at = Timestamp::from_second(100).unwrap();
+    let mut report = VerificationReport::begun(1, Direction::Forward, Scope::Rows, at);
+    board.update(|status| {
+        status.verification = Some(report.clone());
+        status.vouched = Vouched::No;
+    });
+    let text = exposed();
+    assert_eq!(sample(&text, "pgsluice_verify_outcome{outcome=\"running\"}"), Some("1"));
+    assert_eq!(sample(&text, "pgsluice_verify_valid_until_timestamp_seconds"), Some("0"));
+    report.rows_compared = 5;
+    report.end(at, None);
+    board.update(|status| {
+        status.verification = Some(report);
+        status.vouched = Vouched::Until(Timestamp::from_second(300).unwrap());
+    });
+    let text = exposed();
+    assert_eq!(sample(&text, "pgsluice_verify_outcome{outcome=\"clean\"}"), Some("1"));
+    assert_eq!(sample(&text, "pgsluice_verify_differences"), Some("0"));
+    assert_eq!(sample(&text, "pgsluice_verify_ended_timestamp_seconds"), Some("100"));
+    assert_eq!(sample(&text, "pgsluice_verify_valid_until_timestamp_seconds"), Some("300"));
+}
+
+#[test]
 fn the_copy_says_what_is_left_and_why_it_pauses() {
     let metrics = metrics();
     let board = StatusBoard::new(Timestamp::UNIX_EPOCH);

@@ -5,7 +5,7 @@ use prometheus::{IntCounter, IntGaugeVec};
 
 use super::super::registrar::{OptionalGauge, Registrar};
 use super::saturating;
-use crate::migration::Status;
+use crate::migration::{Status, Vouched};
 
 /// The value of `outcome` while none was ever asked for.
 const NONE: &str = "none";
@@ -19,6 +19,7 @@ pub(super) struct VerificationMetrics {
     structural_differences: OptionalGauge<AtomicI64>,
     outcome: IntGaugeVec,
     ended: OptionalGauge<AtomicI64>,
+    valid_until: OptionalGauge<AtomicI64>,
     longest_snapshot: OptionalGauge<AtomicF64>,
 }
 
@@ -50,6 +51,10 @@ impl VerificationMetrics {
                 "pgsluice_verify_ended_timestamp_seconds",
                 "When the last verification ended, in seconds since 1970; absent while one runs.",
             )?,
+            valid_until: registrar.optional_gauge(
+                "pgsluice_verify_valid_until_timestamp_seconds",
+                "Until when the last verification lets a cutover begin, in seconds since 1970; 0 if it does not; absent if none needs to.",
+            )?,
             longest_snapshot: registrar.optional_gauge(
                 "pgsluice_verify_longest_snapshot_seconds",
                 "The longest time in seconds that the current or last verification held a pair of snapshots.",
@@ -68,6 +73,11 @@ impl VerificationMetrics {
         self.structural_differences
             .set(has_structure.map(|report| saturating(report.structural_differences())));
         self.ended.set(report.and_then(|report| report.ended_at).map(|at| at.as_second()));
+        self.valid_until.set(match status.vouched {
+            Vouched::NotNeeded => None,
+            Vouched::No => Some(0),
+            Vouched::Until(until) => Some(until.as_second()),
+        });
         self.longest_snapshot.set(report.map(|report| report.longest_snapshot.as_secs_f64()));
     }
 }

@@ -1,6 +1,7 @@
 //! Verification: seeded corruption is found by table, key and column; under heavy load nothing is found that is not there; what it
 //! holds and needs is bounded. `make test-verify` runs it at full size and prints its figures.
 
+mod command_line;
 mod corruption;
 mod load;
 
