@@ -55,7 +55,7 @@ fn row(kind: &str, key: &[(&str, &str)], columns: &[&str]) -> RowDifferenceRecor
 }
 
 fn structure(differences: u64, objects: Vec<ObjectDifferenceRecord>) -> StructureRecord {
-    StructureRecord { objects_compared: 214, differences, objects }
+    StructureRecord { objects_compared: 214, differences, objects, not_compared: Vec::new() }
 }
 
 fn object(note: bool) -> ObjectDifferenceRecord {
