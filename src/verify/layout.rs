@@ -1,19 +1,40 @@
-//! Cuts what is compared into pieces: small tables together, large ones by ranges of their key's first column. Where a piece begins and
+//! Cuts what is compared into pieces: small tables together, large ones by ranges of their key's first column, or by their keys' hash
+//! where both sides may order keys differently. Where a piece begins and
 //! ends need not be exact, nor mean the same under both sides' collations: every row of either side is in at least one piece, and one
 //! that is in a piece of one side alone is found equal when its key is looked at. Pure, but for the sample.
+
+use std::time::Duration;
 
 use pgsluice_proto::command::quote_ident;
 
 use super::error::VerifyError;
 use super::piece::Slice;
-use super::table::{ComparedTable, Range};
+use super::table::{ComparedTable, Portion, Range};
 use crate::connection::{SqlSession, TextQuery};
 
 /// Tables compared under one pair at most: each is locked, and asked for by a statement of its own.
 const TABLES_MAX: usize = 100;
+/// A table whose keys cannot be ranged over is read once for each of its parts, and not more often than that.
+const PARTS_MAX: u64 = 64;
+/// What a server hashes in a second at the very least, two times over.
+const BYTES_A_SECOND: u64 = 32 << 20;
 /// Blocks that are looked into for each piece of a table.
 const BLOCKS_PER_PIECE: u64 = 20;
 const BLOCK_BYTES: u64 = 8_192;
+
+/// How large pieces are to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    piece_bytes: u64,
+    part_bytes: u64,
+}
+
+impl Sizes {
+    /// Pieces of this size; what has to be read as a whole in parts that are done while a pair of snapshots may be held.
+    pub(super) const fn new(piece_bytes: u64, held_max: Duration) -> Self {
+        Self { piece_bytes, part_bytes: held_max.as_secs().saturating_mul(BYTES_A_SECOND) }
+    }
+}
 
 /// The pieces, the largest first.
 ///
@@ -22,27 +43,38 @@ const BLOCK_BYTES: u64 = 8_192;
 pub(super) async fn cut(
     source: &SqlSession,
     tables: &[ComparedTable],
-    piece_bytes: u64,
+    sizes: Sizes,
 ) -> Result<Vec<Vec<Slice>>, VerifyError> {
     let mut pieces = Vec::new();
     let mut together: Vec<Slice> = Vec::new();
     let mut together_bytes = 0;
     for (index, table) in tables.iter().enumerate() {
-        let wanted = table.bytes.div_ceil(piece_bytes.max(1));
+        let wanted = table.bytes.div_ceil(sizes.piece_bytes.max(1));
         if wanted > 1 && table.can_be_ranged {
             let bounds = sample(source, table, wanted).await?;
             let bytes = table.bytes / (bounds.len() as u64 + 1);
-            pieces.extend(ranges(bounds).into_iter().map(|range| vec![Slice { table: index, range, bytes }]));
+            pieces.extend(
+                ranges(bounds)
+                    .into_iter()
+                    .map(|range| vec![Slice { table: index, portion: Portion::Range(range), bytes }]),
+            );
+            continue;
+        }
+        let parts = table.bytes.div_ceil(sizes.part_bytes.max(1)).next_power_of_two().min(PARTS_MAX);
+        if parts > 1 {
+            let portion = |number| Portion::Part { number, of: parts };
+            let slice = |number| Slice { table: index, portion: portion(number), bytes: table.bytes / parts };
+            pieces.extend((0..parts).map(|number| vec![slice(number)]));
             continue;
         }
         if !together.is_empty()
-            && (together_bytes + table.bytes > piece_bytes || together.len() >= TABLES_MAX)
+            && (together_bytes + table.bytes > sizes.piece_bytes || together.len() >= TABLES_MAX)
         {
             pieces.push(std::mem::take(&mut together));
             together_bytes = 0;
         }
         together_bytes += table.bytes;
-        together.push(Slice { table: index, range: Range::default(), bytes: table.bytes });
+        together.push(Slice { table: index, portion: Portion::All, bytes: table.bytes });
     }
     if !together.is_empty() {
         pieces.push(together);

@@ -12,7 +12,7 @@ use super::pair::{Pair, Sessions};
 use super::question::{KnownKey, Question, Selection, Told, decode_entry, decode_sums};
 use super::report::RowDifference;
 use super::row_text::RowForm;
-use super::table::{ComparedTable, Range, Shape, read_shapes};
+use super::table::{ComparedTable, Portion, Shape, read_shapes};
 use crate::connection::TextRow;
 use crate::model::{Lsn, Side};
 
@@ -39,11 +39,11 @@ pub(super) struct Comparing {
     pub(super) held_max: Duration,
 }
 
-/// A range of a table, by its place in [`Comparing::tables`].
+/// Some rows of a table, by its place in [`Comparing::tables`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) table: usize,
-    pub(super) range: Range,
+    pub(super) portion: Portion,
     /// The part of the table's size that it has.
     pub(super) bytes: u64,
 }
@@ -126,7 +126,7 @@ impl Comparing {
     }
 
     fn question<'a>(&'a self, slice: &'a Slice, shape: &'a Shape) -> Question<'a> {
-        Question { form: self.form, table: &self.tables[slice.table], shape, range: &slice.range }
+        Question { form: self.form, table: &self.tables[slice.table], shape, portion: &slice.portion }
     }
 
     /// Looks at what differed in a table that was in flight, until it is decided.
@@ -196,7 +196,8 @@ async fn look(
     question: &Question<'_>,
     rows: u64,
 ) -> Result<Found, VerifyError> {
-    let parts = parts(rows, ROWS_PER_PART, PARTS_MAX);
+    let of = if let Portion::Part { of, .. } = question.portion { *of } else { 1 };
+    let parts = of * parts(rows, ROWS_PER_PART, PARTS_MAX);
     let mut differing_parts: Vec<u64> = if parts == 1 {
         vec![0]
     } else {
@@ -225,7 +226,7 @@ async fn look(
             }
             let keys = some.iter().map(|each| KnownKey { hash: each.key, values: Vec::new() }).collect();
             let rows = tell(sessions, pair, question, some.to_vec(), &Selection::Keys(keys)).await?;
-            found.rows.extend(if *question.range == Range::default() {
+            found.rows.extend(if !matches!(question.portion, Portion::Range(_)) {
                 rows
             } else {
                 by_key(sessions, pair, question, &rows).await?
@@ -242,7 +243,7 @@ async fn by_key(
     question: &Question<'_>,
     rows: &[(Differing, RowDifference)],
 ) -> Result<Vec<(Differing, RowDifference)>, VerifyError> {
-    let everywhere = Question { range: &Range::default(), ..*question };
+    let everywhere = Question { portion: &Portion::All, ..*question };
     let selection = Selection::Keys(rows.iter().map(known).collect());
     let differing = entries(sessions, pair, &everywhere, &selection).await?;
     tell(sessions, pair, &everywhere, differing, &selection).await

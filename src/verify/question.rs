@@ -5,7 +5,7 @@ use pgsluice_proto::command::{quote_ident, quote_literal};
 
 use super::difference::{Entry, Hash, Sums};
 use super::row_text::{ComparedColumn, RowForm};
-use super::table::{ComparedTable, Range, Shape};
+use super::table::{ComparedTable, Portion, Shape};
 use crate::connection::TextRow;
 use crate::model::Side;
 
@@ -23,7 +23,7 @@ pub(super) struct Question<'a> {
     pub(super) form: RowForm,
     pub(super) table: &'a ComparedTable,
     pub(super) shape: &'a Shape,
-    pub(super) range: &'a Range,
+    pub(super) portion: &'a Portion,
 }
 
 /// Which of these rows.
@@ -66,9 +66,9 @@ impl Question<'_> {
     }
 
     fn condition(&self, selection: &Selection) -> String {
-        let mut conditions = match self.shape.key.first() {
-            Some(first) => self.range.conditions(&first.name),
-            None => Vec::new(),
+        let mut conditions = match (self.portion, self.shape.key.first()) {
+            (Portion::Range(range), Some(first)) => range.conditions(&first.name),
+            _ => Vec::new(),
         };
         if let Selection::Keys(keys) = selection {
             conditions.extend(self.among(keys));
@@ -97,11 +97,13 @@ impl Question<'_> {
     pub(super) fn sums(&self, side: Side) -> String {
         let text = self.row_text();
         let (first, second) = (self.form.hash("t", ROW_SEEDS.0), self.form.hash("t", ROW_SEEDS.1));
+        let rows = match self.portion {
+            Portion::Part { .. } => self.selected(side, &Selection::All),
+            _ => format!("{}{}", self.table.from_item(side), self.condition(&Selection::All)),
+        };
         format!(
             "SELECT count(*) AS rows, coalesce(sum({first}), 0) AS first, coalesce(sum({second}), 0) AS second \
-             FROM (SELECT {text} AS t FROM {}{} OFFSET 0) r",
-            self.table.from_item(side),
-            self.condition(&Selection::All),
+             FROM (SELECT {text} AS t FROM {rows} OFFSET 0) r"
         )
     }
 
@@ -115,17 +117,23 @@ impl Question<'_> {
             Side::Target if self.table.is_spread => "tableoid::regclass::text || ' ' || ctid::text",
             _ => "ctid::text",
         };
-        let chosen = match selection {
-            Selection::All => String::new(),
-            Selection::Parts { parts, chosen } => {
-                let chosen: Vec<String> = chosen.iter().map(u64::to_string).collect();
-                format!(" WHERE {KEY_HASH} & {} IN ({})", parts - 1, chosen.join(", "))
+        let mut chosen = Vec::new();
+        if let Portion::Part { number, of } = self.portion {
+            chosen.push(format!("{KEY_HASH} & {} = {number}", of - 1));
+        }
+        match selection {
+            Selection::All => {}
+            Selection::Parts { parts, chosen: numbers } => {
+                let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+                chosen.push(format!("{KEY_HASH} & {} IN ({})", parts - 1, numbers.join(", ")));
             }
             Selection::Keys(keys) => {
                 let hashes: Vec<String> = keys.iter().map(|known| known.hash.0.to_string()).collect();
-                format!(" WHERE {KEY_HASH} IN ({})", hashes.join(", "))
+                chosen.push(format!("{KEY_HASH} IN ({})", hashes.join(", ")));
             }
-        };
+        }
+        let chosen =
+            if chosen.is_empty() { String::new() } else { format!(" WHERE {}", chosen.join(" AND ")) };
         format!(
             "(SELECT * FROM (SELECT {columns}{comma}{KEY_TEXT}, {PLACE}, {key_hash} AS {KEY_HASH} \
               FROM (SELECT {columns}{comma}{place} AS {PLACE}, {key_text} AS {KEY_TEXT} FROM {from}{condition} OFFSET 0) a \

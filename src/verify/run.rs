@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 use super::error::VerifyError;
-use super::layout::cut;
+use super::layout::{Sizes, cut};
 use super::meeting::Meeting;
 use super::pace::SharePercent;
 use super::pair::Sessions;
@@ -133,7 +133,9 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
             tables.left_out.iter().map(|(table, reason)| (table.clone(), (*reason).to_owned())).collect();
     });
     repair_all(context, writing, &sessions, &tables.compared).await?;
-    let pieces = cut(&sessions.source, &tables.compared, context.share.piece_bytes()).await?;
+    let pieces =
+        cut(&sessions.source, &tables.compared, Sizes::new(context.share.piece_bytes(), context.held_max))
+            .await?;
     let comparing = Arc::new(Comparing {
         meeting: context.meeting.clone(),
         form,

@@ -62,7 +62,7 @@ pub(super) struct Tables {
 
 /// The primary key, or else what the stream finds rows by. Both are unique and never NULL. A leaf that is not there has no row.
 const ON_SOURCE: &str = "
-SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, key.can_be_ranged
+SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, key.can_be_ranged, key.first_column, key.collation
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
        SELECT (SELECT json_agg(a.attname ORDER BY k.place)
@@ -72,7 +72,9 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, 
               EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
                         JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
                        WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0] AND m.amname = 'btree'
-                         AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname <> 'char') AS can_be_ranged
+                         AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname <> 'char') AS can_be_ranged,
+              (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0]) AS first_column,
+              (SELECT $COLLATION FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0]) AS collation
          FROM pg_index i
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
           AND (i.indisprimary OR i.indisreplident)
@@ -82,8 +84,21 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, 
         ORDER BY i.indisprimary DESC LIMIT 1) key ON true
  WHERE c.relkind = 'r' AND c.oid = ANY ('{$OIDS}'::oid[])";
 
+/// How the values of an attribute `a` are ordered; NULL where that is no question of collation. Versions of a collation are not told
+/// apart: where they order a few values otherwise, these are looked at by their keys.
+const COLLATION: &str = "
+    (SELECT CASE WHEN l.collname = 'default'
+                 THEN (SELECT coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') || ':'
+                              || coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale', d.datcollate)
+                         FROM pg_database d WHERE d.datname = current_database())
+                 ELSE l.collprovider::text || ':'
+                      || coalesce(to_jsonb(l) ->> 'colllocale', to_jsonb(l) ->> 'colliculocale', l.collcollate, l.collname) END
+       FROM pg_collation l WHERE l.oid = a.attcollation)";
+
 const ON_TARGET: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS is_spread
+SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS is_spread,
+       (SELECT json_object_agg(a.attname, $COLLATION) FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attcollation <> 0 AND a.attnum > 0 AND NOT a.attisdropped) AS collations
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND c.oid = ANY ('{$OIDS}'::oid[])";
 
@@ -103,7 +118,10 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
         else {
             continue;
         };
-        of_target.insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t")));
+        let collations: BTreeMap<String, Option<String>> =
+            row.get("collations").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        of_target
+            .insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t"), collations));
     }
     let on_source =
         of_oids(source, ON_SOURCE, records.keys().map(|oid| oid.0)).await.map_err(VerifyError::source)?;
@@ -119,12 +137,14 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
         }
         let found =
             record.target_oid.and_then(|oid| of_target.get(&oid).map(|found| (Oid(oid), found.clone())));
-        let Some((target_oid, (target_name, is_spread))) = found else {
+        let Some((target_oid, (target_name, is_spread, collations))) = found else {
             tables.left_out.push((source_name, "the target has no such table"));
             continue;
         };
         let bytes = row.get("bytes").and_then(|text| text.parse().ok()).unwrap_or_default();
         let key = row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let on_target = row.get("first_column").and_then(|column| collations.get(column)?.as_deref());
+        let is_ordered_alike = row.get("collation").is_none_or(|collation| on_target == Some(collation));
         tables.compared.push(ComparedTable {
             source_oid: record.source_oid,
             source_name,
@@ -133,7 +153,7 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
             is_spread,
             bytes,
             key,
-            can_be_ranged: row.get("can_be_ranged") == Some("t"),
+            can_be_ranged: row.get("can_be_ranged") == Some("t") && is_ordered_alike,
         });
     }
     tables
@@ -148,7 +168,7 @@ async fn of_oids(
     oids: impl Iterator<Item = u32>,
 ) -> Result<Vec<crate::connection::TextRow>, crate::connection::SqlError> {
     let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
-    session.rows(&sql.replace("$OIDS", &list.join(","))).await
+    session.rows(&sql.replace("$COLLATION", COLLATION).replace("$OIDS", &list.join(","))).await
 }
 
 trait OidOf {
@@ -290,7 +310,19 @@ pub(super) async fn read_shape(sessions: &Sessions, table: &ComparedTable) -> Re
     read_shapes(sessions, &[table]).await?.pop().ok_or(VerifyError::Unreadable { side: Side::Source })
 }
 
-/// Which rows of a table: those whose first key column is at least the one value and less than the other; all, without.
+/// Which rows of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Portion {
+    /// All.
+    #[default]
+    All,
+    /// Those of a range of keys, which an index finds.
+    Range(Range),
+    /// Those whose key's hash ends like this number, of so many, a power of two: the whole table is read for them.
+    Part { number: u64, of: u64 },
+}
+
+/// Those whose first key column is at least the one value and less than the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) first: Option<String>,

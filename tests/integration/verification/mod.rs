@@ -4,6 +4,7 @@
 mod command_line;
 mod corruption;
 mod load;
+mod pieces;
 
 use std::time::Duration;
 
