@@ -20,10 +20,10 @@ pub mod snapshot;
 pub mod source;
 /// Changes as they happen: assemble, apply, acknowledge what is durable.
 pub mod stream;
-/// Whether both sides are the same: what the target lacks, with the statement that mends it.
-pub mod verify;
 /// The side that is reached: schema, progress records, sequences, durability watch.
 pub mod target;
+/// Whether both sides are the same: what the target lacks, with the statement that mends it.
+pub mod verify;
 
 /// The fenced switchover: a pure state machine, its journal and its driver.
 pub mod cutover;

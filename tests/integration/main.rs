@@ -74,6 +74,7 @@ version_pairs::version_pairs! {
     }
     pair_14_17 { 14 => 17:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::what_the_program_itself_does_to_either_side_is_no_difference,
         cleanup::nothing_is_left_after_a_cutover,
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
@@ -196,6 +197,7 @@ version_pairs::version_pairs! {
 
 version_pairs::owned_pairs! {
     owner_15_17 { 15 => 17:
+        structure::what_the_program_itself_does_to_either_side_is_no_difference,
         crash_matrix::a_cutover_struck_before_its_commit,
         crash_matrix::a_cutover_struck_at_its_commit_and_after,
         crash_matrix::a_rollback_struck_before_its_commit,

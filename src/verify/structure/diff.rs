@@ -95,11 +95,14 @@ impl Sides<'_> {
         let lacks_whole = key.kind != ObjectKind::DefaultPrivileges
             && whole.is_some_and(|whole| here.has_place(whole) && !there.has_place(whole));
         let lacks_schema = key.schema().is_some_and(|schema| {
-            here.named(ObjectKind::Schema, schema).is_some() && there.named(ObjectKind::Schema, schema).is_none()
+            here.named(ObjectKind::Schema, schema).is_some()
+                && there.named(ObjectKind::Schema, schema).is_none()
         });
         let is_moved = whole.is_some_and(|whole| {
             let place = |catalog: &Catalog| {
-                catalog.named(ObjectKind::Table, whole).map(|table| table.get(Aspect::PartitionOf).map(str::to_owned))
+                catalog
+                    .named(ObjectKind::Table, whole)
+                    .map(|table| table.get(Aspect::PartitionOf).map(str::to_owned))
             };
             matches!((place(here), place(there)), (Some(here), Some(there)) if here != there)
         });
@@ -187,7 +190,12 @@ impl Sides<'_> {
     }
 
     /// Whether the parent's column differs in the same way.
-    fn is_told_by_parent(self, key: &ObjectKey, aspect: Aspect, values: (Option<&str>, Option<&str>)) -> bool {
+    fn is_told_by_parent(
+        self,
+        key: &ObjectKey,
+        aspect: Aspect,
+        values: (Option<&str>, Option<&str>),
+    ) -> bool {
         let Some(parent) = key.place.as_deref().and_then(|table| self.source.parent(table)) else {
             return false;
         };
@@ -260,12 +268,7 @@ impl Sides<'_> {
     }
 
     /// From 15 on not everybody may create things in `public`.
-    fn is_new_default_of_public(
-        self,
-        key: &ObjectKey,
-        grantee: &Grantee,
-        given: &BTreeSet<&str>,
-    ) -> bool {
+    fn is_new_default_of_public(self, key: &ObjectKey, grantee: &Grantee, given: &BTreeSet<&str>) -> bool {
         key.kind == ObjectKind::Schema
             && &*key.name == "\"public\""
             && *grantee == Grantee::Public

@@ -13,7 +13,8 @@ fn key(kind: ObjectKind, place: Option<&str>, name: &str) -> ObjectKey {
 }
 
 fn facts(values: &[(Aspect, &str)]) -> Facts {
-    let mut values: Vec<(Aspect, Box<str>)> = values.iter().map(|(aspect, text)| (*aspect, (*text).into())).collect();
+    let mut values: Vec<(Aspect, Box<str>)> =
+        values.iter().map(|(aspect, text)| (*aspect, (*text).into())).collect();
     values.sort_by_key(|(aspect, _)| *aspect);
     Facts { values: values.into(), ..Facts::default() }
 }
@@ -113,7 +114,9 @@ fn what_only_the_versions_make_different_is_no_difference() {
     let public = key(ObjectKind::Schema, None, "\"public\"");
     let table = key(ObjectKind::Table, None, r#""s"."t""#);
     let of = |owner, list: &[&str]| Facts { grants: grants(list), ..facts(&[(Aspect::Owner, owner)]) };
-    source.objects.insert(public.clone(), of("postgres", &["o-USAGE ", "o-CREATE ", "p-USAGE ", "p-CREATE "]));
+    source
+        .objects
+        .insert(public.clone(), of("postgres", &["o-USAGE ", "o-CREATE ", "p-USAGE ", "p-CREATE "]));
     target.objects.insert(public.clone(), of("pg_database_owner", &["o-USAGE ", "o-CREATE ", "p-USAGE "]));
     let target = change(&target, &table, |table| {
         table.grants = grants(&["o-SELECT ", "o-MAINTAIN ", "r-SELECT reader", "r-MAINTAIN reader"]);
@@ -121,7 +124,8 @@ fn what_only_the_versions_make_different_is_no_difference() {
     // Worth a word, for an application may rely on it.
     assert_eq!(told(&source, &target), [(Severity::Note, ObjectKind::Schema, "\"public\"".to_owned())]);
     source.objects.remove(&public);
-    let mut source = change(&source, &table, |table| table.grants = grants(&["o-SELECT ", "r-SELECT reader"]));
+    let mut source =
+        change(&source, &table, |table| table.grants = grants(&["o-SELECT ", "r-SELECT reader"]));
     source.objects.insert(public, of("postgres", &["o-USAGE ", "o-CREATE ", "p-USAGE "]));
     assert_eq!(told(&source, &target), []);
 }
@@ -159,7 +163,8 @@ fn catalogs() -> impl Strategy<Value = Catalog> {
     (prop::collection::vec(table, 1..5), 0..3usize).prop_map(|(tables, functions)| {
         let mut catalog = empty();
         catalog.objects.insert(key(ObjectKind::Schema, None, "\"s\""), facts(&[(Aspect::Owner, "owner")]));
-        for (number, (columns, constraints, indexes, has_comment, granted)) in tables.into_iter().enumerate() {
+        for (number, (columns, constraints, indexes, has_comment, granted)) in tables.into_iter().enumerate()
+        {
             let name = format!("\"s\".\"t{number}\"");
             let mut values = vec![(Aspect::Owner, "owner")];
             values.extend(has_comment.then_some((Aspect::Comment, "it's a table")));
@@ -190,7 +195,9 @@ fn catalogs() -> impl Strategy<Value = Catalog> {
         }
         for number in 0..functions {
             let function = key(ObjectKind::Function, None, &format!("\"s\".\"f{number}\"()"));
-            catalog.objects.insert(function, facts(&[(Aspect::Body, "digest"), (Aspect::Language, "\"sql\"")]));
+            catalog
+                .objects
+                .insert(function, facts(&[(Aspect::Body, "digest"), (Aspect::Language, "\"sql\"")]));
         }
         catalog
     })

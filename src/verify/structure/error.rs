@@ -15,7 +15,9 @@ pub enum StructureError {
         error: SqlError,
     },
     /// More than can be held.
-    #[error("the {side} has more than {objects_max} tables, columns, indexes and the like, too many to compare")]
+    #[error(
+        "the {side} has more than {objects_max} tables, functions, differing columns and the like: too many to compare"
+    )]
     TooMany {
         /// Which side.
         side: Side,
@@ -29,9 +31,11 @@ impl StructureError {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::Sql { side, error } if error.sqlstate().is_some_and(|state| state.code() == "55P03") => format!(
-                "Somebody holds a table's definition on the {side} (ALTER TABLE, say): let that end, or end it, then compare again."
-            ),
+            Self::Sql { side, error } if error.sqlstate().is_some_and(|state| state.code() == "55P03") => {
+                format!(
+                    "Somebody holds a table's definition on the {side} (ALTER TABLE, say): let that end, or end it, then compare again."
+                )
+            }
             Self::Sql { side, .. } => {
                 format!("Check that the {side} answers, then compare again. Nothing was changed.")
             }

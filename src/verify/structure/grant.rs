@@ -63,7 +63,9 @@ impl Grant {
         let owners = as_on_the_other_side.iter().filter(|grant| grant.grantee == Grantee::Owner).cloned();
         let everybodys = match kind {
             ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Aggregate => Some("EXECUTE"),
-            ObjectKind::Enum | ObjectKind::Composite | ObjectKind::Range | ObjectKind::Domain => Some("USAGE"),
+            ObjectKind::Enum | ObjectKind::Composite | ObjectKind::Range | ObjectKind::Domain => {
+                Some("USAGE")
+            }
             _ => None,
         };
         let public = |privilege: &str| Self {

@@ -274,7 +274,10 @@ mod tests {
         };
         assert_eq!(key(ObjectKind::Column, Some("\"s\".\"t\""), "\"c\""), r#""s"."t"."c""#);
         assert_eq!(key(ObjectKind::Trigger, Some("\"s\".\"t\""), "\"x\""), r#""x" ON "s"."t""#);
-        assert_eq!(key(ObjectKind::DomainConstraint, Some("\"s\".\"d\""), "\"x\""), r#""x" ON DOMAIN "s"."d""#);
+        assert_eq!(
+            key(ObjectKind::DomainConstraint, Some("\"s\".\"d\""), "\"x\""),
+            r#""x" ON DOMAIN "s"."d""#
+        );
         let table = ObjectKey { kind: ObjectKind::Table, place: None, name: "\"s t\".\"a.b\"".into() };
         assert_eq!(table.schema(), Some("\"s t\""));
     }

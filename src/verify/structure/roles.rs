@@ -50,7 +50,11 @@ fn difference(role: &str, mentions: &Mentions) -> StructuralDifference {
     let parts = [
         (mentions.owned, "object of the source belongs to it", "objects of the source belong to it"),
         (mentions.used, "object gives it privileges", "objects give it privileges"),
-        (mentions.other, "policy or default privilege mentions it", "policies or default privileges mention it"),
+        (
+            mentions.other,
+            "policy or default privilege mentions it",
+            "policies or default privileges mention it",
+        ),
     ];
     let parts: Vec<String> = parts
         .into_iter()

@@ -52,10 +52,16 @@ pub(super) fn surplus(sides: Sides<'_>, key: &ObjectKey) -> String {
     let advice = match (key.kind, &key.place) {
         (kind, _) if kind.is_only_definition() => String::new(),
         (ObjectKind::Column, Some(place)) => {
-            format!("\nIf nothing needs it, its values go with: ALTER TABLE {place} DROP COLUMN {};", key.name)
+            format!(
+                "\nIf nothing needs it, its values go with: ALTER TABLE {place} DROP COLUMN {};",
+                key.name
+            )
         }
         (ObjectKind::Attribute, Some(place)) => {
-            format!("\nIf nothing needs it, its values go with: ALTER TYPE {place} DROP ATTRIBUTE {};", key.name)
+            format!(
+                "\nIf nothing needs it, its values go with: ALTER TYPE {place} DROP ATTRIBUTE {};",
+                key.name
+            )
         }
         (ObjectKind::Other, _) => "\nIf nothing needs it, drop it.".to_owned(),
         (kind, _) => {

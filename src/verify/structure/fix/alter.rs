@@ -22,8 +22,8 @@ pub(super) fn change(
         (ObjectKind::Sequence, _) => Some(sequence(key, wanted, aspects)),
         (ObjectKind::Enum, Aspect::Labels) => labels(key, value?, found.get(aspect).unwrap_or_default()),
         (ObjectKind::Domain, Aspect::Default) => {
-            let action = value
-                .map_or_else(|| "DROP DEFAULT".to_owned(), |value| format!("SET DEFAULT {value}"));
+            let action =
+                value.map_or_else(|| "DROP DEFAULT".to_owned(), |value| format!("SET DEFAULT {value}"));
             Some(format!("ALTER DOMAIN {key} {action};"))
         }
         (ObjectKind::Domain, Aspect::NotNull) => {
@@ -108,12 +108,16 @@ fn table(key: &ObjectKey, wanted: &Facts, found: &Facts, aspect: Aspect) -> Opti
         }
         Aspect::Inherits => {
             let parents = |list: Option<&str>| -> Vec<String> {
-                list.map(|list| list.split("\", \"").map(|each| format!("\"{}\"", each.trim_matches('"'))).collect())
-                    .unwrap_or_default()
+                list.map(|list| {
+                    list.split("\", \"").map(|each| format!("\"{}\"", each.trim_matches('"'))).collect()
+                })
+                .unwrap_or_default()
             };
             let (wanted, found) = (parents(value), parents(other));
-            let none = found.iter().filter(|each| !wanted.contains(each)).map(|each| format!("NO INHERIT {each}"));
-            let new = wanted.iter().filter(|each| !found.contains(each)).map(|each| format!("INHERIT {each}"));
+            let none =
+                found.iter().filter(|each| !wanted.contains(each)).map(|each| format!("NO INHERIT {each}"));
+            let new =
+                wanted.iter().filter(|each| !found.contains(each)).map(|each| format!("INHERIT {each}"));
             let actions: Vec<String> = none.chain(new).collect();
             (!actions.is_empty()).then(|| format!("ALTER TABLE {key} {};", actions.join(", ")))
         }
@@ -210,7 +214,8 @@ fn constraint(
     if is_domains {
         return Some(format!("{}\n{}", drop(key)?, create(sides, key, wanted)?));
     }
-    let again = format!("ALTER TABLE {place} DROP CONSTRAINT {0}, ADD CONSTRAINT {0} {definition};", key.name);
+    let again =
+        format!("ALTER TABLE {place} DROP CONSTRAINT {0}, ADD CONSTRAINT {0} {definition};", key.name);
     Some([vec![again], put_on(sides, key, wanted)].concat().join("\n"))
 }
 

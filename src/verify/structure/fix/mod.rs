@@ -25,7 +25,8 @@ pub(super) fn create(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Optio
             ObjectKind::Column | ObjectKind::Attribute => {
                 let default = facts.get(Aspect::Default);
                 let none = Facts::default();
-                statements.extend(default.and_then(|_| change(sides, part, facts, &none, &[Aspect::Default])));
+                statements
+                    .extend(default.and_then(|_| change(sides, part, facts, &none, &[Aspect::Default])));
                 statements.extend(put_on(sides, part, facts));
             }
             _ => statements.extend(create(sides, part, facts)),
@@ -35,10 +36,7 @@ pub(super) fn create(sides: Sides<'_>, key: &ObjectKey, wanted: &Facts) -> Optio
 }
 
 /// What belongs to something that stands for itself, and whose absence is told with it.
-fn parts<'a>(
-    source: &'a Catalog,
-    whole: &'a ObjectKey,
-) -> impl Iterator<Item = (&'a ObjectKey, &'a Facts)> {
+fn parts<'a>(source: &'a Catalog, whole: &'a ObjectKey) -> impl Iterator<Item = (&'a ObjectKey, &'a Facts)> {
     let kinds: &[ObjectKind] = match whole.kind {
         ObjectKind::Domain => &[ObjectKind::DomainConstraint],
         ObjectKind::Composite => &[ObjectKind::Attribute],
@@ -204,7 +202,9 @@ pub(super) fn settle(
                 .map(|statement| format!("ALTER DEFAULT PRIVILEGES {place} {statement}"))
                 .collect();
         }
-        (ObjectKind::View | ObjectKind::MaterializedView | ObjectKind::ForeignTable, _) => format!("TABLE {key}"),
+        (ObjectKind::View | ObjectKind::MaterializedView | ObjectKind::ForeignTable, _) => {
+            format!("TABLE {key}")
+        }
         (ObjectKind::ForeignServer, _) => format!("FOREIGN SERVER {key}"),
         (kind, _) => format!("{} {}", kind.sql(), sides.object(key)),
     };

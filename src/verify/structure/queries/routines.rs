@@ -1,6 +1,6 @@
 //! Functions, procedures and aggregates.
 
-use super::{Dialect, OF_USERS, comment_on, grants, of_itself, role};
+use super::{Dialect, OF_USERS, comment_on, digest, grants, of_itself, role};
 
 /// What a body in standard SQL is told as: the catalog has no text of it, and what is printed of it is printed otherwise once it
 /// has been dumped and restored.
@@ -9,11 +9,10 @@ pub(in super::super) const STANDARD_BODY: &str = "in standard SQL";
 /// What is compared is what the catalog stores, not how a version prints it.
 pub(super) fn routines(dialect: Dialect) -> String {
     let (owner, grants) = (role("p.proowner"), grants('f', "p.proacl", "p.proowner"));
-    let (comment, of_itself) =
-        (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
-    let digest = "md5(concat(p.prosrc, chr(1), p.probin))";
+    let (comment, of_itself) = (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
+    let digest = digest("concat(p.prosrc, chr(1), p.probin)");
     let body = match dialect.major {
-        ..14 => digest.to_owned(),
+        ..14 => digest,
         14.. => format!("CASE WHEN p.prosqlbody IS NULL THEN {digest} ELSE '{STANDARD_BODY}' END"),
     };
     format!(
@@ -38,9 +37,9 @@ pub(super) fn routines(dialect: Dialect) -> String {
 
 pub(super) fn aggregates() -> String {
     let (owner, grants) = (role("p.proowner"), grants('f', "p.proacl", "p.proowner"));
-    let (comment, of_itself) =
-        (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
-    let function = |name: &str, column: &str| format!("'{name} = ' || nullif({column}::oid, 0)::regproc::text");
+    let (comment, of_itself) = (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
+    let function =
+        |name: &str, column: &str| format!("'{name} = ' || nullif({column}::oid, 0)::regproc::text");
     let functions = [
         ("FINALFUNC", "a.aggfinalfn"),
         ("COMBINEFUNC", "a.aggcombinefn"),
