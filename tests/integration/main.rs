@@ -129,6 +129,7 @@ version_pairs::version_pairs! {
     }
     pair_14_18 { 14 => 18:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::the_schemas_of_other_tests_are_alike_after_their_copy,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         matrix::every_type_arrives_unchanged_in_sets,
         matrix::every_type_arrives_unchanged_on_every_way,
@@ -163,6 +164,7 @@ version_pairs::version_pairs! {
     }
     pair_17_18 { 17 => 18:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::the_schemas_of_other_tests_are_alike_after_their_copy,
         joining::a_table_that_is_written_to_joins_the_running_migration,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         joining::a_partition_that_was_away_is_copied_again,
