@@ -75,6 +75,7 @@ version_pairs::version_pairs! {
     }
     pair_14_17 { 14 => 17:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::what_the_program_itself_does_to_either_side_is_no_difference,
         cleanup::nothing_is_left_after_a_cutover,
         cleanup::nothing_is_left_after_a_rollback,
         cleanup::nothing_is_left_after_an_abort_or_when_it_is_given_up,
@@ -129,6 +130,7 @@ version_pairs::version_pairs! {
     }
     pair_14_18 { 14 => 18:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::the_schemas_of_other_tests_are_alike_after_their_copy,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         matrix::every_type_arrives_unchanged_in_sets,
         matrix::every_type_arrives_unchanged_on_every_way,
@@ -163,6 +165,7 @@ version_pairs::version_pairs! {
     }
     pair_17_18 { 17 => 18:
         structure::every_change_of_the_target_is_found_and_mended_by_its_fix,
+        structure::the_schemas_of_other_tests_are_alike_after_their_copy,
         joining::a_table_that_is_written_to_joins_the_running_migration,
         joining::partitions_that_come_while_streaming_join_with_the_rows_they_have,
         joining::a_partition_that_was_away_is_copied_again,
@@ -197,6 +200,7 @@ version_pairs::version_pairs! {
 
 version_pairs::owned_pairs! {
     owner_15_17 { 15 => 17:
+        structure::what_the_program_itself_does_to_either_side_is_no_difference,
         crash_matrix::a_cutover_struck_before_its_commit,
         crash_matrix::a_cutover_struck_at_its_commit_and_after,
         crash_matrix::a_rollback_struck_before_its_commit,

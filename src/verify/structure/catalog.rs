@@ -53,16 +53,6 @@ pub struct More {
 }
 
 impl Catalog {
-    /// How many objects there are of each kind.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<ObjectKind, usize> {
-        let mut counts = BTreeMap::new();
-        for key in self.objects.keys() {
-            *counts.entry(key.kind).or_default() += 1;
-        }
-        counts
-    }
-
     /// The facts of an object that stands for itself.
     pub(super) fn named(&self, kind: ObjectKind, name: &str) -> Option<&Facts> {
         self.objects.get(&ObjectKey { kind, place: None, name: name.into() })

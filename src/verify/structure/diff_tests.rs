@@ -74,7 +74,7 @@ fn parts_of_what_is_missing_are_told_with_it() {
     assert_eq!(told(&source, &target), [table]);
     target.objects.clear();
     let schema = (Severity::Difference, ObjectKind::Schema, r#""s""#.to_owned());
-    assert_eq!(told(&source, &target), [schema.clone()]);
+    assert_eq!(told(&source, &target), [schema]);
     let only_there = (Severity::Note, ObjectKind::Schema, r#""s""#.to_owned());
     assert_eq!(told(&target, &source), [only_there]);
 }

@@ -16,7 +16,7 @@ pub enum StructureError {
     },
     /// More than can be held.
     #[error(
-        "the {side} has more than {objects_max} tables, columns, indexes and the like, too many to compare"
+        "the {side} has more than {objects_max} tables, functions, differing columns and the like: too many to compare"
     )]
     TooMany {
         /// Which side.

@@ -19,6 +19,8 @@ mod report;
 mod roles;
 mod words;
 
+use std::collections::BTreeMap;
+
 pub use aspect::Aspect;
 pub use catalog::{Catalog, Facts, More};
 pub use diff::diff;
@@ -28,10 +30,10 @@ pub use object::{ObjectKey, ObjectKind};
 pub use report::{KEPT_MAX, Severity, StructuralDifference, StructureReport};
 
 use self::queries::STANDARD_BODY;
-use self::read::Reading;
+use self::read::Both;
 use crate::config::TableFilter;
 use crate::connection::SqlSession;
-use crate::model::{Side, counted};
+use crate::model::counted;
 
 /// Compares the two databases, except for tables that `filter` leaves out and what belongs to them. Each side is read in one
 /// read-only transaction of its session, which must not be in one; definitions that change meanwhile may be told as
@@ -46,17 +48,10 @@ pub async fn compare(
     target: &SqlSession,
     filter: &TableFilter,
 ) -> Result<StructureReport, StructureError> {
-    let majors = (source.server_version().major(), target.server_version().major());
-    let prints_alike = majors.0 == majors.1;
-    // Both to their end, also if one fails: neither session stays in its transaction.
-    let (source, target) = tokio::join!(
-        read::read(source, Reading { side: Side::Source, filter, prints_alike }),
-        read::read(target, Reading { side: Side::Target, filter, prints_alike }),
-    );
-    let (source, target) = (source?, target?);
+    let Both { source, target, counts } = read::read(source, target, filter).await?;
     let mut report = StructureReport {
-        compared: source.counts(),
-        not_compared: not_compared(&source, &target),
+        not_compared: not_compared(&counts, &source, &target),
+        compared: counts,
         ..StructureReport::default()
     };
     diff::each_difference(&source, &target, &mut |difference| report.add(difference));
@@ -64,8 +59,7 @@ pub async fn compare(
 }
 
 /// What the versions, and what the catalog has of it, do not allow to compare.
-fn not_compared(source: &Catalog, target: &Catalog) -> Vec<String> {
-    let counts = source.counts();
+fn not_compared(counts: &BTreeMap<ObjectKind, usize>, source: &Catalog, target: &Catalog) -> Vec<String> {
     let count = |kind| counts.get(&kind).copied().unwrap_or_default();
     let queries = count(ObjectKind::View) + count(ObjectKind::MaterializedView) + count(ObjectKind::Rule);
     let standard =

@@ -1,13 +1,14 @@
-//! Reads one side's structure, in one read-only transaction and a fixed number of queries. What has gone in the meantime
-//! (its definition is NULL then) is left out. Nothing is waited for without a bound, and nothing is kept of the answers but the
-//! facts.
+//! Reads both structures, each in one read-only transaction and by a fixed number of queries, whose answers come in the same
+//! order on both sides: what is the same on both is forgotten as soon as both have told it, so that memory does not grow with
+//! what is alike. What has gone in the meantime (its definition is NULL then) is left out. Nothing is waited for without a
+//! bound.
 
-use std::collections::BTreeSet;
-use std::pin::pin;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, RowStream};
 
 use super::aspect::Aspect;
 use super::catalog::{Catalog, Facts, More};
@@ -20,65 +21,174 @@ use crate::config::TableFilter;
 use crate::connection::SqlSession;
 use crate::model::{Side, TableName};
 
-/// Most objects of one side that are held: some 300 bytes each.
-pub(super) const OBJECTS_MAX: usize = 4_000_000;
+/// Most objects of one side that are held at once, at some 400 bytes each.
+pub(super) const OBJECTS_MAX: usize = 1_000_000;
 
 /// One moment for all queries; identifiers quoted alike whatever words a version reserves; and a definition that somebody has
 /// locked is not waited for longer than this, nor a query.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL quote_all_identifiers = on; \
      SET LOCAL lock_timeout = '15s'; SET LOCAL statement_timeout = '300s'";
 
-/// Which side is read, and how.
-#[derive(Clone, Copy)]
-pub(super) struct Reading<'a> {
-    pub(super) side: Side,
-    pub(super) filter: &'a TableFilter,
-    pub(super) prints_alike: bool,
+/// What was read.
+pub(super) struct Both {
+    /// Without what is the same on the target and nothing depends on.
+    pub(super) source: Catalog,
+    /// Without what is the same on the source.
+    pub(super) target: Catalog,
+    /// How many objects of the source were read, by kind.
+    pub(super) counts: BTreeMap<ObjectKind, usize>,
 }
 
-/// Reads a side. Not cancel safe: the session is left in a transaction.
-pub(super) async fn read(session: &SqlSession, reading: Reading<'_>) -> Result<Catalog, StructureError> {
-    let failed = StructureError::on(reading.side);
-    session.batch_execute(BEGIN).await.map_err(&failed)?;
-    let catalog = read_all(session, reading).await;
-    // If the connection is lost, the error says so already.
-    let ended = session.batch_execute("ROLLBACK").await.map_err(failed);
-    let catalog = catalog?;
-    ended?;
-    Ok(catalog)
-}
-
-async fn read_all(session: &SqlSession, reading: Reading<'_>) -> Result<Catalog, StructureError> {
-    let failed = StructureError::on(reading.side);
-    let major = session.server_version().major();
-    let facts = session.query_one(queries::SIDE, &[]).await.map_err(&failed)?;
-    let roles = session.query(queries::ROLES, &[]).await.map_err(&failed)?;
-    let mut catalog = Catalog {
-        major,
-        database: facts.get(0),
-        role: facts.get(1),
-        bootstrap_role: facts.get(2),
-        roles: roles.iter().map(|row| row.get(0)).collect(),
-        ..Catalog::default()
+/// Reads both sides. Not cancel safe: a session may be left in a transaction.
+pub(super) async fn read(
+    source: &SqlSession,
+    target: &SqlSession,
+    filter: &TableFilter,
+) -> Result<Both, StructureError> {
+    let begun =
+        both(async { source.batch_execute(BEGIN).await.map_err(StructureError::on(Side::Source)) }, async {
+            target.batch_execute(BEGIN).await.map_err(StructureError::on(Side::Target))
+        });
+    let read = match begun.await {
+        Ok(_) => read_all(source, target, filter).await,
+        Err(error) => Err(error),
     };
-    let mut left_out = LeftOut { filter: reading.filter, tables: BTreeSet::new() };
-    for query in queries::all(Dialect { major, prints_alike: reading.prints_alike }) {
-        let no_parameters: [&str; 0] = [];
-        let mut rows = pin!(session.query_raw(&query, no_parameters).await.map_err(&failed)?);
-        let mut decoder = Decoder::new(reading.side);
-        while let Some(row) = rows.try_next().await.map_err(&failed)? {
-            if let Some((key, facts)) = decoder.decode(&row)
-                && !left_out.contains(&row, &key, &facts)
-            {
-                catalog.objects.insert(key, facts);
+    // Both, also after a failure. If a connection is lost, the error says so already.
+    let ended = both(
+        async { source.batch_execute("ROLLBACK").await.map_err(StructureError::on(Side::Source)) },
+        async { target.batch_execute("ROLLBACK").await.map_err(StructureError::on(Side::Target)) },
+    );
+    let ended = ended.await;
+    let read = read?;
+    ended?;
+    Ok(read)
+}
+
+/// Both to their end, also if one fails.
+async fn both<S, T>(
+    source: impl Future<Output = Result<S, StructureError>>,
+    target: impl Future<Output = Result<T, StructureError>>,
+) -> Result<(S, T), StructureError> {
+    let (source, target) = tokio::join!(source, target);
+    Ok((source?, target?))
+}
+
+async fn read_all(
+    source: &SqlSession,
+    target: &SqlSession,
+    filter: &TableFilter,
+) -> Result<Both, StructureError> {
+    let majors = (source.server_version().major(), target.server_version().major());
+    let prints_alike = majors.0 == majors.1;
+    let (mut here, mut there) =
+        both(Reader::new(source, Side::Source, filter), Reader::new(target, Side::Target, filter)).await?;
+    let mut counts = BTreeMap::new();
+    let asked = queries::all(Dialect { major: majors.0, prints_alike }).into_iter();
+    for queries in asked.zip(queries::all(Dialect { major: majors.1, prints_alike })) {
+        let (of_source, of_target) =
+            both(here.ask(source, &queries.0), there.ask(target, &queries.1)).await?;
+        let (mut of_source, mut of_target) = (pin!(of_source), pin!(of_target));
+        loop {
+            let next = both(here.next(of_source.as_mut()), there.next(of_target.as_mut())).await?;
+            let is_end = matches!(next, (Next::End, Next::End));
+            if let Next::Object(key, facts) = next.0 {
+                *counts.entry(key.kind).or_default() += 1;
+                here.keep(&mut there.catalog, key, facts)?;
             }
-            if catalog.objects.len() > OBJECTS_MAX {
-                return Err(StructureError::TooMany { side: reading.side, objects_max: OBJECTS_MAX });
+            if let Next::Object(key, facts) = next.1 {
+                there.keep(&mut here.catalog, key, facts)?;
+            }
+            if is_end {
+                break;
             }
         }
     }
-    catalog.is_locked_out = is_locked_out(session).await.map_err(failed)?;
-    Ok(catalog)
+    Ok(Both { source: here.catalog, target: there.catalog, counts })
+}
+
+/// One side while it is read.
+struct Reader<'a> {
+    side: Side,
+    catalog: Catalog,
+    left_out: LeftOut<'a>,
+    decoder: Decoder,
+    is_at_end: bool,
+}
+
+/// What comes next of a query's answer.
+enum Next {
+    Object(ObjectKey, Facts),
+    /// It does not belong to what is compared.
+    Nothing,
+    End,
+}
+
+impl<'a> Reader<'a> {
+    async fn new(session: &SqlSession, side: Side, filter: &'a TableFilter) -> Result<Self, StructureError> {
+        let failed = StructureError::on(side);
+        let facts = session.query_one(queries::SIDE, &[]).await.map_err(&failed)?;
+        let roles = session.query(queries::ROLES, &[]).await.map_err(&failed)?;
+        let catalog = Catalog {
+            major: session.server_version().major(),
+            database: facts.get(0),
+            role: facts.get(1),
+            bootstrap_role: facts.get(2),
+            is_locked_out: is_locked_out(session).await.map_err(failed)?,
+            roles: roles.iter().map(|row| row.get(0)).collect(),
+            objects: BTreeMap::new(),
+        };
+        let left_out = LeftOut { filter, tables: BTreeSet::new() };
+        Ok(Self { side, catalog, left_out, decoder: Decoder::new(side), is_at_end: false })
+    }
+
+    async fn ask(&mut self, session: &SqlSession, query: &str) -> Result<RowStream, StructureError> {
+        let no_parameters: [&str; 0] = [];
+        (self.decoder, self.is_at_end) = (Decoder::new(self.side), false);
+        session.query_raw(query, no_parameters).await.map_err(StructureError::on(self.side))
+    }
+
+    async fn next(&mut self, mut rows: Pin<&mut RowStream>) -> Result<Next, StructureError> {
+        // An answer that has ended must not be asked again.
+        if self.is_at_end {
+            return Ok(Next::End);
+        }
+        let Some(row) = rows.try_next().await.map_err(StructureError::on(self.side))? else {
+            self.is_at_end = true;
+            return Ok(Next::End);
+        };
+        Ok(match self.decoder.decode(&row) {
+            Some((key, facts)) if !self.left_out.contains(&row, &key, &facts) => Next::Object(key, facts),
+            _ => Next::Nothing,
+        })
+    }
+
+    /// Keeps an object, unless the other side has just the same, or lacks all that it is a part of.
+    fn keep(&mut self, other: &mut Catalog, key: ObjectKey, facts: Facts) -> Result<(), StructureError> {
+        let is_part = matches!(
+            key.kind,
+            ObjectKind::Column
+                | ObjectKind::Constraint
+                | ObjectKind::ForeignKey
+                | ObjectKind::Index
+                | ObjectKind::Trigger
+        );
+        if is_part && facts.grants.is_empty() {
+            if other.objects.get(&key) == Some(&facts) {
+                other.objects.remove(&key);
+                return Ok(());
+            }
+            // Tables are read first, on both sides.
+            let table = key.place.as_deref().or_else(|| facts.table()).unwrap_or_default();
+            if self.catalog.named(ObjectKind::Table, table).is_some() && !other.has_place(table) {
+                return Ok(());
+            }
+        }
+        self.catalog.objects.insert(key, facts);
+        if self.catalog.objects.len() > OBJECTS_MAX {
+            return Err(StructureError::TooMany { side: self.side, objects_max: OBJECTS_MAX });
+        }
+        Ok(())
+    }
 }
 
 /// Whether a cutover has taken the right to connect from clients.

@@ -113,14 +113,22 @@ fn role(oid: &str) -> String {
 
 /// A list of `name=value`, in order of their names.
 fn options(list: &str) -> String {
-    format!("nullif(array_to_string(ARRAY(SELECT each FROM unnest({list}) AS each ORDER BY each), ', '), '')")
+    format!(
+        "CASE WHEN {list} IS NOT NULL THEN \
+         nullif(array_to_string(ARRAY(SELECT each FROM unnest({list}) AS each ORDER BY each), ', '), '') END"
+    )
+}
+
+/// What a text is compared by that is long, or may be a secret. Both sides have one encoding.
+fn digest(text: &str) -> String {
+    format!("sha256(convert_to({text}, getdatabaseencoding()))::text")
 }
 
 /// A collation that is another than the type's.
 fn collation(collation: &str, of_type: &str) -> String {
     format!(
-        "(SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname) FROM pg_collation l \
-            JOIN pg_namespace ln ON ln.oid = l.collnamespace \
-           WHERE l.oid = {collation} AND {collation} <> {of_type})"
+        "CASE WHEN {collation} <> {of_type} THEN \
+         (SELECT quote_ident(ln.nspname) || '.' || quote_ident(l.collname) FROM pg_collation l \
+            JOIN pg_namespace ln ON ln.oid = l.collnamespace WHERE l.oid = {collation}) END"
     )
 }

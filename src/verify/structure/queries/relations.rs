@@ -1,7 +1,8 @@
 //! Schemas, tables, views and sequences.
 
 use super::{
-    Dialect, OF_USERS, RELATION, comment_on, grants, of_no_extension, options, relations_of_users, role,
+    Dialect, OF_USERS, RELATION, comment_on, digest, grants, of_no_extension, options, relations_of_users,
+    role,
 };
 
 pub(super) fn schemas() -> String {
@@ -23,6 +24,8 @@ pub(super) fn relations(dialect: Dialect) -> String {
     let selected = relations_of_users("'r', 'p', 'v', 'm', 'f'");
     let comment = comment_on("pg_class", "c.oid", "0");
     let query = if dialect.prints_alike { "v.definition" } else { "NULL" };
+    let of_foreign =
+        digest("array_to_string(ARRAY(SELECT each FROM unnest(f.ftoptions) AS each ORDER BY each), chr(1))");
     let options = options(
         "c.reloptions || ARRAY(SELECT 'toast.' || t FROM pg_class toast, unnest(toast.reloptions) t \
           WHERE toast.oid = c.reltoastrelid)",
@@ -47,7 +50,7 @@ pub(super) fn relations(dialect: Dialect) -> String {
                 (SELECT quote_ident(s.srvname) FROM pg_foreign_table f JOIN pg_foreign_server s ON s.oid = f.ftserver
                   WHERE f.ftrelid = c.oid) AS server,
                 CASE WHEN c.relkind = 'f' THEN
-                     (SELECT 'of digest ' || md5(array_to_string(ARRAY(SELECT each FROM unnest(f.ftoptions) AS each ORDER BY each), chr(1)))
+                     (SELECT 'of digest ' || {of_foreign}
                         FROM pg_foreign_table f WHERE f.ftrelid = c.oid) ELSE {query} END AS definition,
                 CASE c.relkind WHEN 'v' THEN 'CREATE VIEW ' || {RELATION}
                      || coalesce(' WITH (' || array_to_string(c.reloptions, ', ') || ')', '') || ' AS ' || v.definition || ';'

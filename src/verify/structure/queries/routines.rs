@@ -1,6 +1,6 @@
 //! Functions, procedures and aggregates.
 
-use super::{Dialect, OF_USERS, comment_on, grants, of_itself, role};
+use super::{Dialect, OF_USERS, comment_on, digest, grants, of_itself, role};
 
 /// What a body in standard SQL is told as: the catalog has no text of it, and what is printed of it is printed otherwise once it
 /// has been dumped and restored.
@@ -10,9 +10,9 @@ pub(in super::super) const STANDARD_BODY: &str = "in standard SQL";
 pub(super) fn routines(dialect: Dialect) -> String {
     let (owner, grants) = (role("p.proowner"), grants('f', "p.proacl", "p.proowner"));
     let (comment, of_itself) = (comment_on("pg_proc", "p.oid", "0"), of_itself("pg_proc", "p.oid"));
-    let digest = "md5(concat(p.prosrc, chr(1), p.probin))";
+    let digest = digest("concat(p.prosrc, chr(1), p.probin)");
     let body = match dialect.major {
-        ..14 => digest.to_owned(),
+        ..14 => digest,
         14.. => format!("CASE WHEN p.prosqlbody IS NULL THEN {digest} ELSE '{STANDARD_BODY}' END"),
     };
     format!(

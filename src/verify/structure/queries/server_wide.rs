@@ -1,7 +1,7 @@
 //! What is in no schema, or compared by little more than its name: extensions, the database, default privileges, event
 //! triggers, casts, foreign servers, and the rest by name.
 
-use super::{OF_USERS, comment_on, expanded, grants, of_itself, of_no_extension, role};
+use super::{OF_USERS, comment_on, digest, expanded, grants, of_itself, of_no_extension, role};
 
 /// Comments of extensions come with their version.
 pub(super) fn extensions() -> String {
@@ -73,10 +73,12 @@ pub(super) fn servers() -> String {
     let (owner, grants) = (role("s.srvowner"), grants('S', "s.srvacl", "s.srvowner"));
     let (comment, of_no_extension) =
         (comment_on("pg_foreign_server", "s.oid", "0"), of_no_extension("pg_foreign_server", "s.oid"));
+    let options =
+        digest("array_to_string(ARRAY(SELECT each FROM unnest(s.srvoptions) AS each ORDER BY each), chr(1))");
     format!(
         "SELECT 'foreign server' AS kind, quote_ident(s.srvname) AS name, {owner} AS owner, {grants} AS grants, o.description AS comment,
                 concat_ws(' ', 'FOREIGN DATA WRAPPER', quote_ident(w.fdwname), 'TYPE ' || quote_literal(s.srvtype), 'VERSION ' || quote_literal(s.srvversion)) AS definition,
-                'of digest ' || md5(array_to_string(ARRAY(SELECT each FROM unnest(s.srvoptions) AS each ORDER BY each), chr(1))) AS options,
+                'of digest ' || {options} AS options,
                 CASE WHEN s.srvoptions IS NULL THEN concat('CREATE SERVER ', quote_ident(s.srvname), ' TYPE ' || quote_literal(s.srvtype),
                      ' VERSION ' || quote_literal(s.srvversion), ' FOREIGN DATA WRAPPER ', quote_ident(w.fdwname), ';') END AS creation
            FROM pg_foreign_server s
