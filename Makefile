@@ -64,6 +64,10 @@ copy-storm: postgres ## Random initial copies under writers, killed at random mo
 	PGSLUICE_COPY_SEEDS=$(COPY_SEEDS) cargo test --package pgsluice --test integration -- --exact \
 		copy::storm::killed_at_random_moments_of_the_copy_both_sides_hold_the_same_rows
 
+.PHONY: test-verify
+test-verify: postgres ## Verification at full size: seeded damage, one row of 5 million, 200 runs under load, and a line of figures (15 minutes)
+	@scripts/test-verify.sh
+
 .PHONY: crash-matrix
 crash-matrix: postgres ## Every action of a cutover and a rollback struck in every way, and what became of it (`make test`: an eighth)
 	PGSLUICE_CRASH_MATRIX=whole cargo test --package pgsluice --test integration -- struck --nocapture --test-threads=2

@@ -48,8 +48,8 @@ async fn verifications_under_heavy_load_find_nothing() {
     stage.assert_same_rows().await;
     assert!(transactions > runs * 50, "{transactions} transactions are no load");
     println!(
-        "{runs} verifications beside {transactions} transactions: 0 false alarms, {rows} rows compared, {again} of them looked at again, \
-         {snapshots} snapshots, the longest held for {longest_ms:.0} ms"
+        "verify figures: {runs} verifications beside {transactions} transactions: 0 false alarms, {rows} rows compared, {again} of them looked \
+         at again, {snapshots} snapshots, the longest held for {longest_ms:.0} ms"
     );
 }
 
