@@ -52,8 +52,7 @@ fn push_figures(text: &mut String, record: &VerificationRecord, look: Look) {
         let _ = writeln!(text, "{INDENT}{label:<11} {value}");
     };
     line("compared", scope(record).to_owned());
-    let took =
-        record.ended_at.map(|ended| format!(", took {}", HumanDuration(between(record.started_at, ended))));
+    let took = record.ended_at.map(|ended| format!(", took {}", duration(between(record.started_at, ended))));
     line("started", format!("{}{}", record.started_at, took.unwrap_or_default()));
     if record.tables_total > 0 {
         line("tables", format!("{} of {}", record.tables_compared, record.tables_total));
@@ -73,7 +72,8 @@ fn push_figures(text: &mut String, record: &VerificationRecord, look: Look) {
     }
     if record.snapshots > 0 {
         let pairs = counted(record.snapshots, "pair", "pairs");
-        line("snapshots", format!("{pairs}, held for at most {:.1} s", record.longest_snapshot_ms / 1_000.0));
+        let longest = Duration::try_from_secs_f64(record.longest_snapshot_ms / 1_000.0).unwrap_or_default();
+        line("snapshots", format!("{pairs}, held for at most {}", duration(longest)));
     }
     if let Some(structure) = &record.structure {
         line("structure", counted(structure.objects_compared, "object", "objects"));
@@ -155,6 +155,14 @@ fn push_structure(text: &mut String, structure: &StructureRecord, look: Look) {
             let _ = writeln!(text, "and {more} more; --output json lists the first 1,000");
         }
     }
+    if !structure.not_compared.is_empty() {
+        let _ = writeln!(text, "\nNOT COMPARED of the structure\n");
+        for sentence in &structure.not_compared {
+            for piece in look.wrapped(&harmless(sentence), INDENT.len()) {
+                let _ = writeln!(text, "{INDENT}{piece}");
+            }
+        }
+    }
     if !notes.is_empty() {
         let _ = writeln!(text, "{}\n", look.paint(Paint::Heading, "\nNOTES on the structure"));
         push_objects(text, &notes, look);
@@ -165,12 +173,11 @@ fn push_structure(text: &mut String, structure: &StructureRecord, look: Look) {
 /// What is to be pasted into psql on the target stands at the left edge, whole.
 fn push_objects(text: &mut String, objects: &[&ObjectDifferenceRecord], look: Look) {
     for object in objects.iter().take(LISTED_MAX) {
-        let said = format!("{} {}: {}", object.kind, harmless(&object.object), harmless(&object.what));
-        for piece in look.wrapped(&said, INDENT.len()) {
+        for piece in look.wrapped(&harmless(&object.what), INDENT.len()) {
             let _ = writeln!(text, "{INDENT}{piece}");
         }
         if let Some(fix) = &object.fix {
-            let _ = writeln!(text, "\n{}\n", look.paint(Paint::Pasted, &harmless(fix)));
+            let _ = writeln!(text, "\n{}\n", look.paint(Paint::Pasted, harmless(fix).trim_end()));
         }
     }
 }
@@ -219,7 +226,8 @@ fn push_verdict(text: &mut String, record: &VerificationRecord, look: Look) {
             record.remedy.as_deref(),
         ),
     };
-    let _ = writeln!(text, "\n{}", look.paint(paint_of(record), &harmless(&meaning)));
+    let gap = if text.ends_with("\n\n") { "" } else { "\n" };
+    let _ = writeln!(text, "{gap}{}", look.paint(paint_of(record), &harmless(&meaning)));
     if let Some(remedy) = remedy {
         for piece in look.wrapped(&format!("Remedy: {remedy}"), 0) {
             let _ = writeln!(text, "{piece}");
@@ -309,6 +317,14 @@ fn running_text(Progress { tables, bytes, rows, differences }: &Progress) -> Str
         tables.1,
         HumanCount(*rows)
     )
+}
+
+fn duration(duration: Duration) -> String {
+    match duration.as_millis() {
+        0..1_000 => format!("{} ms", duration.as_millis()),
+        1_000..60_000 => format!("{:.1} s", duration.as_secs_f64()),
+        _ => HumanDuration(duration).to_string(),
+    }
 }
 
 fn between(from: Timestamp, to: Timestamp) -> Duration {

@@ -62,7 +62,7 @@ fn object(note: bool) -> ObjectDifferenceRecord {
     ObjectDifferenceRecord {
         kind: "index".into(),
         object: "public.orders_note_idx".into(),
-        what: "is missing on the target".into(),
+        what: "Index public.orders_note_idx is missing on the target.".into(),
         fix: Some("CREATE INDEX orders_note_idx ON public.orders (note)".into()),
         note,
     }
@@ -78,7 +78,7 @@ verification 3: clean
   tables      12 of 12
   rows        5,245,220, 3.00 GiB on the source; 1,204 were in flight and looked at again
   positions   16/B374D848 to 16/B9000000 in the source's WAL
-  snapshots   14 pairs, held for at most 0.8 s
+  snapshots   14 pairs, held for at most 812 ms
 
 Every one of 5,245,220 rows is the same on both sides.
 ";
@@ -133,14 +133,17 @@ fn more_differences_than_are_listed_are_counted_by_table() {
 fn a_difference_of_structure_comes_with_its_statement_at_the_left_edge() {
     let record = VerificationRecord { structure: Some(structure(1, vec![object(false)])), ..clean() };
     let text = report_text(&record, Look::PLAIN);
-    let wanted = "  index public.orders_note_idx: is missing on the target\n\n\
+    let wanted = "  Index public.orders_note_idx is missing on the target.\n\n\
                   CREATE INDEX orders_note_idx ON public.orders (note)\n";
     assert!(text.contains(wanted), "{text}");
     assert!(text.contains("Every row is the same on both sides. Their structure is not."), "{text}");
     assert_eq!(exit_of(&record), Exit::Blocker);
 
-    let noted = VerificationRecord { structure: Some(structure(0, vec![object(true)])), ..clean() };
+    let not_compared = vec!["Only one side knows of x.".to_owned()];
+    let seen = StructureRecord { not_compared, ..structure(0, vec![object(true)]) };
+    let noted = VerificationRecord { structure: Some(seen), ..clean() };
     let text = report_text(&noted, Look::PLAIN);
+    assert!(text.contains("NOT COMPARED of the structure\n\n  Only one side knows of x.\n"), "{text}");
     assert!(text.contains("NOTES on the structure") && text.contains("5,245,220 rows is the same"), "{text}");
     assert_eq!(exit_of(&noted), Exit::Success, "notes make no verification fail");
 }

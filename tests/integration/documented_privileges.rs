@@ -15,6 +15,7 @@ use crate::documented_commands::pages;
 use crate::harness::clusters::{connect, installation, start};
 use crate::harness::secrets::Folder;
 use crate::harness::stage::{cut_over, roll_back, streaming, text, way_back_is_open};
+use crate::verification::{FAST, verify};
 
 /// Findings on what a role may do.
 const RIGHTS: [&str; 5] =
@@ -97,12 +98,14 @@ impl Servers {
         findings.iter().map(|finding| finding.id).filter(|id| RIGHTS.contains(id)).collect()
     }
 
-    /// Copies, streams, cuts over; with a way back, goes back and forth again. Both sides hold the same in the end.
+    /// Copies, streams, verifies, cuts over; with a way back, goes back and forth again. Both sides hold the same in the end.
     async fn migrate(&self, more: &str) {
         let mut replicator = self.command(more).start().expect("the program");
         streaming(&mut replicator).await;
         let write = "INSERT INTO shop.orders (note) VALUES ('later'); UPDATE shop.orders SET note = 'changed' WHERE id < 9";
         as_superuser(&self.source, write).await;
+        let verified = verify(&replicator, FAST).await;
+        assert_eq!(verified.outcome, "clean", "{verified:#?}");
         cut_over(&mut replicator).await;
         as_superuser(&self.target, write).await;
         if more.contains(NO_WAY_BACK) {

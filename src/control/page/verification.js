@@ -127,11 +127,12 @@ function listDifferences(record) {
   const more = (record?.differences ?? 0) - listed;
   say(byId("verification-more"), rows.length > 0 && more > 0 ? `and ${plural(more, "more row", "more rows")}: pgsluice verify --show --output json` : "");
   const objects = record?.structure?.objects ?? [];
-  show(byId("verification-structure"), objects.length > 0);
-  fill(byId("differing-objects"), objects, () => objects.slice(0, LISTED_MAX).map((object) => make("li", "",
-    make("p", "", make("span", object.note ? "badge" : "badge warn", object.note ? `note: ${object.kind}` : object.kind), " ",
-      make("strong", "", object.object), ` ${object.what}`),
-    object.fix === null ? null : make("pre", "", object.fix))));
+  const unknown = record?.structure?.not_compared ?? [];
+  show(byId("verification-structure"), objects.length + unknown.length > 0);
+  fill(byId("differing-objects"), [objects, unknown], () => objects.slice(0, LISTED_MAX).map((object) => make("li", "",
+    make("p", "", make("span", object.note ? "badge" : "badge warn", object.note ? "note" : object.kind), ` ${object.what}`),
+    object.fix === null ? null : make("pre", "", object.fix)))
+    .concat(unknown.map((sentence) => make("li", "muted", `Not compared: ${sentence}`))));
   const leftOut = record?.left_out ?? [];
   show(byId("verification-left-out"), leftOut.length > 0);
   fill(byId("left-out-tables"), leftOut, () => leftOut.slice(0, LISTED_MAX).map((each) =>

@@ -29,8 +29,9 @@ const RUN_HERE: [&str; 5] = ["pgsluice", "psql", "curl", "jq", "export"];
 /// Targets of the Makefile that continuous integration runs: all below `make test`. The others take long and are run by hand.
 const IN_CI: [&str; 10] =
     ["test", "fmt", "clippy", "unit", "integration", "deploy", "postgres", "tools", "browser", "help"];
-const BY_HAND: [&str; 12] = [
+const BY_HAND: [&str; 13] = [
     "demo",
+    "test-verify",
     "soak",
     "crash-matrix",
     "mutants",

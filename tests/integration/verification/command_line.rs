@@ -88,6 +88,25 @@ async fn an_override_is_in_the_certificate() {
     assert_eq!(certificate["verification"]["overridden"], "the rows were never verified", "{certificate:#}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_difference_of_structure_is_told_with_the_statement_that_ends_it() {
+    let person = Person::begins().await;
+    let index = "CREATE INDEX orders_note ON public.orders USING btree (note)";
+    person.stage.source_client().await.batch_execute(index).await.expect("an index");
+    let (code, said) = person.types(&["verify", "--share", "100"]);
+    println!("{said}");
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("verification 1: clean") && said.contains("Their structure is not."), "{said}");
+    let statement =
+        said.lines().find(|line| line.starts_with("CREATE INDEX")).unwrap_or_else(|| panic!("{said}"));
+    person.stage.target_client().await.batch_execute(statement).await.expect("the statement");
+    let (code, said) = person.types(&["verify", "--scope", "structure"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("The structure of both sides is the same."), "{said}");
+    let (code, said) = person.types(&["cutover"]);
+    assert_eq!((code, said.contains("compared no rows")), (Some(1), true), "{said}");
+}
+
 /// The verification waits for a lock that somebody else has on the table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupt_leaves_it_running_and_stop_ends_it() {
