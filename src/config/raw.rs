@@ -282,6 +282,9 @@ pub(super) struct RawVerify {
     pub(super) share_percent: u8,
     /// Sessions on each side that compare at the same time, 1 to 64. They have `share_percent` together, unless that is 100.
     pub(super) jobs: u32,
+    /// Tables larger than this are compared in pieces of about this size, by ranges of their key, each under a pair of snapshots of
+    /// its own; at least 1MiB. Without it: a hundredth of 1GB for each percent of `share_percent`, but not less than 16MiB.
+    pub(super) piece_bytes: Option<ByteSize>,
     /// How long a pair of snapshots, one on each side, may be held, 1 to 86400 seconds: for so long vacuum cannot remove rows that
     /// were deleted meanwhile, and DDL waits for the tables that are compared. A table without a key, or one whose key does not begin
     /// with a built-in type, is compared under one pair and has to be done by then.
@@ -435,6 +438,7 @@ impl Default for RawVerify {
         Self {
             share_percent: 5,
             jobs: 1,
+            piece_bytes: None,
             max_snapshot_seconds: 60,
             every_hours: None,
             max_age_hours: 24,

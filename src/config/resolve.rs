@@ -33,6 +33,7 @@ const CONNECTIONS_MAX: u32 = 16;
 /// Connections used for the copy unless configured: as many as cores, within these.
 const DEFAULT_JOBS: std::ops::RangeInclusive<usize> = 2..=4;
 const CHUNK_BYTES_MIN: ByteSize = ByteSize(64 << 10);
+const PIECE_BYTES_MIN: ByteSize = ByteSize::mib(1);
 const BYTES_PER_SECOND_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MIN: ByteSize = ByteSize(64 << 10);
 const BATCH_BYTES_MAX: ByteSize = ByteSize::mib(256);
@@ -377,6 +378,10 @@ fn verify(raw: &RawVerify) -> Result<VerifyConfig, ConfigError> {
         let remedy = format!("Use {} to {}.", SNAPSHOT_SECONDS.start(), SNAPSHOT_SECONDS.end());
         return Err(invalid("verify.max_snapshot_seconds", "it is out of range", &remedy));
     }
+    if raw.piece_bytes.is_some_and(|bytes| bytes < PIECE_BYTES_MIN) {
+        let remedy = format!("Use at least {PIECE_BYTES_MIN}; smaller pieces only cost time.");
+        return Err(invalid("verify.piece_bytes", "it is too small", &remedy));
+    }
     if raw.every_hours == Some(0) {
         let remedy = "Use a number of hours, or remove the key to verify only when it is asked for.";
         return Err(invalid("verify.every_hours", "it is 0", remedy));
@@ -385,6 +390,7 @@ fn verify(raw: &RawVerify) -> Result<VerifyConfig, ConfigError> {
     Ok(VerifyConfig {
         share,
         jobs: jobs_in_range("verify.jobs", Some(raw.jobs))?.unwrap_or(1),
+        piece_bytes: raw.piece_bytes.map(|bytes| bytes.0),
         snapshot_max: Duration::from_secs(raw.max_snapshot_seconds),
         every: raw.every_hours.map(hours),
         age_max: Some(hours(raw.max_age_hours)).filter(|age| !age.is_zero()),

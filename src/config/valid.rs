@@ -336,6 +336,8 @@ pub struct VerifyConfig {
     pub share: SharePercent,
     /// Sessions on each side that compare at the same time.
     pub jobs: usize,
+    /// Size of what is compared under one pair of snapshots, in bytes on the source; `None`: by its share.
+    pub piece_bytes: Option<u64>,
     /// How long a pair of snapshots may be held.
     pub snapshot_max: Duration,
     /// How long after the last one has ended it starts by itself; `None`: only when it is asked for.

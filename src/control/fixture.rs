@@ -121,6 +121,7 @@ pub(crate) fn config() -> Config {
         verify: VerifyConfig {
             share: SharePercent::ALL,
             jobs: 1,
+            piece_bytes: None,
             snapshot_max: Duration::from_secs(60),
             every: None,
             age_max: None,

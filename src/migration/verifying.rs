@@ -169,10 +169,12 @@ impl Verifying {
         let repair = if request.repair { self.repairable()? } else { Vec::new() };
         let verify = &self.config.verify;
         let shutdown = self.shutdown.child();
+        let share = request.share.unwrap_or(verify.share);
         let context = VerifyContext {
             config: Arc::clone(&self.config),
             meeting: self.meeting.clone(),
-            share: request.share.unwrap_or(verify.share),
+            share,
+            piece_bytes: verify.piece_bytes.unwrap_or_else(|| share.piece_bytes()),
             jobs: request.jobs.unwrap_or(verify.jobs),
             held_max: verify.snapshot_max,
             repair: repair.into(),

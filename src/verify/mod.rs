@@ -6,6 +6,7 @@ pub mod difference;
 mod error;
 mod layout;
 mod meeting;
+mod nudge;
 mod pace;
 mod pair;
 mod piece;

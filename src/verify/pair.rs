@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::VerifyError;
 use super::meeting::{Meeting, Passing};
+use super::nudge::Nudge;
 use super::table::ComparedTable;
 use crate::connection::{SqlSession, TextQuery, TextRow};
 use crate::model::{Lsn, Oid, Side};
@@ -17,6 +18,8 @@ const STREAM_WAIT_MAX: Duration = Duration::from_secs(20);
 const SOURCE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same of the target, where the stream waits meanwhile.
 const TARGET_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+/// A stream that has not come as far as the snapshot by then may wait for a commit.
+const NUDGE_AFTER: Duration = Duration::from_millis(25);
 /// Between two tries to get a snapshot that has everything.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
@@ -68,7 +71,7 @@ impl Sessions {
     /// [`VerifyError`]; [`abandon`](Self::abandon) makes the sessions usable again.
     pub(super) async fn take_pair(
         &self,
-        meeting: &Meeting,
+        (meeting, nudge): (&Meeting, &Nudge),
         tables: &[&ComparedTable],
         held_max: Duration,
     ) -> Result<Pair, VerifyError> {
@@ -76,7 +79,7 @@ impl Sessions {
         meeting.remember(wait_for_commits_in_doubt(&self.source)).await?;
         loop {
             self.source.rows(&begin(Side::Source, tables)).await.map_err(VerifyError::source)?;
-            let halt = in_time(meeting.halt()).await?;
+            let halt = in_time(async { Ok(meeting.halt().await?) }).await?;
             let taken_at = Instant::now();
             let rows = self
                 .source
@@ -92,7 +95,21 @@ impl Sessions {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             };
-            let same = in_time(approach.reached()).await?;
+            let same = in_time(async {
+                let reached = approach.reached();
+                tokio::pin!(reached);
+                tokio::select! {
+                    reached = &mut reached => return Ok(reached?),
+                    () = tokio::time::sleep(NUDGE_AFTER) => nudge.source().await?,
+                }
+                Ok(reached.await?)
+            })
+            .await?;
+            let waited = taken_at.elapsed();
+            if waited > held_max / 2 {
+                // Too little would be left of the time that the snapshot may be held.
+                return Err(VerifyError::Behind { waited });
+            }
             let sql = format!("{}; SELECT 1 AS snapshot_taken", begin(Side::Target, tables));
             self.target.rows(&sql).await.map_err(VerifyError::target)?;
             return Ok(Pair { lsn, passing: same.part(), taken_at, held_max });
@@ -131,7 +148,7 @@ impl Pair {
         // First: the stream may need what they lock.
         sessions.abandon().await?;
         let held = self.taken_at.elapsed();
-        Ok(Parted { touched: in_time(self.passing.passed()).await?, held })
+        Ok(Parted { touched: in_time(async { Ok(self.passing.passed().await?) }).await?, held })
     }
 }
 
@@ -148,11 +165,9 @@ fn begin(side: Side, tables: &[&ComparedTable]) -> String {
     )
 }
 
-async fn in_time<T>(
-    waiting: impl Future<Output = Result<T, super::meeting::Interrupted>>,
-) -> Result<T, VerifyError> {
+async fn in_time<T>(waiting: impl Future<Output = Result<T, VerifyError>>) -> Result<T, VerifyError> {
     match tokio::time::timeout(STREAM_WAIT_MAX, waiting).await {
-        Ok(reached) => Ok(reached?),
+        Ok(reached) => reached,
         Err(_) => Err(VerifyError::Behind { waited: STREAM_WAIT_MAX }),
     }
 }

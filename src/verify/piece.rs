@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::difference::{DifferenceKind, Differing, Hash, Sums, differing, parts};
 use super::error::VerifyError;
 use super::meeting::Meeting;
+use super::nudge::Nudge;
 use super::pair::{Pair, Sessions};
 use super::question::{KnownKey, Question, Selection, Told, decode_entry, decode_sums};
 use super::report::RowDifference;
@@ -33,6 +34,7 @@ const LOOK_AFTER_LONGEST: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Comparing {
     pub(super) meeting: Meeting,
+    pub(super) nudge: Nudge,
     pub(super) form: RowForm,
     pub(super) tables: Vec<ComparedTable>,
     /// How long a pair of snapshots may be held.
@@ -90,7 +92,7 @@ impl Comparing {
     ) -> Result<Compared, VerifyError> {
         let tables: Vec<&ComparedTable> = slices.iter().map(|slice| &self.tables[slice.table]).collect();
         let mut compared = Compared::default();
-        let pair = sessions.take_pair(&self.meeting, &tables, self.held_max).await?;
+        let pair = sessions.take_pair((&self.meeting, &self.nudge), &tables, self.held_max).await?;
         let lsn = pair.lsn;
         let shapes = read_shapes(sessions, &tables).await?;
         let questions: Vec<Question<'_>> =
@@ -141,7 +143,8 @@ impl Comparing {
         for _ in 0..LOOKS_MAX {
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(LOOK_AFTER_LONGEST);
-            let pair = sessions.take_pair(&self.meeting, &[question.table], self.held_max).await?;
+            let pair =
+                sessions.take_pair((&self.meeting, &self.nudge), &[question.table], self.held_max).await?;
             let lsn = pair.lsn;
             found = if found.is_cut || question.shape.key.is_empty() {
                 let (source, target) =

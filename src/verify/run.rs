@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::error::VerifyError;
 use super::layout::{Sizes, cut};
 use super::meeting::Meeting;
+use super::nudge::Nudge;
 use super::pace::SharePercent;
 use super::pair::Sessions;
 use super::piece::{Compared, Comparing, Slice};
@@ -40,6 +41,8 @@ pub struct VerifyContext {
     pub share: SharePercent,
     /// Sessions on each side that compare at a time.
     pub jobs: usize,
+    /// Size of a piece, in bytes on the source.
+    pub piece_bytes: u64,
     /// How long a pair of snapshots may be held.
     pub held_max: Duration,
     /// Rows to be repaired before anything is compared.
@@ -134,10 +137,10 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
     });
     repair_all(context, writing, &sessions, &tables.compared).await?;
     let pieces =
-        cut(&sessions.source, &tables.compared, Sizes::new(context.share.piece_bytes(), context.held_max))
-            .await?;
+        cut(&sessions.source, &tables.compared, Sizes::new(context.piece_bytes, context.held_max)).await?;
     let comparing = Arc::new(Comparing {
         meeting: context.meeting.clone(),
+        nudge: Nudge::new(&context.config),
         form,
         tables: tables.compared,
         held_max: context.held_max,
@@ -228,15 +231,18 @@ impl Worker {
         let mut trouble = None;
         loop {
             let Some(piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
-            let begun_at = Instant::now();
+            let mut busy = Duration::ZERO;
             match self.compare_through_trouble(&piece).await {
-                Ok(compared) => trouble = trouble.or(self.tell(&piece, compared)),
+                Ok(compared) => {
+                    busy = compared.pairs.iter().map(|(_, held)| *held).sum();
+                    trouble = trouble.or(self.tell(&piece, compared));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a part of the tables could not be compared");
                     trouble = Some((self.describe(&piece, &error), error.remedy()));
                 }
             }
-            let rest = self.context.share.rest_after(begun_at.elapsed(), self.workers);
+            let rest = self.context.share.rest_after(busy, self.workers);
             let is_over = queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
             if !is_over {
                 tokio::time::sleep(rest).await;

@@ -1,7 +1,6 @@
 //! Large tables are compared in pieces, by ranges of their keys or by their hashes, and whatever the collations are, every row is in one:
 //! nothing is found that is not there, and what is there is found.
 
-use pgsluice::control::dto::VerificationRequestRecord;
 use pgsluice::verify::row_text::{ComparedColumn, Hashing, RowForm};
 
 use super::{FAST, verify};
@@ -9,16 +8,16 @@ use crate::harness::clusters::connect;
 use crate::harness::stage::{Pair, Stage, text};
 use crate::harness::two_tables::intruder;
 
-/// Some 40 MB each: several pieces at a small share, and two parts where a snapshot may be held for a second.
+/// Some 40 and 80 MB: several pieces, and two parts where a snapshot may be held for two seconds.
 const SCHEMA: &str = "
 CREATE TABLE by_number (id int PRIMARY KEY, v text);
 INSERT INTO by_number SELECT i * 7 % 300007, repeat(md5(i::text), 2) FROM generate_series(1, 300000) i;
 CREATE TABLE by_name (name text PRIMARY KEY, v text);
 INSERT INTO by_name SELECT CASE i % 3 WHEN 0 THEN 'x-' WHEN 1 THEN 'X' ELSE 'x_' END || md5(i::text), repeat(md5(i::text), 2)
-  FROM generate_series(1, 250000) i;
+  FROM generate_series(1, 600000) i;
 CREATE TABLE without (v text, n int);
 ALTER TABLE without REPLICA IDENTITY FULL;
-INSERT INTO without SELECT repeat(md5(i::text), 3), i % 1000 FROM generate_series(1, 300000) i; ANALYZE";
+INSERT INTO without SELECT repeat(md5(i::text), 3), i % 1000 FROM generate_series(1, 600000) i; ANALYZE";
 /// The same, in which texts may be ordered otherwise, for all that their collation tells.
 const TARGET: &str = "
 CREATE TABLE by_number (id int PRIMARY KEY, v text);
@@ -32,21 +31,19 @@ async fn tables_in_pieces_are_compared_whatever_their_order() {
     stage.target_client().await.batch_execute(TARGET).await.expect("schema");
     let replicator = stage
         .streaming_with(
-            "schema.mode = \"existing\"\ncutover.reverse = false\nverify.max_snapshot_seconds = 1",
+            "schema.mode = \"existing\"\ncutover.reverse = false\nverify.max_snapshot_seconds = 2\nverify.piece_bytes = \"10MiB\"",
         )
         .await;
     stage.caught_up().await;
-    // Rests would make it a long test: at 10 % pieces are large, and at 100 % there would be one of each table.
-    let request = VerificationRequestRecord { share_percent: Some(2), jobs: Some(4), ..FAST };
-    let clean = verify(&replicator, request).await;
+    let clean = verify(&replicator, FAST).await;
     assert_eq!(
         (clean.outcome.as_str(), clean.rows_compared),
-        ("clean", 850_000),
+        ("clean", 1_500_000),
         "{clean:#?}\n{}",
         replicator.log()
     );
     assert!(clean.snapshots >= 6, "not in pieces: {clean:#?}");
-    assert!(clean.longest_snapshot_ms <= 1_500.0, "{clean:#?}");
+    assert!(clean.longest_snapshot_ms <= 2_500.0, "{clean:#?}");
 
     let target = intruder(&stage).await;
     for sql in [
@@ -57,7 +54,7 @@ async fn tables_in_pieces_are_compared_whatever_their_order() {
     ] {
         target.batch_execute(sql).await.expect(sql);
     }
-    let report = verify(&replicator, request).await;
+    let report = verify(&replicator, FAST).await;
     let mut found: Vec<_> = report.rows.iter().map(|row| (row.table.as_str(), row.kind.as_str())).collect();
     found.sort_unstable();
     let wanted = [
