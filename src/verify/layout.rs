@@ -103,7 +103,7 @@ async fn sample(source: &SqlSession, table: &ComparedTable, wanted: u64) -> Resu
         "SELECT value FROM (SELECT {column}::text AS value, row_number() OVER (ORDER BY {column}) AS place, count(*) OVER () AS all_of_them \
            FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)) sample \
           WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place",
-        table = table.from_item(crate::model::Side::Source),
+        table = table.rows_of(crate::model::Side::Source),
     );
     let rows = source.rows(&sql).await.map_err(VerifyError::source)?;
     let mut bounds: Vec<String> = rows.iter().filter_map(|row| row.get("value").map(str::to_owned)).collect();

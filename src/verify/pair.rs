@@ -153,7 +153,7 @@ impl Pair {
 }
 
 fn begin(side: Side, tables: &[&ComparedTable]) -> String {
-    let names: Vec<String> = tables.iter().map(|table| table.from_item(side)).collect();
+    let names: Vec<String> = tables.iter().map(|table| table.rows_of(side)).collect();
     let lock_timeout = match side {
         Side::Source => SOURCE_LOCK_TIMEOUT,
         Side::Target => TARGET_LOCK_TIMEOUT,

@@ -99,7 +99,7 @@ impl Question<'_> {
         let (first, second) = (self.form.hash("t", ROW_SEEDS.0), self.form.hash("t", ROW_SEEDS.1));
         let rows = match self.portion {
             Portion::Part { .. } => self.selected(side, &Selection::All),
-            _ => format!("{}{}", self.table.from_item(side), self.condition(&Selection::All)),
+            _ => format!("{}{}", self.table.rows_of(side), self.condition(&Selection::All)),
         };
         format!(
             "SELECT count(*) AS rows, coalesce(sum({first}), 0) AS first, coalesce(sum({second}), 0) AS second \
@@ -140,7 +140,7 @@ impl Question<'_> {
               OFFSET 0) b{chosen} OFFSET 0) c",
             key_hash = self.form.hash(KEY_TEXT, KEY_SEEDS.0),
             key_text = self.form.text(&self.key()),
-            from = self.table.from_item(side),
+            from = self.table.rows_of(side),
             condition = self.condition(selection),
         )
     }

@@ -148,7 +148,7 @@ async fn send(
     nonce: &str,
     keys: &[Vec<String>],
 ) -> Result<(), VerifyError> {
-    let from = table.from_item(Side::Source);
+    let from = table.rows_of(Side::Source);
     let lock = format!(
         "BEGIN; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; LOCK TABLE {from} IN SHARE MODE; SET LOCAL statement_timeout = {LOCK_TIMEOUT_MS}"
     );
@@ -199,7 +199,7 @@ async fn write(
     let sql = format!(
         "SELECT {} FROM {} WHERE ({}) IN ({})",
         output.collect::<Vec<_>>().join(", "),
-        table.from_item(Side::Source),
+        table.rows_of(Side::Source),
         key.iter().map(|name| quote_ident(name)).collect::<Vec<_>>().join(", "),
         wanted.collect::<Vec<_>>().join(", "),
     );
@@ -214,7 +214,7 @@ async fn write(
     let repair = Repair {
         nonce: nonce.to_owned(),
         source_oid: table.source_oid.0,
-        table: table.from_item(Side::Target).trim_start_matches("ONLY ").to_owned(),
+        table: table.rows_of(Side::Target).trim_start_matches("ONLY ").to_owned(),
         columns: columns.clone(),
         key: key.clone(),
         rows: rows.collect(),

@@ -147,7 +147,7 @@ impl RowForm {
     pub fn text(self, columns: &[&ComparedColumn]) -> String {
         let free = || columns.iter().filter(|column| !column.is_plain());
         // The one that is printed last needs no length: the one whose length would cost most.
-        let last = free().find(|column| !column.is_text()).or_else(|| free().last());
+        let last = free().find(|column| !column.is_text()).or_else(|| free().next_back());
         let is_last = |column: &&ComparedColumn| last.is_some_and(|last| last.name == column.name);
         let lengths = free().filter(|column| !is_last(column)).map(|column| self.length(column));
         let others = columns.iter().filter(|column| !is_last(column));

@@ -35,7 +35,7 @@ pub(super) struct ComparedTable {
 
 impl ComparedTable {
     /// The table with `ONLY` where its rows are its own.
-    pub(super) fn from_item(&self, side: Side) -> String {
+    pub(super) fn rows_of(&self, side: Side) -> String {
         match side {
             Side::Source => format!("ONLY {}", self.source_name),
             Side::Target if self.is_spread => self.target_name.to_string(),
