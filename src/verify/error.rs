@@ -85,11 +85,17 @@ impl VerifyError {
         }
     }
 
-    /// Whether it is about what was to be compared: something that was there is not any more.
+    /// Whether it is about the tables that were to be compared: something that was there is not any more, or somebody holds one.
     #[must_use]
-    pub fn is_about_a_definition(&self) -> bool {
-        let Self::Sql { error, .. } = self else { return false };
-        error.sqlstate().is_some_and(|state| state.code().starts_with("42") || state.code() == "3F000")
+    pub fn is_about_tables(&self) -> bool {
+        match self {
+            Self::TooLong { .. } => true,
+            // Not what the server lacks or is ordered to do, nor a connection that is lost.
+            Self::Sql { error, .. } => error
+                .sqlstate()
+                .is_some_and(|state| !["08", "53", "57"].iter().any(|class| state.code().starts_with(class))),
+            _ => false,
+        }
     }
 
     /// What to do about it.

@@ -237,6 +237,12 @@ impl Worker {
                     busy = compared.pairs.iter().map(|(_, held)| *held).sum();
                     trouble = trouble.or(self.tell(&piece, compared));
                 }
+                Err(error) if piece.len() > 1 && error.is_about_tables() => {
+                    // It may be about one of the tables; the others need not suffer for it.
+                    tracing::debug!(%error, "tables are compared one by one");
+                    let alone = piece.into_iter().map(|slice| vec![slice]);
+                    queue.lock().unwrap_or_else(PoisonError::into_inner).extend(alone);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a part of the tables could not be compared");
                     trouble = Some((self.describe(&piece, &error), error.remedy()));

@@ -29,7 +29,7 @@ const RUN_HERE: [&str; 5] = ["pgsluice", "psql", "curl", "jq", "export"];
 /// Targets of the Makefile that continuous integration runs: all below `make test`. The others take long and are run by hand.
 const IN_CI: [&str; 10] =
     ["test", "fmt", "clippy", "unit", "integration", "deploy", "postgres", "tools", "browser", "help"];
-const BY_HAND: [&str; 13] = [
+const BY_HAND: [&str; 16] = [
     "demo",
     "test-verify",
     "soak",
@@ -43,6 +43,9 @@ const BY_HAND: [&str; 13] = [
     "pgcopydb",
     "bench-cutover",
     "bench-cutover-table",
+    "bench-verify",
+    "bench-verify-table",
+    "pgcopydb-compare",
 ];
 
 /// The first word of each command of a line.

@@ -207,31 +207,68 @@ async fn repair_is_off_unless_it_is_asked_for() {
     assert!(refused.contains("verify.repair = true"), "{refused}");
 }
 
-/// One column of one row among many, and nothing else, in memory that does not grow with the table.
+/// One column of one row among many, and nothing else, in memory that does not grow with the table; and vacuum is held up for no longer
+/// than what is configured, as the servers see it.
 #[tokio::test]
 async fn one_column_of_one_row_among_many_is_found() {
     let rows = size("PGSLUICE_VERIFY_ROWS", 200_000);
     let stage = Stage::new(Pair::of(14, 17)).await;
     let source = stage.source_client().await;
     fill(&source, rows).await;
-    let replicator = stage.streaming().await;
+    let bounds = format!("verify.max_snapshot_seconds = {HELD_SECONDS_MAX}\nverify.piece_bytes = \"64MiB\"");
+    let replicator = stage.streaming_with(&bounds).await;
     stage.caught_up().await;
     let before = crate::harness::memory::peak_resident_kib(replicator.id());
     let target = intruder(&stage).await;
     let id = rows / 3 * 2;
     target.batch_execute(&format!("UPDATE many SET b = b + 1 WHERE id = {id}")).await.expect("damage");
+    let watched = [stage.source_url(), stage.target_url()].map(|url| tokio::spawn(longest_held(url)));
     let report = verify(&replicator, FAST).await;
     only(&report, "public.many", &id.to_string(), &["b"]);
     assert_eq!(report.rows_compared, rows);
     let peak = crate::harness::memory::peak_resident_kib(replicator.id());
     assert!(peak <= 64 << 10, "{peak} KiB; before the verification {before}");
+    stage.target_client().await.batch_execute("CREATE TABLE verified ()").await.expect("a sign");
+    source.batch_execute("CREATE TABLE verified ()").await.expect("a sign");
+    let mut held = Vec::new();
+    for side in watched {
+        held.push(side.await.expect("a watch"));
+    }
+    assert!(held.iter().all(|held| (0.0..=HELD_SECONDS_MAX).contains(held)), "{held:?}");
+    assert!(held.iter().any(|held| *held > 0.0), "no snapshot was seen");
     println!(
-        "verify figures: one column of one of {rows} rows found; at most {} MiB of memory ({} MiB before), {} snapshots, held for at most {:.1} s",
+        "verify figures: one column of one of {rows} rows found; at most {} MiB of memory ({} MiB before); {} snapshots, by the servers' account \
+         held for at most {:.1} s on the source and {:.1} s on the target of {HELD_SECONDS_MAX} allowed",
         peak >> 10,
         before >> 10,
         report.snapshots,
-        report.longest_snapshot_ms / 1_000.0
+        held[0],
+        held[1],
     );
+}
+
+/// How long a pair of snapshots may be held there.
+const HELD_SECONDS_MAX: f64 = 5.0;
+
+/// The longest that a session of a verification was seen with a snapshot, in seconds, until there is a table `verified`.
+async fn longest_held(url: String) -> f64 {
+    let client = crate::harness::clusters::connect(&url).await;
+    let mut longest = 0.0_f64;
+    loop {
+        let row = client
+            .query_one(
+                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)::float8), 0), to_regclass('verified') IS NOT NULL
+                   FROM pg_stat_activity WHERE application_name = 'pgsluice verify' AND backend_xmin IS NOT NULL",
+                &[],
+            )
+            .await
+            .expect("activity");
+        longest = longest.max(row.get(0));
+        if row.get(1) {
+            return longest;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 async fn fill(source: &Client, rows: u64) {
