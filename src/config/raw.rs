@@ -436,7 +436,7 @@ impl Default for RawApi {
 impl Default for RawVerify {
     fn default() -> Self {
         Self {
-            share_percent: 5,
+            share_percent: 3,
             jobs: 1,
             piece_bytes: None,
             max_snapshot_seconds: 60,

@@ -88,6 +88,11 @@ pub enum Pace {
 #[error("the stream was interrupted")]
 pub struct Interrupted;
 
+/// Something was streamed that the snapshot does not contain, or more than could be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot lacks a transaction that was streamed")]
+pub struct TooEarly;
+
 impl Default for Meeting {
     fn default() -> Self {
         Self(Arc::new(Shared {
@@ -246,14 +251,13 @@ impl Halt {
     /// The stream goes on with what this snapshot of the source contains, all of which was committed before `lsn`.
     ///
     /// # Errors
-    /// A transaction that was streamed and is not visible yet: a later snapshot is needed.
-    pub fn go_on_to(self, snapshot: Snapshot, lsn: Lsn) -> Result<Approach, Xid> {
+    /// [`TooEarly`]: a later snapshot is needed.
+    pub fn go_on_to(self, snapshot: Snapshot, lsn: Lsn) -> Result<Approach, TooEarly> {
         let mut inner = self.0.meeting.lock();
-        if let Some(streamed) = &mut inner.streamed {
-            streamed.retain(|xid| !snapshot.contains(*xid));
-            if let Some(lacking) = streamed.iter().next() {
-                return Err(*lacking);
-            }
+        let Some(streamed) = &mut inner.streamed else { return Err(TooEarly) };
+        streamed.retain(|xid| !snapshot.contains(*xid));
+        if !streamed.is_empty() {
+            return Err(TooEarly);
         }
         let is_halted = matches!(inner.place, Place::Halted);
         drop(inner);

@@ -50,14 +50,15 @@ async fn the_stream_goes_as_far_as_the_snapshot_and_tells_what_comes_out_of_orde
 #[tokio::test]
 async fn a_stream_without_changes_is_met_as_well() {
     let meeting = Meeting::default();
+    meeting.begin_to_remember();
     let asked = tokio::spawn({
         let meeting = meeting.clone();
         async move { meeting.halt().await }
     });
-    while !meeting.is_active() {
+    while !asked.is_finished() {
+        assert!(!meeting.has_to_settle_at(lsn(90)));
         tokio::task::yield_now().await;
     }
-    assert!(!meeting.has_to_settle_at(lsn(90)));
     let approach = asked.await.unwrap().unwrap().go_on_to(snapshot("5:5:"), lsn(100)).unwrap();
     assert!(!meeting.has_to_settle_at(lsn(99)));
     assert!(meeting.has_to_settle_at(lsn(100)));
@@ -65,6 +66,7 @@ async fn a_stream_without_changes_is_met_as_well() {
     let passing = approach.reached().await.unwrap().part();
     assert!(!meeting.has_to_settle_at(lsn(100)));
     assert_eq!(passing.passed().await, Ok(HashSet::new()));
+    meeting.forget();
     assert!(!meeting.is_active());
 }
 
@@ -74,7 +76,7 @@ async fn a_snapshot_that_lacks_what_was_streamed_is_refused() {
     assert!(meeting.begin_to_remember() && !meeting.begin_to_remember());
     assert_eq!(next(&meeting, 10, 100), Pace::Goes);
     let halt = halted(&meeting).await;
-    assert_eq!(halt.go_on_to(snapshot("10:11:10"), lsn(110)).err(), Some(Xid(10)));
+    assert_eq!(halt.go_on_to(snapshot("10:11:10"), lsn(110)).err(), Some(TooEarly));
     assert_eq!(meeting.pace(Xid(11), lsn(120)), Pace::Goes, "the stream does not wait for it");
     assert!(halted(&meeting).await.go_on_to(snapshot("11:11:"), lsn(110)).is_ok());
     meeting.forget();
@@ -84,6 +86,7 @@ async fn a_snapshot_that_lacks_what_was_streamed_is_refused() {
 #[tokio::test]
 async fn another_stream_ends_the_meeting_and_dropping_it_lets_the_stream_go_on() {
     let meeting = Meeting::default();
+    meeting.begin_to_remember();
     let approach = halted(&meeting).await.go_on_to(snapshot("5:5:"), lsn(100)).unwrap();
     meeting.stream_begins();
     assert_eq!(meeting.pace(Xid(7), lsn(200)), Pace::Goes);

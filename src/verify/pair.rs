@@ -12,7 +12,9 @@ use crate::connection::{SqlSession, TextQuery, TextRow};
 use crate::model::{Lsn, Oid, Side};
 use crate::snapshot::wait_for_commits_in_doubt;
 
-/// How long the stream may take to halt, and then to come as far as the source's snapshot.
+/// How long the stream may take to halt: the tables are locked against DDL meanwhile, and who waits for a lock holds up others.
+const HALT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long it may then take to come as far as the source's snapshot, and later past it.
 const STREAM_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How long DDL that is under way may hold a table of the source before the piece is put off.
 const SOURCE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +81,7 @@ impl Sessions {
         meeting.remember(wait_for_commits_in_doubt(&self.source)).await?;
         loop {
             self.source.rows(&begin(Side::Source, tables)).await.map_err(VerifyError::source)?;
-            let halt = in_time(async { Ok(meeting.halt().await?) }).await?;
+            let halt = in_time(HALT_WAIT_MAX, async { Ok(meeting.halt().await?) }).await?;
             let taken_at = Instant::now();
             let rows = self
                 .source
@@ -95,7 +97,7 @@ impl Sessions {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 continue;
             };
-            let same = in_time(async {
+            let same = in_time(STREAM_WAIT_MAX.min(held_max / 2), async {
                 let reached = approach.reached();
                 tokio::pin!(reached);
                 tokio::select! {
@@ -148,7 +150,10 @@ impl Pair {
         // First: the stream may need what they lock.
         sessions.abandon().await?;
         let held = self.taken_at.elapsed();
-        Ok(Parted { touched: in_time(async { Ok(self.passing.passed().await?) }).await?, held })
+        Ok(Parted {
+            touched: in_time(STREAM_WAIT_MAX, async { Ok(self.passing.passed().await?) }).await?,
+            held,
+        })
     }
 }
 
@@ -165,9 +170,12 @@ fn begin(side: Side, tables: &[&ComparedTable]) -> String {
     )
 }
 
-async fn in_time<T>(waiting: impl Future<Output = Result<T, VerifyError>>) -> Result<T, VerifyError> {
-    match tokio::time::timeout(STREAM_WAIT_MAX, waiting).await {
+async fn in_time<T>(
+    longest: Duration,
+    waiting: impl Future<Output = Result<T, VerifyError>>,
+) -> Result<T, VerifyError> {
+    match tokio::time::timeout(longest, waiting).await {
         Ok(reached) => reached,
-        Err(_) => Err(VerifyError::Behind { waited: STREAM_WAIT_MAX }),
+        Err(_) => Err(VerifyError::Behind { waited: longest }),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -25,8 +25,9 @@ use crate::connection::{SqlSession, TextQuery, connect_sql};
 use crate::model::{Side, TableName};
 use crate::runtime::{Backoff, Shutdown};
 
-/// Tries of one piece.
+/// Tries of one piece; and how long a stream that is behind is waited for besides.
 const TRIES_MAX: u32 = 12;
+const BEHIND_MAX: Duration = Duration::from_secs(600);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
@@ -262,13 +263,15 @@ impl Worker {
 
     async fn compare_through_trouble(&mut self, piece: &[Slice]) -> Result<Compared, VerifyError> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        let mut tries = 0;
+        let (mut tries, begun_at) = (0, Instant::now());
         loop {
-            tries += 1;
             let error = match self.compare(piece).await {
                 Ok(compared) => return Ok(compared),
                 Err(error) => error,
             };
+            // A large transaction, or a backlog, is no trouble of ours.
+            let is_behind = matches!(error, VerifyError::Behind { .. }) && begun_at.elapsed() < BEHIND_MAX;
+            tries += u32::from(!is_behind);
             if !error.passes() || tries >= TRIES_MAX {
                 return Err(error);
             }
