@@ -28,6 +28,7 @@ fn clean() -> VerificationRecord {
         first_lsn: Some("16/B374D848".into()),
         last_lsn: Some("16/B9000000".into()),
         differences: 0,
+        differences_at_least: false,
         rows: Vec::new(),
         differing_tables: Vec::new(),
         rows_looked_at_again: 1_204,

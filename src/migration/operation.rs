@@ -306,16 +306,25 @@ impl Operation {
         }
     }
 
-    /// Whether there is something to compare: every table is copied, and its changes are applied.
+    /// Whether one may begin by itself: every table is copied, and no clients are about to be moved.
     fn can_be_verified(&self) -> bool {
-        !self.copy.is_active()
+        !self.copy.is_active() && self.running.is_none() && !self.verifying.is_running()
     }
 
     async fn start_verification(
         &mut self,
         request: VerificationRequest,
     ) -> Result<VerificationReport, Refusal> {
-        if !self.can_be_verified() {
+        if let Some(running) = &self.running {
+            return Err(Refusal::Conflict {
+                message: format!(
+                    "operation {} is running: the stream must not halt meanwhile",
+                    running.report().epoch
+                ),
+                remedy: "Wait for its end (GET /v1/cutover), then start the verification again.".into(),
+            });
+        }
+        if self.copy.is_active() {
             return Err(Refusal::NotReady {
                 message: "the initial copy is not over: nothing can be compared yet".into(),
                 remedy: "Wait until GET /v1/status shows phase \"streaming\", then try again.".into(),
@@ -359,13 +368,17 @@ impl Operation {
             });
         }
         if request.mode == CutoverMode::Cutover && request.direction == Direction::Forward {
-            request.verification = self.verifying.voucher(request.unverified, Timestamp::now())?;
-            if let Ok(report) = self.verifying.stop() {
-                tracing::info!(number = report.number, "the verification is stopped: a cutover begins");
-            }
+            request.verification = self.verifying.voucher(request.unverified, Timestamp::now()).await?;
         }
+        let is_rehearsal = request.mode == CutoverMode::Rehearsal;
         let (report, running) = cutover::start(self.migration.cutover_context(), request).await?;
         self.running = Some(running);
+        if !is_rehearsal && let Ok(verification) = self.verifying.stop() {
+            tracing::info!(
+                number = verification.number,
+                "the verification is stopped: clients are about to be moved"
+            );
+        }
         Ok(report)
     }
 

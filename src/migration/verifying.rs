@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -15,19 +16,24 @@ use super::status::{StatusBoard, Vouched};
 use super::task::Migration;
 use crate::config::Config;
 use crate::connection::connect_sql;
-use crate::model::{Direction, Side};
-use crate::runtime::Shutdown;
+use crate::model::{Direction, Side, counted};
+use crate::runtime::{Backoff, Shutdown};
 use crate::target::records::RecordError;
 use crate::telemetry::Metrics;
 use crate::verify::{
     self, Meeting, RowDifference, VerificationOutcome, VerificationReport, VerifyContext, VerifyError,
-    Writing, records,
+    Writing,
+    records::{self, Which},
 };
 
 /// A scheduled verification that could not begin is tried again after this long.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long the last verification may take to be read at the start.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
+/// Tries to record how one ended, and the delays between them.
+const RECORD_TRIES_MAX: u32 = 8;
+const RECORD_RETRY_FIRST: Duration = Duration::from_millis(200);
+const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// The verification's part of the operation.
 pub(super) struct Verifying {
@@ -39,6 +45,8 @@ pub(super) struct Verifying {
     running: Option<(Shutdown, JoinSet<VerificationReport>)>,
     /// The last one that has ended.
     last: Option<VerificationReport>,
+    /// The last that says whether rows are the same, since the stream goes this way.
+    conclusive: Option<VerificationReport>,
     /// When one is to be started; `None`: not by itself.
     due: Option<Instant>,
 }
@@ -57,6 +65,7 @@ impl Verifying {
             shutdown: migration.shutdown.child(),
             running: None,
             last: None,
+            conclusive: None,
             due: None,
         }
     }
@@ -67,14 +76,15 @@ impl Verifying {
             let target = connect_sql(&self.config.target.connection, Side::Target, "verify")
                 .await
                 .map_err(VerifyError::from)?;
-            let last = records::last(&target, self.config.direction).await.map_err(VerifyError::from)?;
+            let of = async |which| records::read(&target, self.config.direction, which).await;
+            let (last, conclusive) = (of(Which::Last).await?, of(Which::LastConclusive).await?);
             target.close().await;
-            Ok::<_, VerifyError>(last)
+            Ok::<_, VerifyError>((last, conclusive))
         };
         match tokio::time::timeout(RECORDS_WAIT, read).await {
-            Ok(Ok(last)) => {
+            Ok(Ok((last, conclusive))) => {
                 self.board.update(|status| status.verification.clone_from(&last));
-                self.last = last;
+                (self.last, self.conclusive) = (last, conclusive);
             }
             Ok(Err(error)) => tracing::warn!(%error, "what was verified before cannot be read"),
             Err(_) => tracing::warn!("what was verified before cannot be read in time"),
@@ -120,12 +130,15 @@ impl Verifying {
         match happened {
             Happens::Ended(report) => {
                 self.due = self.config.verify.every.map(|every| Instant::now() + every);
-                if let Some(report) = report {
-                    tell(&report);
-                    self.board.update(|status| status.verification = Some((*report).clone()));
-                    self.last = Some(*report);
-                    self.publish_validity();
+                let report = report.map_or_else(|| self.broken_down(), |report| Some(*report));
+                let Some(report) = report else { return };
+                tell(&report);
+                self.board.update(|status| status.verification = Some(report.clone()));
+                if report.is_conclusive() {
+                    self.conclusive = Some(report.clone());
                 }
+                self.last = Some(report);
+                self.publish_validity();
             }
             Happens::Due => {
                 self.due = None;
@@ -137,11 +150,24 @@ impl Verifying {
         }
     }
 
+    /// The one that ended without a report.
+    fn broken_down(&self) -> Option<VerificationReport> {
+        let mut report = self.board.with(|status| status.verification.clone())?;
+        let reason =
+            ("it broke down".to_owned(), "Start it again. Please report this with the log.".to_owned());
+        report.end(Timestamp::now(), Some(reason));
+        Some(report)
+    }
+
     /// What [`voucher`](Self::voucher) goes by, for whoever plans a cutover.
+    fn vouching(&self) -> Option<&VerificationReport> {
+        self.conclusive.as_ref().or(self.last.as_ref())
+    }
+
     fn publish_validity(&self) {
         let vouched = match (self.config.direction, self.config.verify.age_max) {
             (Direction::Forward, Some(age_max)) => {
-                valid_until(self.last.as_ref(), age_max).map_or(Vouched::No, Vouched::Until)
+                valid_until(self.vouching(), age_max).map_or(Vouched::No, Vouched::Until)
             }
             (Direction::Back, _) | (_, None) => Vouched::NotNeeded,
         };
@@ -194,18 +220,23 @@ impl Verifying {
         tracing::info!(number, "verification begins");
         let (board, metrics, config) =
             (self.board.clone(), Arc::clone(&self.metrics), Arc::clone(&self.config));
+        let (differs, differs_seen) = watch::channel(false);
         let (mut rows, mut bytes) = (0, 0);
         let writing = Writing::new(report.clone(), move |report| {
             metrics.verified(report.rows_compared - rows, report.bytes_compared - bytes);
             (rows, bytes) = (report.rows_compared, report.bytes_compared);
+            differs.send_if_modified(|known| {
+                !std::mem::replace(known, report.differences > 0) && report.differences > 0
+            });
             board.update(|status| status.verification = Some(report.clone()));
         });
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let report = verify::run(context, writing).await;
-            if let Err(error) = record(&config, &report).await {
-                tracing::warn!(number, %error, "how the verification ended could not be recorded; a restart knows nothing of it");
-            }
+            let report = tokio::select! {
+                report = verify::run(context, writing) => report,
+                () = note_differences(&config, number, differs_seen) => unreachable!("it never ends"),
+            };
+            record_persistently(&config, &report).await;
             report
         });
         self.running = Some((shutdown, task));
@@ -247,6 +278,28 @@ impl Verifying {
         }
     }
 
+    /// Why a verification does not speak for all tables; `None` if it does.
+    async fn joined_since(&self, last: Option<&VerificationReport>) -> Option<String> {
+        let (number, (first_lsn, _)) = (last?.number, last?.lsn?);
+        let ask = async {
+            let target = connect_sql(&self.config.target.connection, Side::Target, "verify records").await?;
+            Ok::<_, VerifyError>(records::joined_since(&target, first_lsn).await?)
+        };
+        match tokio::time::timeout(RECORDS_WAIT, ask).await {
+            Ok(Ok(0)) => None,
+            Ok(Ok(tables)) => Some(format!(
+                "{} joined after the last verification ({number}) began",
+                counted(usize::try_from(tables).unwrap_or(usize::MAX), "table has", "tables have")
+            )),
+            Ok(Err(error)) => Some(format!(
+                "it cannot be told which tables the last verification ({number}) speaks for: {error}"
+            )),
+            Err(_) => Some(format!(
+                "it cannot be told in time which tables the last verification ({number}) speaks for"
+            )),
+        }
+    }
+
     /// Ends the one that runs, and waits for it.
     pub(super) async fn end(&mut self, grace: Duration) {
         self.due = None;
@@ -257,9 +310,12 @@ impl Verifying {
     }
 
     /// What vouches for the rows now; or why nothing does.
-    pub(super) fn voucher(&self, unverified: bool, now: Timestamp) -> Result<Option<Voucher>, Refusal> {
-        let last = self.last.as_ref();
-        let trouble = self.config.verify.age_max.and_then(|age_max| trouble_with(last, age_max, now));
+    pub(super) async fn voucher(&self, unverified: bool, now: Timestamp) -> Result<Option<Voucher>, Refusal> {
+        let last = self.vouching();
+        let mut trouble = self.config.verify.age_max.and_then(|age_max| trouble_with(last, age_max, now));
+        if self.config.verify.age_max.is_some() && trouble.is_none() {
+            trouble = self.joined_since(last).await;
+        }
         match trouble {
             Some(message) if !unverified => Err(Refusal::NotReady {
                 message: format!("the cutover did not begin: {message}"),
@@ -281,6 +337,34 @@ pub(super) enum Happens {
     Ended(Option<Box<VerificationReport>>),
     /// One is to be started.
     Due,
+}
+
+/// Records that rows differ as soon as it is known: a crash must not let an older verification vouch for them. Never ends.
+async fn note_differences(config: &Config, number: i64, mut differs: watch::Receiver<bool>) {
+    if differs.wait_for(|differs| *differs).await.is_ok() {
+        let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
+        let note = async || -> Result<(), VerifyError> {
+            let target = connect_sql(&config.target.connection, Side::Target, "verify records").await?;
+            Ok(records::note_differences(&target, number).await?)
+        };
+        while let Err(error) = note().await {
+            tracing::debug!(%error, "that rows differ could not be recorded yet");
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+    pending().await
+}
+
+async fn record_persistently(config: &Config, report: &VerificationReport) {
+    let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
+    for tries_left in (0..RECORD_TRIES_MAX).rev() {
+        let Err(error) = record(config, report).await else { return };
+        if tries_left == 0 {
+            let number = report.number;
+            tracing::warn!(number, %error, "how the verification ended could not be recorded; a restart knows nothing of it");
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
 }
 
 async fn record(config: &Config, report: &VerificationReport) -> Result<(), VerifyError> {
@@ -308,8 +392,12 @@ fn trouble_with(last: Option<&VerificationReport>, age_max: Duration, now: Times
             "the last verification ({number}) ended at {ended_at}, more than {hours} h ago (verify.max_age_hours)"
         )),
         VerificationOutcome::Differences => Some(format!(
-            "the last verification ({number}) found {} rows that are not the same on both sides",
-            last.differences
+            "the last verification ({number}) found {} on both sides",
+            counted(
+                usize::try_from(last.differences).unwrap_or(usize::MAX),
+                "row that is not the same",
+                "rows that are not the same"
+            )
         )),
         VerificationOutcome::Incomplete { reason, .. } => {
             Some(format!("the last verification ({number}) was not completed: {reason}"))
@@ -342,7 +430,8 @@ fn summary(report: &VerificationReport) -> Value {
 fn tell(report: &VerificationReport) {
     let (number, rows, tables) = (report.number, report.rows_compared, report.tables_compared);
     match &report.outcome {
-        VerificationOutcome::Clean | VerificationOutcome::Running => {
+        VerificationOutcome::Running => {}
+        VerificationOutcome::Clean => {
             tracing::info!(number, rows, tables, "verification is clean");
         }
         VerificationOutcome::Differences => {

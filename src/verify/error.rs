@@ -43,8 +43,20 @@ pub enum VerifyError {
         /// How long was waited.
         waited: Duration,
     },
+    /// A table has another name than when the tables were read.
+    #[error("a table of the {side} was renamed meanwhile")]
+    Renamed {
+        /// Where.
+        side: Side,
+    },
+    /// A table's rows are being copied again.
+    #[error("a table's rows are being copied again")]
+    CopiedAgain,
+    /// Commits in doubt cannot be seen.
+    #[error("commits of the source that wait for its synchronous standby cannot be seen")]
+    CommitsUnseen,
     /// What was asked took longer than a snapshot may be held.
-    #[error("a statement on the {side} took longer than a snapshot may be held")]
+    #[error("a statement on the {side} was cancelled, or took longer than a snapshot may be held")]
     TooLong {
         /// Where.
         side: Side,
@@ -81,7 +93,13 @@ impl VerifyError {
             Self::Sql { error, .. } => matches!(error.disposition(), Disposition::Retry),
             Self::Structure(error) => matches!(error.disposition(), Disposition::Retry),
             Self::Interrupted(_) | Self::Behind { .. } => true,
-            Self::Records(_) | Self::Snapshot(_) | Self::TooLong { .. } | Self::Unreadable { .. } => false,
+            Self::Records(_)
+            | Self::Snapshot(_)
+            | Self::TooLong { .. }
+            | Self::Renamed { .. }
+            | Self::CopiedAgain
+            | Self::CommitsUnseen
+            | Self::Unreadable { .. } => false,
         }
     }
 
@@ -89,7 +107,7 @@ impl VerifyError {
     #[must_use]
     pub fn is_about_tables(&self) -> bool {
         match self {
-            Self::TooLong { .. } => true,
+            Self::TooLong { .. } | Self::Renamed { .. } | Self::CopiedAgain => true,
             // Not what the server lacks or is ordered to do, nor a connection that is lost.
             Self::Sql { error, .. } => error
                 .sqlstate()
@@ -108,8 +126,11 @@ impl VerifyError {
                 Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
                 Disposition::Retry => "Start the verification again.".into(),
             },
-            Self::TooLong { .. } => "Raise verify.max_snapshot_seconds, or verify with more of the servers' time (verify.share_percent).".into(),
+            Self::TooLong { .. } => "Raise verify.max_snapshot_seconds, or make verify.piece_bytes smaller; then start the verification again.".into(),
             Self::Behind { .. } => "Wait until the lag is small, then start the verification again.".into(),
+            Self::Renamed { .. } => "Start the verification again: it reads the tables anew.".into(),
+            Self::CopiedAgain => "Wait until `pgsluice tables` says that every table is joined, then start the verification again.".into(),
+            Self::CommitsUnseen => "On the source: GRANT pg_read_all_stats to the user that pgsluice connects as. Then start the verification again.".into(),
             Self::Interrupted(_) | Self::Records(_) | Self::Snapshot(_) | Self::Unreadable { .. } => {
                 "Start the verification again once pgsluice streams; GET /v1/status says what is in the way.".into()
             }

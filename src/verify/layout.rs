@@ -13,13 +13,14 @@ use super::table::{ComparedTable, Portion, Range};
 use crate::connection::{SqlSession, TextQuery};
 
 /// Tables compared under one pair at most: each is locked, and asked for by a statement of its own.
-const TABLES_MAX: usize = 100;
+const TABLES_MAX: usize = 50;
 /// A table whose keys cannot be ranged over is read once for each of its parts, and not more often than that.
-const PARTS_MAX: u64 = 64;
+const PARTS_MAX: u64 = 16;
 /// What a server hashes in a second at the very least, two times over.
 const BYTES_A_SECOND: u64 = 32 << 20;
 /// Blocks that are looked into for each piece of a table.
 const BLOCKS_PER_PIECE: u64 = 20;
+const BLOCKS_MAX: u64 = 20_000;
 const BLOCK_BYTES: u64 = 8_192;
 
 /// How large pieces are to be.
@@ -27,12 +28,13 @@ const BLOCK_BYTES: u64 = 8_192;
 pub(super) struct Sizes {
     piece_bytes: u64,
     part_bytes: u64,
+    held_max: Duration,
 }
 
 impl Sizes {
     /// Pieces of this size; what has to be read as a whole in parts that are done while a pair of snapshots may be held.
     pub(super) const fn new(piece_bytes: u64, held_max: Duration) -> Self {
-        Self { piece_bytes, part_bytes: held_max.as_secs().saturating_mul(BYTES_A_SECOND) }
+        Self { piece_bytes, part_bytes: held_max.as_secs().saturating_mul(BYTES_A_SECOND), held_max }
     }
 }
 
@@ -51,7 +53,7 @@ pub(super) async fn cut(
     for (index, table) in tables.iter().enumerate() {
         let wanted = table.bytes.div_ceil(sizes.piece_bytes.max(1));
         if wanted > 1 && table.can_be_ranged {
-            let bounds = sample(source, table, wanted).await?;
+            let bounds = sample(source, table, wanted, sizes.held_max).await?;
             let bytes = table.bytes / (bounds.len() as u64 + 1);
             pieces.extend(
                 ranges(bounds)
@@ -94,15 +96,23 @@ fn ranges(bounds: Vec<String>) -> Vec<Range> {
 }
 
 /// Values of the key's first column that cut the table into about so many pieces of equal size.
-async fn sample(source: &SqlSession, table: &ComparedTable, wanted: u64) -> Result<Vec<String>, VerifyError> {
+async fn sample(
+    source: &SqlSession,
+    table: &ComparedTable,
+    wanted: u64,
+    held_max: Duration,
+) -> Result<Vec<String>, VerifyError> {
     let Some(column) = table.key.first().map(|name| quote_ident(name)) else { return Ok(Vec::new()) };
-    let blocks = (table.bytes / BLOCK_BYTES).max(1);
+    let blocks = (table.heap_bytes / BLOCK_BYTES).max(1);
     #[expect(clippy::cast_precision_loss, reason = "a part of a table need not be exact")]
-    let percent = (100.0 * (wanted * BLOCKS_PER_PIECE) as f64 / blocks as f64).clamp(0.000_1, 100.0);
+    let percent =
+        (100.0 * (wanted * BLOCKS_PER_PIECE).min(BLOCKS_MAX) as f64 / blocks as f64).clamp(0.000_1, 100.0);
     let sql = format!(
-        "SELECT value FROM (SELECT {column}::text AS value, row_number() OVER (ORDER BY {column}) AS place, count(*) OVER () AS all_of_them \
+        "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SELECT value FROM (SELECT {column}::text AS value, row_number() OVER (ORDER BY {column}) AS place, count(*) OVER () AS all_of_them \
            FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)) sample \
-          WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place",
+          WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place; COMMIT",
+        held_max.as_millis(),
+        held_max.as_millis(),
         table = table.rows_of(crate::model::Side::Source),
     );
     let rows = source.rows(&sql).await.map_err(VerifyError::source)?;

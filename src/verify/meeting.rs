@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::model::{Lsn, Oid, Xid};
 use crate::snapshot::Snapshot;
@@ -173,16 +174,9 @@ impl Meeting {
         ExpectedRepair { meeting: self.clone(), nonce }
     }
 
-    /// Has the stream halt, as soon as no other meeting is under way. Cancel safe.
-    ///
-    /// # Errors
-    /// [`Interrupted`].
-    pub async fn halt(&self) -> Result<Halt, Interrupted> {
-        let turn = Arc::clone(&self.0.turn).lock_owned().await;
-        let stage = Stage { meeting: self.clone(), _turn: turn };
-        self.enter(Place::Asked);
-        stage.until(|place| matches!(place, Place::Halted)).await?;
-        Ok(Halt(stage))
+    /// Waits until no other meeting is under way. Cancel safe.
+    pub async fn turn(&self) -> Turn {
+        Turn(Stage { meeting: self.clone(), _turn: Arc::clone(&self.0.turn).lock_owned().await })
     }
 }
 
@@ -243,6 +237,22 @@ impl Drop for Stage {
     }
 }
 
+/// Nobody else meets the stream.
+#[derive(Debug)]
+pub struct Turn(Stage);
+
+impl Turn {
+    /// Has the stream halt. Not cancel safe.
+    ///
+    /// # Errors
+    /// [`Interrupted`].
+    pub async fn halt(self) -> Result<Halt, Interrupted> {
+        self.0.meeting.enter(Place::Asked);
+        self.0.until(|place| matches!(place, Place::Halted)).await?;
+        Ok(Halt(self.0))
+    }
+}
+
 /// The stream halts between two transactions.
 #[derive(Debug)]
 pub struct Halt(Stage);
@@ -297,13 +307,22 @@ impl Same {
         }
         drop(inner);
         self.0.meeting.tell();
-        Passing(self.0)
+        // The turn is given back as soon as the stream has passed, whoever is still comparing.
+        Passing(AbortOnDropHandle::new(tokio::spawn(passed(self.0))))
+    }
+}
+
+async fn passed(stage: Stage) -> Result<HashSet<Oid>, Interrupted> {
+    stage.until(|place| matches!(place, Place::Passed(_))).await?;
+    match &mut stage.meeting.lock().place {
+        Place::Passed(touched) => Ok(std::mem::take(touched)),
+        _ => Err(Interrupted),
     }
 }
 
 /// The stream passes the rest of what the source's snapshot contains.
 #[derive(Debug)]
-pub struct Passing(Stage);
+pub struct Passing(AbortOnDropHandle<Result<HashSet<Oid>, Interrupted>>);
 
 impl Passing {
     /// The tables, by their OID on the source, that the two snapshots may tell apart. Not cancel safe.
@@ -311,11 +330,7 @@ impl Passing {
     /// # Errors
     /// [`Interrupted`].
     pub async fn passed(self) -> Result<HashSet<Oid>, Interrupted> {
-        self.0.until(|place| matches!(place, Place::Passed(_))).await?;
-        match &mut self.0.meeting.lock().place {
-            Place::Passed(touched) => Ok(std::mem::take(touched)),
-            _ => Err(Interrupted),
-        }
+        self.0.await.unwrap_or(Err(Interrupted))
     }
 }
 

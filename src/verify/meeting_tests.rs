@@ -26,7 +26,7 @@ async fn the_stream_goes_as_far_as_the_snapshot_and_tells_what_comes_out_of_orde
     assert_eq!(next(&meeting, 10, 100), Pace::Goes);
     let asked = tokio::spawn({
         let meeting = meeting.clone();
-        async move { meeting.halt().await }
+        async move { meeting.turn().await.halt().await }
     });
     while next(&meeting, 11, 110) != Pace::Waits {
         tokio::task::yield_now().await;
@@ -53,7 +53,7 @@ async fn a_stream_without_changes_is_met_as_well() {
     meeting.begin_to_remember();
     let asked = tokio::spawn({
         let meeting = meeting.clone();
-        async move { meeting.halt().await }
+        async move { meeting.turn().await.halt().await }
     });
     while !asked.is_finished() {
         assert!(!meeting.has_to_settle_at(lsn(90)));
@@ -66,6 +66,7 @@ async fn a_stream_without_changes_is_met_as_well() {
     let passing = approach.reached().await.unwrap().part();
     assert!(!meeting.has_to_settle_at(lsn(100)));
     assert_eq!(passing.passed().await, Ok(HashSet::new()));
+    drop(meeting.turn().await);
     meeting.forget();
     assert!(!meeting.is_active());
 }
@@ -100,7 +101,7 @@ async fn another_stream_ends_the_meeting_and_dropping_it_lets_the_stream_go_on()
 async fn halted(meeting: &Meeting) -> Halt {
     let asked = tokio::spawn({
         let meeting = meeting.clone();
-        async move { meeting.halt().await }
+        async move { meeting.turn().await.halt().await }
     });
     while !asked.is_finished() {
         let _ = meeting.has_to_settle_at(lsn(1));

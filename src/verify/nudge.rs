@@ -3,6 +3,7 @@
 //! committed then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 
@@ -11,7 +12,11 @@ use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
 use crate::model::Side;
 
-const NUDGE: &str = "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'pgsluice.nudge', '')";
+/// A stream that has not come as far as the snapshot by then may wait for a flush.
+const AFTER: Duration = Duration::from_millis(25);
+/// Flushed here: a standby that does not answer need not be waited for.
+const NUDGE: &str =
+    "SET synchronous_commit = local; SELECT pg_logical_emit_message(true, 'pgsluice.nudge', '')";
 
 /// A session that is made when it is first needed.
 #[derive(Debug)]
@@ -25,11 +30,29 @@ impl Nudge {
         Self { config: Arc::clone(config), session: Mutex::default() }
     }
 
-    /// Everything that the source has written so far is flushed.
+    /// Waits for the stream, and has the source flush if that takes long.
     ///
     /// # Errors
-    /// [`VerifyError`].
-    pub(super) async fn source(&self) -> Result<(), VerifyError> {
+    /// Those of `reached`.
+    pub(super) async fn until<T>(
+        &self,
+        reached: impl Future<Output = Result<T, VerifyError>>,
+    ) -> Result<T, VerifyError> {
+        tokio::pin!(reached);
+        tokio::select! {
+            reached = &mut reached => return reached,
+            () = tokio::time::sleep(AFTER) => {}
+        }
+        tokio::select! {
+            reached = &mut reached => return reached,
+            flushed = self.flush() => if let Err(error) = flushed {
+                tracing::debug!(%error, "the source could not be made to flush; something else will");
+            },
+        }
+        reached.await
+    }
+
+    async fn flush(&self) -> Result<(), VerifyError> {
         let mut kept = self.session.lock().await;
         let session = match kept.take().filter(|session| !session.is_closed()) {
             Some(session) => session,

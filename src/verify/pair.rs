@@ -4,26 +4,26 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use pgsluice_proto::command::quote_literal;
+
 use super::error::VerifyError;
 use super::meeting::{Meeting, Passing};
 use super::nudge::Nudge;
 use super::table::ComparedTable;
 use crate::connection::{SqlSession, TextQuery, TextRow};
 use crate::model::{Lsn, Oid, Side};
-use crate::snapshot::wait_for_commits_in_doubt;
+use crate::snapshot::{Snapshot, wait_for_commits_in_doubt};
 
 /// How long the stream may take to halt: the tables are locked against DDL meanwhile, and who waits for a lock holds up others.
 const HALT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long it may then take to come as far as the source's snapshot, and later past it.
 const STREAM_WAIT_MAX: Duration = Duration::from_secs(20);
-/// How long DDL that is under way may hold a table of the source before the piece is put off.
-const SOURCE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same of the target, where the stream waits meanwhile.
-const TARGET_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// A stream that has not come as far as the snapshot by then may wait for a commit.
-const NUDGE_AFTER: Duration = Duration::from_millis(25);
+/// How long DDL that is under way may hold a table before the piece is put off: less than `deadlock_timeout`, so that nobody else is
+/// ended because of us.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two tries to get a snapshot that has everything.
-const AGAIN_AFTER: Duration = Duration::from_millis(20);
+const AGAIN_AFTER_FIRST: Duration = Duration::from_millis(20);
+const AGAIN_AFTER_LONGEST: Duration = Duration::from_secs(2);
 
 /// Two sessions that compare together.
 #[derive(Debug)]
@@ -60,7 +60,10 @@ impl Sessions {
     }
 
     /// Asks both sides at once.
-    async fn ask(&self, sql: impl Fn(Side) -> String) -> Result<(Vec<TextRow>, Vec<TextRow>), VerifyError> {
+    pub(super) async fn ask(
+        &self,
+        sql: impl Fn(Side) -> String,
+    ) -> Result<(Vec<TextRow>, Vec<TextRow>), VerifyError> {
         let (source_sql, target_sql) = (sql(Side::Source), sql(Side::Target));
         tokio::try_join!(async { self.source.rows(&source_sql).await.map_err(VerifyError::source) }, async {
             self.target.rows(&target_sql).await.map_err(VerifyError::target)
@@ -77,45 +80,65 @@ impl Sessions {
         tables: &[&ComparedTable],
         held_max: Duration,
     ) -> Result<Pair, VerifyError> {
-        // An earlier process may have applied what the source does not show yet.
-        meeting.remember(wait_for_commits_in_doubt(&self.source)).await?;
+        let begun_at = Instant::now();
+        let mut again_after = AGAIN_AFTER_FIRST;
         loop {
-            self.source.rows(&begin(Side::Source, tables)).await.map_err(VerifyError::source)?;
-            let halt = in_time(HALT_WAIT_MAX, async { Ok(meeting.halt().await?) }).await?;
+            // An earlier process may have applied what the source does not show yet.
+            meeting.remember(wait_for_commits_in_doubt(&self.source)).await?;
+            let turn = meeting.turn().await;
+            self.source.rows(&begin(Side::Source, tables, held_max)).await.map_err(VerifyError::source)?;
+            let halt = in_time(HALT_WAIT_MAX, async { Ok(turn.halt().await?) }).await?;
             let taken_at = Instant::now();
-            let rows = self
-                .source
-                .rows("SELECT pg_current_snapshot() AS snapshot, pg_current_wal_insert_lsn() AS lsn")
-                .await
-                .map_err(VerifyError::source)?;
-            let unreadable = || VerifyError::Unreadable { side: Side::Source };
-            let row = rows.first().ok_or_else(unreadable)?;
-            let snapshot = row.get("snapshot").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
-            let lsn: Lsn = row.get("lsn").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?;
+            let Snapped { snapshot, lsn } = in_time(HALT_WAIT_MAX, self.snap_source(tables)).await?;
             let Ok(approach) = halt.go_on_to(snapshot, lsn) else {
+                // A commit that waits for a standby: neither DDL nor the stream need wait for it as well.
                 self.source.rows("ROLLBACK").await.map_err(VerifyError::source)?;
-                tokio::time::sleep(AGAIN_AFTER).await;
+                if begun_at.elapsed() > STREAM_WAIT_MAX {
+                    return Err(VerifyError::Behind { waited: begun_at.elapsed() });
+                }
+                tokio::time::sleep(again_after).await;
+                again_after = (again_after * 2).min(AGAIN_AFTER_LONGEST);
                 continue;
             };
-            let same = in_time(STREAM_WAIT_MAX.min(held_max / 2), async {
-                let reached = approach.reached();
-                tokio::pin!(reached);
-                tokio::select! {
-                    reached = &mut reached => return Ok(reached?),
-                    () = tokio::time::sleep(NUDGE_AFTER) => nudge.source().await?,
-                }
-                Ok(reached.await?)
-            })
-            .await?;
-            let waited = taken_at.elapsed();
-            if waited > held_max / 2 {
-                // Too little would be left of the time that the snapshot may be held.
-                return Err(VerifyError::Behind { waited });
-            }
-            let sql = format!("{}; SELECT 1 AS snapshot_taken", begin(Side::Target, tables));
-            self.target.rows(&sql).await.map_err(VerifyError::target)?;
+            let longest = STREAM_WAIT_MAX.min(held_max / 2);
+            let same = in_time(longest, nudge.until(async { Ok(approach.reached().await?) })).await?;
+            in_time(HALT_WAIT_MAX, self.snap_target(tables, held_max)).await?;
             return Ok(Pair { lsn, passing: same.part(), taken_at, held_max });
         }
+    }
+
+    /// The source's snapshot, and whether its tables are those that are meant.
+    async fn snap_source(&self, tables: &[&ComparedTable]) -> Result<Snapped, VerifyError> {
+        let sql = format!(
+            "SELECT pg_current_snapshot() AS snapshot, pg_current_wal_insert_lsn() AS lsn, {} AS oids",
+            oids(Side::Source, tables)
+        );
+        let rows = self.source.rows(&sql).await.map_err(VerifyError::source)?;
+        let unreadable = || VerifyError::Unreadable { side: Side::Source };
+        let row = rows.first().ok_or_else(unreadable)?;
+        check_identity(Side::Source, tables, row)?;
+        Ok(Snapped {
+            snapshot: row.get("snapshot").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
+            lsn: row.get("lsn").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
+        })
+    }
+
+    /// The target's snapshot, and whether its tables are those that are meant, and have all of their rows.
+    async fn snap_target(&self, tables: &[&ComparedTable], held_max: Duration) -> Result<(), VerifyError> {
+        let sources: Vec<String> = tables.iter().map(|table| table.source_oid.0.to_string()).collect();
+        let sql = format!(
+            "{}; SELECT {} AS oids, (SELECT count(*) FROM pgsluice.relation WHERE state = 'joined' AND source_oid IN ({})) AS joined",
+            begin(Side::Target, tables, held_max),
+            oids(Side::Target, tables),
+            sources.join(", ")
+        );
+        let rows = self.target.rows(&sql).await.map_err(VerifyError::target)?;
+        let row = rows.last().ok_or(VerifyError::Unreadable { side: Side::Target })?;
+        check_identity(Side::Target, tables, row)?;
+        if row.get("joined").and_then(|text| text.parse().ok()) == Some(tables.len()) {
+            return Ok(());
+        }
+        Err(VerifyError::CopiedAgain)
     }
 
     /// Ends whatever transactions are open.
@@ -157,17 +180,38 @@ impl Pair {
     }
 }
 
-fn begin(side: Side, tables: &[&ComparedTable]) -> String {
+/// What the source's snapshot contains, and a position of its WAL after every commit in it.
+struct Snapped {
+    snapshot: Snapshot,
+    lsn: Lsn,
+}
+
+fn begin(side: Side, tables: &[&ComparedTable], held_max: Duration) -> String {
     let names: Vec<String> = tables.iter().map(|table| table.rows_of(side)).collect();
-    let lock_timeout = match side {
-        Side::Source => SOURCE_LOCK_TIMEOUT,
-        Side::Target => TARGET_LOCK_TIMEOUT,
-    };
     format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}; LOCK TABLE {} IN ACCESS SHARE MODE",
-        lock_timeout.as_millis(),
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = {}; \
+         SET LOCAL idle_in_transaction_session_timeout = {}; LOCK TABLE {} IN ACCESS SHARE MODE",
+        LOCK_TIMEOUT.as_millis(),
+        held_max.as_millis(),
         names.join(", ")
     )
+}
+
+/// The OIDs of what has the tables' names now that they are locked.
+fn oids(side: Side, tables: &[&ComparedTable]) -> String {
+    let names = tables.iter().map(|table| quote_literal(&table.name(side).to_string()));
+    let found: Vec<String> = names.map(|name| format!("{name}::regclass::oid")).collect();
+    format!("concat_ws(',', {})", found.join(", "))
+}
+
+/// Names were read before: a table that is called so by now may be another one.
+fn check_identity(side: Side, tables: &[&ComparedTable], row: &TextRow) -> Result<(), VerifyError> {
+    let meant: Vec<String> = tables.iter().map(|table| table.oid(side).0.to_string()).collect();
+    if row.get("oids") == Some(meant.join(",").as_str()) {
+        Ok(())
+    } else {
+        Err(VerifyError::Renamed { side })
+    }
 }
 
 async fn in_time<T>(

@@ -13,7 +13,7 @@ use super::pair::{Pair, Sessions};
 use super::question::{KnownKey, Question, Selection, Told, decode_entry, decode_sums};
 use super::report::RowDifference;
 use super::row_text::RowForm;
-use super::table::{ComparedTable, Portion, Shape, read_shapes};
+use super::table::{ComparedTable, Portion, Shape, columns_sql, shapes_of};
 use crate::connection::TextRow;
 use crate::model::{Lsn, Side};
 
@@ -65,6 +65,8 @@ pub(super) struct ComparedSlice {
     pub(super) table: usize,
     pub(super) rows: u64,
     pub(super) differences: Vec<RowDifference>,
+    /// There may be more.
+    pub(super) is_cut: bool,
     /// Why it is not decided, if it is not, and what to do.
     pub(super) undecided: Option<Undecided>,
 }
@@ -94,7 +96,7 @@ impl Comparing {
         let mut compared = Compared::default();
         let pair = sessions.take_pair((&self.meeting, &self.nudge), &tables, self.held_max).await?;
         let lsn = pair.lsn;
-        let shapes = read_shapes(sessions, &tables).await?;
+        let shapes = shapes_of(&tables, pair.ask(sessions, |side| columns_sql(side, &tables)).await?)?;
         let questions: Vec<Question<'_>> =
             slices.iter().zip(&shapes).map(|(slice, shape)| self.question(slice, shape)).collect();
         let sums = sums(sessions, &pair, &questions).await?;
@@ -110,18 +112,18 @@ impl Comparing {
         compared.pairs.push((lsn, parted.held));
         for (((slice, question), found), (source, _)) in slices.iter().zip(&questions).zip(found).zip(sums) {
             let is_doubtful = !found.rows.is_empty() && parted.touched.contains(&question.table.source_oid);
-            let (differences, undecided) = if is_doubtful {
+            let (found, undecided) = if is_doubtful {
                 compared.looked_at_again += found.rows.len() as u64;
                 self.look_again(sessions, question, found, &mut compared.pairs).await?
             } else {
-                (found.rows.into_iter().map(|(_, told)| told).collect(), None)
+                (found, None)
             };
-            let undecided = undecided.or_else(|| lacking(question.shape));
             compared.slices.push(ComparedSlice {
                 table: slice.table,
                 rows: source.rows,
-                differences,
-                undecided,
+                is_cut: found.is_cut,
+                differences: found.rows.into_iter().map(|(_, told)| told).collect(),
+                undecided: undecided.or_else(|| lacking(question.shape)),
             });
         }
         Ok(compared)
@@ -138,7 +140,7 @@ impl Comparing {
         question: &Question<'_>,
         mut found: Found,
         pairs: &mut Vec<(Lsn, Duration)>,
-    ) -> Result<(Vec<RowDifference>, Option<Undecided>), VerifyError> {
+    ) -> Result<(Found, Option<Undecided>), VerifyError> {
         let mut delay = LOOK_AFTER_FIRST;
         for _ in 0..LOOKS_MAX {
             tokio::time::sleep(delay).await;
@@ -160,11 +162,11 @@ impl Comparing {
             let parted = pair.end(sessions).await?;
             pairs.push((lsn, parted.held));
             if found.rows.is_empty() || !parted.touched.contains(&question.table.source_oid) {
-                return Ok((found.rows.into_iter().map(|(_, told)| told).collect(), None));
+                return Ok((found, None));
             }
         }
         let reason = format!("{} of its rows were in flight at each of {LOOKS_MAX} looks", found.rows.len());
-        Ok((Vec::new(), Some((reason, "Start the verification again when less is written to it."))))
+        Ok((Found::default(), Some((reason, "Start the verification again when less is written to it."))))
     }
 }
 
@@ -183,11 +185,21 @@ async fn sums(
     pair: &Pair,
     questions: &[Question<'_>],
 ) -> Result<Vec<(Sums, Sums)>, VerifyError> {
-    let sql = |side| questions.iter().map(|question| question.sums(side)).collect::<Vec<_>>().join("; ");
+    // One statement, for which the time that is left holds as a whole.
+    let sql = |side| {
+        let each = questions.iter().enumerate().map(|(number, question)| question.sums(side, number));
+        each.collect::<Vec<_>>().join(" UNION ALL ")
+    };
     let (source, target) = pair.ask(sessions, sql).await?;
     let decode = |rows: &[TextRow], side| {
-        let sums: Option<Vec<Sums>> = rows.iter().map(decode_sums).collect();
-        sums.filter(|sums| sums.len() == questions.len()).ok_or(VerifyError::Unreadable { side })
+        let mut sums: Vec<Option<Sums>> = vec![None; questions.len()];
+        for row in rows {
+            let number = row.get("number").and_then(|text| text.parse::<usize>().ok());
+            if let Some(place) = number.and_then(|number| sums.get_mut(number)) {
+                *place = decode_sums(row);
+            }
+        }
+        sums.into_iter().collect::<Option<Vec<Sums>>>().ok_or(VerifyError::Unreadable { side })
     };
     Ok(decode(&source, Side::Source)?.into_iter().zip(decode(&target, Side::Target)?).collect())
 }
@@ -229,7 +241,9 @@ async fn look(
             }
             let keys = some.iter().map(|each| KnownKey { hash: each.key, values: Vec::new() }).collect();
             let rows = tell(sessions, pair, question, some.to_vec(), &Selection::Keys(keys)).await?;
-            found.rows.extend(if !matches!(question.portion, Portion::Range(_)) {
+            let may_be_elsewhere =
+                question.table.is_collated && matches!(question.portion, Portion::Range(_));
+            found.rows.extend(if !may_be_elsewhere {
                 rows
             } else {
                 by_key(sessions, pair, question, &rows).await?
@@ -283,8 +297,10 @@ async fn tell(
     }
     let (source, target) = pair.ask(sessions, |side| question.told(side, selection)).await?;
     let decode =
-        |rows: Vec<TextRow>| rows.iter().filter_map(|row| question.decode_told(row)).collect::<Vec<Told>>();
-    let (source, target) = (decode(source), decode(target));
+        |rows: Vec<TextRow>| rows.iter().map(|row| question.decode_told(row)).collect::<Option<Vec<Told>>>();
+    let unreadable = |side| VerifyError::Unreadable { side };
+    let source = decode(source).ok_or_else(|| unreadable(Side::Source))?;
+    let target = decode(target).ok_or_else(|| unreadable(Side::Target))?;
     let of = |side: &[Told], key: Hash| side.iter().find(|told| told.key == key).cloned();
     let told = differing.into_iter().map(|each| {
         let (source, target) = (of(&source, each.key), of(&target, each.key));

@@ -13,6 +13,7 @@ use crate::model::Side;
 const KEY_TEXT: &str = "\"pgsluice key\"";
 const KEY_HASH: &str = "\"pgsluice hash\"";
 const PLACE: &str = "\"pgsluice place\"";
+const ROW_TEXT: &str = "\"pgsluice row\"";
 /// Seeds of the hashes of rows and of keys.
 const ROW_SEEDS: (u8, u8) = (1, 2);
 const KEY_SEEDS: (u8, u8) = (3, 4);
@@ -94,16 +95,17 @@ impl Question<'_> {
     }
 
     /// How many rows, and the sums of their hashes.
-    pub(super) fn sums(&self, side: Side) -> String {
+    /// `number` comes back with them.
+    pub(super) fn sums(&self, side: Side, number: usize) -> String {
         let text = self.row_text();
-        let (first, second) = (self.form.hash("t", ROW_SEEDS.0), self.form.hash("t", ROW_SEEDS.1));
+        let (first, second) = (self.form.hash(ROW_TEXT, ROW_SEEDS.0), self.form.hash(ROW_TEXT, ROW_SEEDS.1));
         let rows = match self.portion {
             Portion::Part { .. } => self.selected(side, &Selection::All),
             _ => format!("{}{}", self.table.rows_of(side), self.condition(&Selection::All)),
         };
         format!(
-            "SELECT count(*) AS rows, coalesce(sum({first}), 0) AS first, coalesce(sum({second}), 0) AS second \
-             FROM (SELECT {text} AS t FROM {rows} OFFSET 0) r"
+            "SELECT {number} AS number, count(*) AS rows, coalesce(sum({first}), 0) AS first, coalesce(sum({second}), 0) AS second \
+             FROM (SELECT {text} AS {ROW_TEXT} FROM {rows} OFFSET 0) r"
         )
     }
 
@@ -147,10 +149,10 @@ impl Question<'_> {
 
     /// The sums for each part of the rows.
     pub(super) fn sums_of_parts(&self, side: Side, parts: u64) -> String {
-        let (first, second) = (self.form.hash("t", ROW_SEEDS.0), self.form.hash("t", ROW_SEEDS.1));
+        let (first, second) = (self.form.hash(ROW_TEXT, ROW_SEEDS.0), self.form.hash(ROW_TEXT, ROW_SEEDS.1));
         format!(
             "SELECT part, count(*) AS rows, sum({first}) AS first, sum({second}) AS second \
-             FROM (SELECT {KEY_HASH} & {} AS part, {} AS t FROM {} OFFSET 0) r GROUP BY part",
+             FROM (SELECT {KEY_HASH} & {} AS part, {} AS {ROW_TEXT} FROM {} OFFSET 0) r GROUP BY part",
             parts - 1,
             self.row_text(),
             self.selected(side, &Selection::All),
@@ -159,11 +161,11 @@ impl Question<'_> {
 
     /// The hashes of single rows.
     pub(super) fn entries(&self, side: Side, selection: &Selection) -> String {
-        let (first, second) = (self.form.hash("t", ROW_SEEDS.0), self.form.hash("t", ROW_SEEDS.1));
+        let (first, second) = (self.form.hash(ROW_TEXT, ROW_SEEDS.0), self.form.hash(ROW_TEXT, ROW_SEEDS.1));
         format!(
             "SELECT k1, k2, first, second, count(*) AS rows \
              FROM (SELECT {KEY_HASH} AS k1, {} AS k2, {first} AS first, {second} AS second \
-                     FROM (SELECT *, {} AS t FROM {} OFFSET 0) d) e GROUP BY 1, 2, 3, 4",
+                     FROM (SELECT *, {} AS {ROW_TEXT} FROM {} OFFSET 0) d) e GROUP BY 1, 2, 3, 4",
             self.form.hash(KEY_TEXT, KEY_SEEDS.1),
             self.row_text(),
             self.selected(side, selection),
@@ -183,7 +185,9 @@ impl Question<'_> {
         for (number, column) in self.shape.columns.iter().enumerate() {
             output.push(format!("{} AS column{number}", self.form.column_hash(column)));
         }
-        format!("SELECT {} FROM {}", output.join(", "), self.selected(side, selection))
+        // Without a key there may be any number of equal rows: one stands for all.
+        let distinct = if self.shape.key.is_empty() { "DISTINCT ON (1, 2) " } else { "" };
+        format!("SELECT {distinct}{} FROM {}", output.join(", "), self.selected(side, selection))
     }
 
     /// Decodes an answer to [`Self::told`].

@@ -50,6 +50,8 @@ struct Details {
     tables: Vec<(String, String, u64)>,
     left_out: Vec<(String, String, String)>,
     #[serde(default)]
+    at_least: bool,
+    #[serde(default)]
     rows_repaired: u64,
     #[serde(default)]
     not_repaired: Vec<(String, String, String)>,
@@ -106,6 +108,16 @@ pub async fn open(
     Ok(row.get(0))
 }
 
+/// How many tables have joined since a verification compared its first rows: it does not speak for them.
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn joined_since(target: &SqlSession, lsn: Lsn) -> Result<i64, RecordError> {
+    let sql = "SELECT count(*) FROM pgsluice.relation WHERE state <> 'joined' OR join_lsn > $1::text::pg_lsn";
+    let row = target.query_typed_one(sql, &[(&lsn.to_string(), Type::TEXT)]).await?;
+    Ok(row.get(0))
+}
+
 /// Records how a verification ended.
 ///
 /// # Errors
@@ -151,28 +163,64 @@ pub async fn close(target: &SqlSession, report: &VerificationReport) -> Result<(
     Ok(())
 }
 
-/// The last verification in this direction that has ended; `None` if there is none.
+/// Records at once that rows differ, before the verification has ended: a crash must not make that forgotten.
 ///
 /// # Errors
 /// [`RecordError`].
-pub async fn last(
+pub async fn note_differences(target: &SqlSession, number: i64) -> Result<(), RecordError> {
+    target
+        .query_typed(
+            "UPDATE pgsluice.verification SET outcome = 'differences', differences = 1, ended_at = now()
+              WHERE number = $1 AND ended_at IS NULL",
+            &[(&number, Type::INT8)],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Which of the verifications that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The last.
+    Last,
+    /// The last that says whether rows are the same, of those begun since the stream goes this way.
+    LastConclusive,
+}
+
+impl Which {
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::Last => "",
+            Self::LastConclusive => {
+                " AND outcome IN ('clean', 'differences') AND scope <> 'structure'
+                  AND started_at >= (SELECT phase_since FROM pgsluice.migration WHERE phase = 'streaming')"
+            }
+        }
+    }
+}
+
+/// A verification in this direction that has ended; `None` if there is none.
+///
+/// # Errors
+/// [`RecordError`].
+pub async fn read(
     target: &SqlSession,
     direction: Direction,
+    which: Which,
 ) -> Result<Option<VerificationReport>, RecordError> {
     let there = target.query_one("SELECT to_regclass('pgsluice.verification') IS NOT NULL", &[]).await?;
     if !there.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = target
-        .query_opt(
-            "SELECT number, scope, outcome, reason, remedy, (extract(epoch FROM started_at) * 1000)::bigint,
-                    (extract(epoch FROM ended_at) * 1000)::bigint, tables_total, tables_compared, rows_compared, bytes_total,
-                    first_lsn::text, last_lsn::text, differences, rows_looked_at_again, snapshots, longest_snapshot_ms,
-                    details::text
-               FROM pgsluice.verification WHERE ended_at IS NOT NULL AND direction = $1 ORDER BY number DESC LIMIT 1",
-            &[&direction.as_str()],
-        )
-        .await?;
+    let sql = format!(
+        "SELECT number, scope, outcome, reason, remedy, (extract(epoch FROM started_at) * 1000)::bigint,
+                (extract(epoch FROM ended_at) * 1000)::bigint, tables_total, tables_compared, rows_compared, bytes_total,
+                first_lsn::text, last_lsn::text, differences, rows_looked_at_again, snapshots, longest_snapshot_ms,
+                details::text
+           FROM pgsluice.verification WHERE ended_at IS NOT NULL AND direction = $1{} ORDER BY number DESC LIMIT 1",
+        which.condition()
+    );
+    let row = target.query_opt(&sql, &[&direction.as_str()]).await?;
     row.map(|row| decode(&row, direction)).transpose()
 }
 
@@ -247,6 +295,7 @@ impl Details {
                 .map(|each| (each.table.schema.clone(), each.table.name.clone(), each.differences))
                 .collect(),
             left_out: named(&report.left_out),
+            at_least: report.is_at_least,
             rows_repaired: report.rows_repaired,
             not_repaired: named(&report.not_repaired),
             structure: report.structure.as_ref().map(|structure| StructureDetail {
@@ -281,6 +330,7 @@ impl Details {
             tables.into_iter().map(|(schema, name, reason)| (TableName::new(schema, name), reason)).collect()
         };
         report.left_out = named(self.left_out);
+        report.is_at_least = self.at_least;
         report.rows_repaired = self.rows_repaired;
         report.not_repaired = named(self.not_repaired);
         report.structure = self.structure.map(|structure| StructureComparison {

@@ -35,6 +35,8 @@ pub struct Repair {
     pub nonce: String,
     /// `pg_class.oid` on the source.
     pub source_oid: u32,
+    /// `ONLY `, unless the target's table is partitioned.
+    only: String,
     /// The table on the target, quoted.
     table: String,
     /// The columns that are written.
@@ -65,7 +67,8 @@ impl Repair {
         for row in &self.rows {
             let key: Vec<String> = row.key.iter().map(|value| quote_literal(value)).collect();
             sql.push_str(&format!(
-                "; DELETE FROM {} WHERE ({}) = ({})",
+                "; DELETE FROM {}{} WHERE ({}) = ({})",
+                self.only,
                 self.table,
                 names(&self.key),
                 key.join(", ")
@@ -118,16 +121,19 @@ pub(super) async fn repair(
     if shape.key.is_empty() {
         return Ok(refused("it has no key by which rows could be told apart: copy the table again"));
     }
-    if !shape.key.iter().all(ComparedColumn::has_equality) {
-        return Ok(refused("its key is of a type whose values cannot be written as literals"));
+    if !shape.key.iter().all(ComparedColumn::is_equal_only_if_printed_alike) {
+        return Ok(refused(
+            "its key is of a type of which values can be equal that print differently: copy the table again",
+        ));
     }
     if !shape.missing.is_empty() {
         return Ok(refused("the target does not have all of its columns"));
     }
     let mut repaired = Repaired::default();
     for some in rows.chunks(ROWS_MAX) {
-        let keys: Vec<Vec<String>> =
-            some.iter().map(|row| row.key.iter().map(|(_, value)| value.clone()).collect()).collect();
+        let Some(keys) = some.iter().map(|row| key_of(shape, row)).collect::<Option<Vec<_>>>() else {
+            return Ok(refused("its key is another than when its rows were compared: verify again first"));
+        };
         let nonce = format!("{:032x}", rand::random::<u128>());
         let expected = meeting.expect_repair(nonce.clone());
         send(source, table, shape, &nonce, &keys).await?;
@@ -138,6 +144,14 @@ pub(super) async fn repair(
         }
     }
     Ok(repaired)
+}
+
+/// The values of a row's key, in the order that it has now.
+fn key_of(shape: &Shape, row: &RowDifference) -> Option<Vec<String>> {
+    let value = |column: &ComparedColumn| {
+        row.key.iter().find(|(name, _)| *name == column.name).map(|(_, value)| value.clone())
+    };
+    (row.key.len() == shape.key.len()).then(|| shape.key.iter().map(value).collect())?
 }
 
 /// Writes the rows of these keys into the WAL, as no writer changes them.
@@ -214,7 +228,8 @@ async fn write(
     let repair = Repair {
         nonce: nonce.to_owned(),
         source_oid: table.source_oid.0,
-        table: table.rows_of(Side::Target).trim_start_matches("ONLY ").to_owned(),
+        only: if table.is_spread { String::new() } else { "ONLY ".to_owned() },
+        table: table.target_name.to_string(),
         columns: columns.clone(),
         key: key.clone(),
         rows: rows.collect(),
@@ -242,6 +257,7 @@ mod tests {
         let repair = Repair {
             nonce: "n".into(),
             source_oid: 7,
+            only: "ONLY ".into(),
             table: "\"public\".\"t\"".into(),
             columns: vec!["id".into(), "v".into()],
             key: vec!["id".into()],
@@ -249,7 +265,7 @@ mod tests {
         };
         let sql = repair.sql();
         let after = |part: &str| sql.find(part).unwrap_or_else(|| panic!("{part}: {sql}"));
-        assert!(after("DELETE FROM \"public\".\"t\" WHERE (\"id\") = ('it''s')") < after("INSERT INTO"));
+        assert!(after("DELETE FROM ONLY \"public\".\"t\" WHERE (\"id\") = ('it''s')") < after("INSERT INTO"));
         assert!(sql.contains("(\"id\", \"v\") OVERRIDING SYSTEM VALUE VALUES ('1', NULL); COMMIT"), "{sql}");
         assert_eq!(sql.matches("INSERT").count(), 1, "what the source does not have is removed");
         let sent: Repair = serde_json::from_str(&serde_json::to_string(&repair).unwrap()).unwrap();

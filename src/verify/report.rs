@@ -124,8 +124,10 @@ pub struct VerificationReport {
     pub bytes_compared: u64,
     /// The first and the last position of the source's WAL as of which rows were compared.
     pub lsn: Option<(Lsn, Lsn)>,
-    /// Rows that are not the same, in all.
+    /// Rows that are not the same, as far as they were looked for.
     pub differences: u64,
+    /// There may be more: where very many differ, it is not looked for all of them.
+    pub is_at_least: bool,
     /// The first of them, one by one.
     pub rows: Vec<RowDifference>,
     /// Tables that have any, and how many.
@@ -211,6 +213,7 @@ impl VerificationReport {
             bytes_compared: 0,
             lsn: None,
             differences: 0,
+            is_at_least: false,
             rows: Vec::new(),
             differing_tables: Vec::new(),
             rows_looked_at_again: 0,
@@ -221,6 +224,14 @@ impl VerificationReport {
             snapshots: 0,
             structure: None,
         }
+    }
+
+    /// Whether it says if rows are the same.
+    #[must_use]
+    pub fn is_conclusive(&self) -> bool {
+        let is_decided =
+            matches!(self.outcome, VerificationOutcome::Clean | VerificationOutcome::Differences);
+        is_decided && self.scope != Scope::Structure
     }
 
     /// Differences of structure that are more than remarks.

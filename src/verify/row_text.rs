@@ -120,9 +120,32 @@ impl ComparedColumn {
     /// Whether values of it can be compared with a literal, whatever the search path.
     #[must_use]
     pub fn has_equality(&self) -> bool {
-        let has_none = ["box", "circle", "json", "line", "lseg", "path", "point", "polygon", "xml", "xid"];
+        let has_none = [
+            "_char", "box", "char", "circle", "json", "line", "lseg", "path", "point", "polygon", "xml",
+            "xid",
+        ];
         (PLAIN_TYPES.contains(&self.base_type.as_str()) || self.is_text())
             && !has_none.contains(&self.base_type.as_str())
+    }
+
+    /// Whether values of it are equal exactly if they print alike.
+    #[must_use]
+    pub fn is_equal_only_if_printed_alike(&self) -> bool {
+        const EXACT_TYPES: &[&str] = &[
+            "bool",
+            "bytea",
+            "date",
+            "int2",
+            "int4",
+            "int8",
+            "oid",
+            "text",
+            "timestamp",
+            "timestamptz",
+            "uuid",
+            "varchar",
+        ];
+        EXACT_TYPES.contains(&self.base_type.as_str())
     }
 
     fn quoted(&self) -> String {

@@ -19,7 +19,7 @@ use super::repair::repair;
 use super::report::{RowDifference, Scope, VerificationReport};
 use super::row_text::{Hashing, RowForm};
 use super::structure;
-use super::table::{ComparedTable, read_shape, read_tables};
+use super::table::{ComparedTable, columns_sql, read_tables, shapes_of};
 use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
 use crate::model::{Side, TableName};
@@ -128,8 +128,9 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
     if scope == Scope::Structure {
         return Ok(trouble);
     }
+    sees_commits_in_doubt(&sessions).await?;
     let form = row_form(&sessions).await?;
-    let tables = read_tables(&sessions.source, &sessions.target).await?;
+    let tables = read_tables(&sessions.source, &sessions.target, &context.config.source.publication).await?;
     writing.update(|report| {
         report.tables_total = (tables.compared.len() + tables.left_out.len()) as u64;
         report.bytes_total = tables.compared.iter().map(|table| table.bytes).sum();
@@ -189,7 +190,8 @@ async fn repair_all(
             writing.update(|report| report.not_repaired.push((name.clone(), reason)));
             continue;
         };
-        let shape = read_shape(sessions, table).await?;
+        let columns = sessions.ask(|side| columns_sql(side, &[table])).await?;
+        let Some(shape) = shapes_of(&[table], columns)?.pop() else { continue };
         let repaired = repair(&sessions.source, &context.meeting, table, &shape, &rows).await?;
         writing.update(|report| {
             report.rows_repaired += repaired.rows;
@@ -312,6 +314,7 @@ impl Worker {
                 report.rows_compared += of_slice.rows;
                 report.bytes_compared += slice.bytes;
                 report.tables_compared += u64::from(left.done(of_slice.table));
+                report.is_at_least |= of_slice.is_cut;
                 let count = of_slice.differences.iter().map(|each| each.count).sum();
                 report.found(table, of_slice.differences, count);
                 if let Some((reason, remedy)) = of_slice.undecided {
@@ -343,6 +346,14 @@ async fn connect(context: &VerifyContext) -> Result<Sessions, VerifyError> {
     };
     let (source, target) = tokio::try_join!(one(Side::Source), one(Side::Target))?;
     Ok(Sessions { source, target })
+}
+
+/// What waits for a synchronous standby is streamed already, and not visible: it has to be seen that somebody waits.
+async fn sees_commits_in_doubt(sessions: &Sessions) -> Result<(), VerifyError> {
+    let sql = "SELECT current_setting('synchronous_standby_names') = '' OR pg_has_role('pg_read_all_stats', 'USAGE') AS sees";
+    let rows = sessions.source.rows(sql).await.map_err(VerifyError::source)?;
+    let sees = rows.first().and_then(|row| row.get("sees"));
+    if sees == Some("t") { Ok(()) } else { Err(VerifyError::CommitsUnseen) }
 }
 
 /// How rows are hashed so that equal rows are equal on both.

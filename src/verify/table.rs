@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use pgsluice_proto::command::{quote_ident, quote_literal};
 
 use super::error::VerifyError;
-use super::pair::Sessions;
 use super::row_text::ComparedColumn;
-use crate::connection::{SqlSession, TextQuery};
+use crate::connection::{SqlSession, TextQuery, TextRow};
 use crate::model::{Oid, STORED_TYPE, Side, TableName};
 use crate::target::relations::{self, JoinState};
 
@@ -29,8 +28,12 @@ pub(super) struct ComparedTable {
     pub(super) bytes: u64,
     /// The columns that tell its rows apart, none of which may be NULL; empty if there are none.
     pub(super) key: Vec<String>,
+    /// Size of its rows on the source without TOAST, in bytes.
+    pub(super) heap_bytes: u64,
     /// Whether rows of a range of values of the key's first column can be found by an index.
     pub(super) can_be_ranged: bool,
+    /// Whether the order of these values is a question of collation.
+    pub(super) is_collated: bool,
 }
 
 impl ComparedTable {
@@ -40,6 +43,14 @@ impl ComparedTable {
             Side::Source => format!("ONLY {}", self.source_name),
             Side::Target if self.is_spread => self.target_name.to_string(),
             Side::Target => format!("ONLY {}", self.target_name),
+        }
+    }
+
+    /// Its name.
+    pub(super) const fn name(&self, side: Side) -> &TableName {
+        match side {
+            Side::Source => &self.source_name,
+            Side::Target => &self.target_name,
         }
     }
 
@@ -62,7 +73,9 @@ pub(super) struct Tables {
 
 /// The primary key, or else what the stream finds rows by. Both are unique and never NULL. A leaf that is not there has no row.
 const ON_SOURCE: &str = "
-SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, key.columns, key.can_be_ranged, key.first_column, key.collation
+SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, pg_relation_size(c.oid) AS heap_bytes,
+       EXISTS (SELECT FROM pg_publication_tables p WHERE p.pubname = $PUBLICATION AND p.schemaname = n.nspname AND p.tablename = c.relname)
+         AS is_published, key.columns, key.can_be_ranged, key.first_column, key.collation
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
        SELECT (SELECT json_agg(a.attname ORDER BY k.place)
@@ -98,15 +111,29 @@ const COLLATION: &str = "
 const ON_TARGET: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS is_spread,
        (SELECT json_object_agg(a.attname, $COLLATION) FROM pg_attribute a
-         WHERE a.attrelid = c.oid AND a.attcollation <> 0 AND a.attnum > 0 AND NOT a.attisdropped) AS collations
+         WHERE a.attrelid = c.oid AND a.attnotnull AND a.attnum > 0 AND NOT a.attisdropped) AS collations
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND c.oid = ANY ('{$OIDS}'::oid[])";
+
+/// Partitions of the target, below a table of which other partitions are compared, that the source knows nothing of.
+const ON_TARGET_ALONE: &str = "
+WITH compared AS (SELECT unnest('{$OIDS}'::oid[]) AS oid)
+SELECT DISTINCT c.oid, n.nspname, c.relname
+  FROM (SELECT DISTINCT pg_partition_root(oid) AS root FROM compared) roots
+  CROSS JOIN LATERAL pg_partition_tree(roots.root) t
+  JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE roots.root IS NOT NULL AND t.isleaf AND c.relkind = 'r'
+   AND roots.root::oid NOT IN (SELECT oid FROM compared) AND c.oid NOT IN (SELECT oid FROM compared)";
 
 /// Reads what is to be compared.
 ///
 /// # Errors
 /// [`VerifyError`].
-pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Result<Tables, VerifyError> {
+pub(super) async fn read_tables(
+    source: &SqlSession,
+    target: &SqlSession,
+    publication: &str,
+) -> Result<Tables, VerifyError> {
     let records = relations::read(target).await?;
     let mut tables = Tables::default();
     let mut of_target = HashMap::new();
@@ -123,14 +150,23 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
         of_target
             .insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t"), collations));
     }
-    let on_source =
-        of_oids(source, ON_SOURCE, records.keys().map(|oid| oid.0)).await.map_err(VerifyError::source)?;
+    let on_source = of_oids(
+        source,
+        &ON_SOURCE.replace("$PUBLICATION", &quote_literal(publication)),
+        records.keys().map(|oid| oid.0),
+    )
+    .await
+    .map_err(VerifyError::source)?;
     let mut sizes: BTreeMap<Oid, _> =
         on_source.into_iter().filter_map(|row| Some((row.oid("oid")?, row))).collect();
     for record in records.values() {
         let Some(row) = sizes.remove(&record.source_oid) else { continue };
         let (Some(schema), Some(name)) = (row.get("nspname"), row.get("relname")) else { continue };
         let source_name = TableName::new(schema, name);
+        if row.get("is_published") != Some("t") {
+            // It has left the migration, or is on its way into it: `pgsluice tables` tells of it, and a cutover is refused.
+            continue;
+        }
         if record.state != JoinState::Joined {
             tables.left_out.push((source_name, "its rows are still being copied"));
             continue;
@@ -141,17 +177,21 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
             tables.left_out.push((source_name, "the target has no such table"));
             continue;
         };
-        let bytes = row.get("bytes").and_then(|text| text.parse().ok()).unwrap_or_default();
+        let size = |column: &str| row.get(column).and_then(|text| text.parse().ok()).unwrap_or_default();
         let key = row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        let on_target = row.get("first_column").and_then(|column| collations.get(column)?.as_deref());
-        let is_ordered_alike = row.get("collation").is_none_or(|collation| on_target == Some(collation));
+        // Not there: the target lets it be NULL, and NULL is in no range.
+        let on_target = row.get("first_column").and_then(|column| collations.get(column));
+        let is_ordered_alike =
+            on_target.is_some_and(|on_target| on_target.as_deref() == row.get("collation"));
         tables.compared.push(ComparedTable {
             source_oid: record.source_oid,
             source_name,
             target_oid,
             target_name,
             is_spread,
-            bytes,
+            bytes: size("bytes"),
+            heap_bytes: size("heap_bytes"),
+            is_collated: row.get("collation").is_some(),
             key,
             can_be_ranged: row.get("can_be_ranged") == Some("t") && is_ordered_alike,
         });
@@ -159,6 +199,16 @@ pub(super) async fn read_tables(source: &SqlSession, target: &SqlSession) -> Res
     tables
         .compared
         .sort_by(|one, other| other.bytes.cmp(&one.bytes).then(one.source_oid.cmp(&other.source_oid)));
+    let recorded = records.values().filter_map(|record| record.target_oid);
+    for row in of_oids(target, ON_TARGET_ALONE, recorded).await.map_err(VerifyError::target)? {
+        let (Some(schema), Some(name)) = (row.get("nspname"), row.get("relname")) else { continue };
+        let name = TableName::new(schema, name);
+        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {name}) AS has_rows");
+        let rows = target.rows(&sql).await.map_err(VerifyError::target)?;
+        if rows.first().and_then(|row| row.get("has_rows")) == Some("t") {
+            tables.left_out.push((name, "it is a partition on the target alone, and has rows"));
+        }
+    }
     Ok(tables)
 }
 
@@ -166,7 +216,7 @@ async fn of_oids(
     session: impl TextQuery,
     sql: &str,
     oids: impl Iterator<Item = u32>,
-) -> Result<Vec<crate::connection::TextRow>, crate::connection::SqlError> {
+) -> Result<Vec<TextRow>, crate::connection::SqlError> {
     let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
     session.rows(&sql.replace("$COLLATION", COLLATION).replace("$OIDS", &list.join(","))).await
 }
@@ -175,7 +225,7 @@ trait OidOf {
     fn oid(&self, column: &str) -> Option<Oid>;
 }
 
-impl OidOf for crate::connection::TextRow {
+impl OidOf for TextRow {
     fn oid(&self, column: &str) -> Option<Oid> {
         self.get(column)?.parse().ok().map(Oid)
     }
@@ -195,35 +245,28 @@ struct Column {
 }
 
 const COLUMNS: &str = "
-SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull AS is_nullable, a.attgenerated <> '' AS is_generated, base.type_name,
+SELECT a.attrelid, a.attnum, a.attname, NOT a.attnotnull OR EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated
+                                    AND k.conkey = ARRAY[a.attnum]) AS is_nullable, a.attgenerated <> '' AS is_generated, base.type_name,
        (SELECT bool_and(strpos(e.enumlabel::text, E'\\x01') = 0) FROM pg_enum e WHERE e.enumtypid = a.atttypid) AS has_plain_labels
   FROM pg_attribute a
   JOIN $STORED_TYPE
  WHERE a.attrelid = ANY ('{$OIDS}'::oid[]) AND a.attnum > 0 AND NOT a.attisdropped";
 
-/// Reads the columns of these tables as they are now.
-async fn read_columns(
-    session: impl TextQuery,
-    tables: impl Iterator<Item = Oid>,
-) -> Result<HashMap<Oid, Columns>, crate::connection::SqlError> {
-    let sql = COLUMNS.replace("$STORED_TYPE", STORED_TYPE);
+/// Decodes what [`COLUMNS`] asks for.
+fn columns_of(rows: &[TextRow]) -> Option<HashMap<Oid, Columns>> {
     let mut columns: HashMap<Oid, Columns> = HashMap::new();
-    for row in of_oids(session, &sql, tables.map(|oid| oid.0)).await? {
-        let (Some(table), Some(name), Some(base_type)) =
-            (row.oid("attrelid"), row.get("attname"), row.get("type_name"))
-        else {
-            continue;
-        };
+    for row in rows {
+        let is = |column: &str| row.get(column) == Some("t");
         let column = Column {
-            base_type: base_type.to_owned(),
-            is_nullable: row.get("is_nullable") == Some("t"),
-            is_generated: row.get("is_generated") == Some("t"),
-            has_plain_labels: row.get("has_plain_labels") == Some("t"),
-            number: row.get("attnum").and_then(|text| text.parse().ok()).unwrap_or_default(),
+            base_type: row.get("type_name")?.to_owned(),
+            is_nullable: is("is_nullable"),
+            is_generated: is("is_generated"),
+            has_plain_labels: is("has_plain_labels"),
+            number: row.get("attnum")?.parse().ok()?,
         };
-        columns.entry(table).or_default().insert(name.to_owned(), column);
+        columns.entry(row.oid("attrelid")?).or_default().insert(row.get("attname")?.to_owned(), column);
     }
-    Ok(columns)
+    Some(columns)
 }
 
 /// How one table is compared: the columns that both sides have, in the source's order.
@@ -277,37 +320,29 @@ impl Shape {
     }
 }
 
-/// How these tables are compared, by the columns that they have on both sides now.
+/// What tells [`shapes_of`] the columns that these tables have now.
+pub(super) fn columns_sql(side: Side, tables: &[&ComparedTable]) -> String {
+    let oids: HashSet<Oid> = tables.iter().map(|table| table.oid(side)).collect();
+    let oids: Vec<String> = oids.iter().map(|oid| oid.0.to_string()).collect();
+    COLUMNS.replace("$STORED_TYPE", STORED_TYPE).replace("$OIDS", &oids.join(","))
+}
+
+/// How these tables are compared, by the columns that they have on both sides.
 ///
 /// # Errors
-/// [`VerifyError`].
-pub(super) async fn read_shapes(
-    sessions: &Sessions,
+/// [`VerifyError::Unreadable`].
+pub(super) fn shapes_of(
     tables: &[&ComparedTable],
+    (source, target): (Vec<TextRow>, Vec<TextRow>),
 ) -> Result<Vec<Shape>, VerifyError> {
-    let oids = |side: Side| tables.iter().map(move |table| table.oid(side)).collect::<HashSet<_>>();
-    let (source, target) = tokio::try_join!(
-        async {
-            read_columns(&sessions.source, oids(Side::Source).into_iter()).await.map_err(VerifyError::source)
-        },
-        async {
-            read_columns(&sessions.target, oids(Side::Target).into_iter()).await.map_err(VerifyError::target)
-        },
-    )?;
+    let source = columns_of(&source).ok_or(VerifyError::Unreadable { side: Side::Source })?;
+    let target = columns_of(&target).ok_or(VerifyError::Unreadable { side: Side::Target })?;
     let none = Columns::default();
     let of = |table: &&ComparedTable| {
         let (source, target) = (source.get(&table.source_oid), target.get(&table.target_oid));
         Shape::of(&table.key, source.unwrap_or(&none), target.unwrap_or(&none))
     };
     Ok(tables.iter().map(of).collect())
-}
-
-/// The same of one.
-///
-/// # Errors
-/// [`VerifyError`].
-pub(super) async fn read_shape(sessions: &Sessions, table: &ComparedTable) -> Result<Shape, VerifyError> {
-    read_shapes(sessions, &[table]).await?.pop().ok_or(VerifyError::Unreadable { side: Side::Source })
 }
 
 /// Which rows of a table.

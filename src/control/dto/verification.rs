@@ -98,8 +98,10 @@ pub struct VerificationRecord {
     pub first_lsn: Option<String>,
     /// The last one; null before.
     pub last_lsn: Option<String>,
-    /// Rows that are not the same on both sides, in all.
+    /// Rows that are not the same on both sides, as far as they were looked for.
     pub differences: u64,
+    /// Whether there may be more: of very many in one place, only some are looked for.
+    pub differences_at_least: bool,
     /// The first of them (at most 1000), one by one.
     pub rows: Vec<RowDifferenceRecord>,
     /// How many there are in each table that has any.
@@ -275,6 +277,7 @@ impl From<&VerificationReport> for VerificationRecord {
             first_lsn: report.lsn.map(|(first, _)| first.to_string()),
             last_lsn: report.lsn.map(|(_, last)| last.to_string()),
             differences: report.differences,
+            differences_at_least: report.is_at_least,
             rows: report.rows.iter().map(RowDifferenceRecord::from).collect(),
             differing_tables: report
                 .differing_tables

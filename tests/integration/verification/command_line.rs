@@ -62,7 +62,7 @@ async fn no_cutover_begins_before_a_clean_verification_unless_that_is_overridden
     assert!(status.contains("1 of 20,000 rows DIFFER (`pgsluice verify --show`)"), "{status}");
     let (code, said) = person.types(&["cutover", "--max-pause-ms", "20000"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("found 1 rows that are not the same"), "{said}");
+    assert!(said.contains("found 1 row that is not the same"), "{said}");
 
     target.batch_execute("UPDATE orders SET note = md5('77') WHERE id = 77").await.expect("as it was");
     let (code, said) = person.types(&["verify", "--scope", "rows", "--share", "100"]);
@@ -103,8 +103,6 @@ async fn a_difference_of_structure_is_told_with_the_statement_that_ends_it() {
     let (code, said) = person.types(&["verify", "--scope", "structure"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("The structure of both sides is the same."), "{said}");
-    let (code, said) = person.types(&["cutover"]);
-    assert_eq!((code, said.contains("compared no rows")), (Some(1), true), "{said}");
 }
 
 /// The verification waits for a lock that somebody else has on the table.
