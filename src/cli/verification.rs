@@ -98,7 +98,8 @@ fn push_rows(text: &mut String, record: &VerificationRecord, look: Look) {
     if record.differences == 0 {
         return;
     }
-    let heading = format!("\nROWS that are not the same: {}", HumanCount(record.differences));
+    let at_least = if record.differences_at_least { "at least " } else { "" };
+    let heading = format!("\nROWS that are not the same: {at_least}{}", HumanCount(record.differences));
     let _ = writeln!(text, "{}\n", look.paint(Paint::Blocker, &heading));
     let mut list = Table::new(&["table", "kind", "key", "columns"]);
     for row in record.rows.iter().take(LISTED_MAX) {

@@ -286,8 +286,8 @@ pub(super) struct RawVerify {
     /// its own; at least 1MiB. Without it: a hundredth of 1GB for each percent of `share_percent`, but not less than 16MiB.
     pub(super) piece_bytes: Option<ByteSize>,
     /// How long a pair of snapshots, one on each side, may be held, 1 to 86400 seconds: for so long vacuum cannot remove rows that
-    /// were deleted meanwhile, and DDL waits for the tables that are compared. A table without a key, or one whose key does not begin
-    /// with a built-in type, is compared under one pair and has to be done by then.
+    /// were deleted meanwhile, and DDL waits for the tables that are compared. A table without a key, or one whose keys both sides may
+    /// order differently, is read as a whole once for each of a few parts, and each such reading has to be done by then.
     pub(super) max_snapshot_seconds: u64,
     /// A verification is started by itself once changes are streamed, and again this many hours after the last one has ended.
     /// Without it: only when it is asked for.

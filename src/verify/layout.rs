@@ -1,7 +1,7 @@
 //! Cuts what is compared into pieces: small tables together, large ones by ranges of their key's first column, or by their keys' hash
-//! where both sides may order keys differently. Where a piece begins and
-//! ends need not be exact, nor mean the same under both sides' collations: every row of either side is in at least one piece, and one
-//! that is in a piece of one side alone is found equal when its key is looked at. Pure, but for the sample.
+//! where both sides may order keys differently. Where a range begins and ends need not be exact: every row of either side is in at
+//! least one, and one that is in a range of one side alone, because versions of a collation differ, is found equal when its key is
+//! looked at. Pure, but for the sample.
 
 use std::time::Duration;
 
