@@ -1,6 +1,8 @@
 //! Case (o): what a verification in its default configuration costs the source: pgbench with and without one beside it, in windows that
 //! take turns, while everything it writes is streamed to the target.
 
+use std::time::Duration;
+
 use super::Outcome;
 use super::ground::Ground;
 use super::options::Options;
@@ -8,6 +10,8 @@ use super::report::EffectReport;
 use super::servers::Servers;
 use super::sluice::Migrated;
 
+/// How often the program is asked whether it is through: answering costs the machine as well.
+const POLL: Duration = Duration::from_secs(1);
 const CLIENTS: u32 = 4;
 const WINDOW_SECONDS: u64 = 20;
 /// Pairs of windows for each round that is asked for.
@@ -55,7 +59,7 @@ async fn beside_verification(servers: &Servers, ground: &Ground, migrated: &Migr
     let transactions = loop {
         tokio::select! {
             transactions = &mut window => break transactions?,
-            ended = migrated.end_of(number) => {
+            ended = migrated.end_of(number, POLL) => {
                 ended?;
                 number = migrated.start(None, None).await?.number;
             }

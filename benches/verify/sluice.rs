@@ -68,11 +68,11 @@ impl Migrated {
     /// Compares rows, from the request to the report, which must be clean.
     pub(crate) async fn verify(&self, share_percent: u8, jobs: u8) -> Outcome<VerificationRecord> {
         let accepted = self.start(Some(share_percent), Some(jobs)).await?;
-        self.end_of(accepted.number).await
+        self.end_of(accepted.number, POLL).await
     }
 
-    /// Waits for the end of a verification, which must be clean.
-    pub(crate) async fn end_of(&self, number: i64) -> Outcome<VerificationRecord> {
+    /// Waits for the end of a verification, which must be clean; asks every `poll`.
+    pub(crate) async fn end_of(&self, number: i64, poll: Duration) -> Outcome<VerificationRecord> {
         let begun = Instant::now();
         loop {
             let seen = self.replicator.api().verification().await?;
@@ -86,7 +86,7 @@ impl Migrated {
             if begun.elapsed() > VERIFY_WAIT {
                 return Err(format!("the verification does not end: {seen:#?}").into());
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(poll).await;
         }
     }
 
