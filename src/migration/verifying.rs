@@ -1,6 +1,7 @@
 //! The migration task's side of verification: it owns at most one, starts the scheduled ones, records each on the target, and says
 //! whether the last one vouches for the rows that a cutover is about to move clients to.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Verifying {
     /// Reads what an earlier process has recorded, and knows from then on when the next one is due.
     pub(super) async fn begin(&mut self) {
         let read = async {
-            let target = connect_sql(&self.config.target.connection, Side::Target, "verify")
+            let target = connect_sql(&self.config.target.connection, Side::Target, "verify records")
                 .await
                 .map_err(VerifyError::from)?;
             let of = async |which| records::read(&target, self.config.direction, which).await;
@@ -234,7 +235,7 @@ impl Verifying {
         task.spawn(async move {
             let report = tokio::select! {
                 report = verify::run(context, writing) => report,
-                () = note_differences(&config, number, differs_seen) => unreachable!("it never ends"),
+                never = note_differences(&config, number, differs_seen) => match never {},
             };
             record_persistently(&config, &report).await;
             report
@@ -340,7 +341,7 @@ pub(super) enum Happens {
 }
 
 /// Records that rows differ as soon as it is known: a crash must not let an older verification vouch for them. Never ends.
-async fn note_differences(config: &Config, number: i64, mut differs: watch::Receiver<bool>) {
+async fn note_differences(config: &Config, number: i64, mut differs: watch::Receiver<bool>) -> Infallible {
     if differs.wait_for(|differs| *differs).await.is_ok() {
         let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
         let note = async || -> Result<(), VerifyError> {

@@ -59,6 +59,12 @@ pub(super) struct Compared {
     pub(super) looked_at_again: u64,
 }
 
+/// Of sums that differ without any row that does: it must not happen, and is never taken for equal.
+const NOT_FOUND: (&str, &str) = (
+    "its sums differ and no row was found that does",
+    "Start the verification again. Please report this with the log.",
+);
+
 /// What came of a slice.
 #[derive(Debug)]
 pub(super) struct ComparedSlice {
@@ -110,13 +116,17 @@ impl Comparing {
         }
         let parted = pair.end(sessions).await?;
         compared.pairs.push((lsn, parted.held));
-        for (((slice, question), found), (source, _)) in slices.iter().zip(&questions).zip(found).zip(sums) {
+        for (((slice, question), found), (source, target)) in
+            slices.iter().zip(&questions).zip(found).zip(sums)
+        {
+            let is_different = source != target;
             let is_doubtful = !found.rows.is_empty() && parted.touched.contains(&question.table.source_oid);
+            let is_lost = is_different && found.rows.is_empty() && !question.may_be_elsewhere();
             let (found, undecided) = if is_doubtful {
                 compared.looked_at_again += found.rows.len() as u64;
                 self.look_again(sessions, question, found, &mut compared.pairs).await?
             } else {
-                (found, None)
+                (found, is_lost.then_some(NOT_FOUND).map(|(reason, remedy)| (reason.to_owned(), remedy)))
             };
             compared.slices.push(ComparedSlice {
                 table: slice.table,
@@ -241,12 +251,10 @@ async fn look(
             }
             let keys = some.iter().map(|each| KnownKey { hash: each.key, values: Vec::new() }).collect();
             let rows = tell(sessions, pair, question, some.to_vec(), &Selection::Keys(keys)).await?;
-            let may_be_elsewhere =
-                question.table.is_collated && matches!(question.portion, Portion::Range(_));
-            found.rows.extend(if !may_be_elsewhere {
-                rows
-            } else {
+            found.rows.extend(if question.may_be_elsewhere() {
                 by_key(sessions, pair, question, &rows).await?
+            } else {
+                rows
             });
         }
     }

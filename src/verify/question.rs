@@ -62,6 +62,11 @@ impl Question<'_> {
         columns.iter().collect()
     }
 
+    /// Whether a row of one side may be in another range on the other: versions of a collation may differ.
+    pub(super) const fn may_be_elsewhere(&self) -> bool {
+        self.table.is_collated && matches!(self.portion, Portion::Range(_))
+    }
+
     fn row_text(&self) -> String {
         self.form.text(&self.shape.columns.iter().collect::<Vec<_>>())
     }
