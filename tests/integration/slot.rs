@@ -134,8 +134,10 @@ async fn an_unfinished_slot_of_a_killed_run_can_be_cleared_away() {
     let settings = settings(&cluster);
     let creation =
         tokio::spawn(async move { create_exporting(&settings, "s", |_| {}, &Shutdown::new()).await });
-    until("the creation is under way", || async {
-        inspect(&session, "s").await.expect("inspected").is_some()
+    // Once it waits for the transaction, the server does not notice that its client is gone; before, it ends with it.
+    let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid')";
+    until("the creation waits for the transaction", || async {
+        session.query_one(waiting, &[]).await.expect("activity").get::<_, bool>(0)
     })
     .await;
     creation.abort();

@@ -57,10 +57,12 @@ impl Scene {
         sessions
     }
 
-    /// Waits until the source says that it has streamed transactions in parts.
+    /// Waits until the source says that it has streamed transactions in parts. The session is one of its own: within
+    /// a transaction, PostgreSQL keeps the first figure it was asked for (`stats_fetch_consistency`).
     async fn was_streamed_in_parts(&self) {
         let query = "SELECT coalesce(sum(stream_txns), 0)::text FROM pg_stat_replication_slots";
-        until("a transaction streamed in parts", || async { text(&self.source, query).await != "0" }).await;
+        let watcher = self.stage.source_client().await;
+        until("a transaction streamed in parts", || async { text(&watcher, query).await != "0" }).await;
     }
 
     /// The end of every test: nothing is missing, and nothing is left.
