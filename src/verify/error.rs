@@ -126,7 +126,7 @@ impl VerifyError {
                 Disposition::WaitForOperator { remedy } | Disposition::Halt { remedy } => remedy,
                 Disposition::Retry => "Start the verification again.".into(),
             },
-            Self::TooLong { .. } => "Raise verify.max_snapshot_seconds, or make verify.piece_bytes smaller; then start the verification again.".into(),
+            Self::TooLong { .. } => "Raise verify.max_snapshot_seconds, then start the verification again.".into(),
             Self::Behind { .. } => "Wait until the lag is small, then start the verification again.".into(),
             Self::Renamed { .. } => "Start the verification again: it reads the tables anew.".into(),
             Self::CopiedAgain => "Wait until `pgsluice tables` says that every table is joined, then start the verification again.".into(),

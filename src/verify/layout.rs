@@ -1,7 +1,7 @@
-//! Cuts what is compared into pieces: small tables together, large ones by ranges of their key's first column, or by their keys' hash
-//! where both sides may order keys differently. Where a range begins and ends need not be exact: every row of either side is in at
-//! least one, and one that is in a range of one side alone, because versions of a collation differ, is found equal when its key is
-//! looked at. Pure, but for the sample.
+//! Cuts what is compared into pieces: small tables together, large ones by ranges of their key, or by their keys' hash where both sides
+//! may order keys differently; and what turns out to take too long into smaller ones. Where a range begins and ends need not be exact:
+//! every row of either side is in at least one, and one that is in a range of one side alone, because versions of a collation differ, is
+//! found equal when its key is looked at. Pure, but for the sample.
 
 use std::time::Duration;
 
@@ -9,15 +9,14 @@ use pgsluice_proto::command::quote_ident;
 
 use super::error::VerifyError;
 use super::piece::Slice;
-use super::table::{ComparedTable, Portion, Range};
-use crate::connection::{SqlSession, TextQuery};
+use super::portion::{Bound, CUT_INTO, PARTS_MAX, Portion, Range};
+use super::table::ComparedTable;
+use crate::connection::{SqlSession, TextQuery, TextRow};
 
 /// Tables compared under one pair at most: each is locked, and asked for by a statement of its own.
 const TABLES_MAX: usize = 50;
-/// A table whose keys cannot be ranged over is read once for each of its parts, and not more often than that.
-const PARTS_MAX: u64 = 16;
-/// What a server hashes in a second at the very least, two times over.
-const BYTES_A_SECOND: u64 = 32 << 20;
+/// What a server hashes in a second at the very least, and again when rows that differ are looked for in it.
+const BYTES_A_SECOND: u64 = 16 << 20;
 /// Blocks that are looked into for each piece of a table.
 const BLOCKS_PER_PIECE: u64 = 20;
 const BLOCKS_MAX: u64 = 20_000;
@@ -52,14 +51,12 @@ pub(super) async fn cut(
     let mut together_bytes = 0;
     for (index, table) in tables.iter().enumerate() {
         let wanted = table.bytes.div_ceil(sizes.piece_bytes.max(1));
-        if wanted > 1 && table.can_be_ranged {
-            let bounds = sample(source, table, wanted, sizes.held_max).await?;
-            let bytes = table.bytes / (bounds.len() as u64 + 1);
-            pieces.extend(
-                ranges(bounds)
-                    .into_iter()
-                    .map(|range| vec![Slice { table: index, portion: Portion::Range(range), bytes }]),
-            );
+        if wanted > 1 && table.can_be_ranged() {
+            let ranges =
+                in_ranges(source, table, &Range::default(), table.bytes, wanted, sizes.held_max).await?;
+            let bytes = table.bytes / ranges.len() as u64;
+            let slice = |range| vec![Slice { table: index, portion: Portion::Range(range), bytes }];
+            pieces.extend(ranges.into_iter().map(slice));
             continue;
         }
         let parts = table.bytes.div_ceil(sizes.part_bytes.max(1)).next_power_of_two().min(PARTS_MAX);
@@ -84,57 +81,77 @@ pub(super) async fn cut(
     Ok(pieces)
 }
 
-/// The ranges between these bounds, and beyond them.
-fn ranges(bounds: Vec<String>) -> Vec<Range> {
-    let mut ranges = Vec::with_capacity(bounds.len() + 1);
-    let mut first = None;
-    for bound in bounds {
-        ranges.push(Range { first: first.replace(bound.clone()), end: Some(bound) });
-    }
-    ranges.push(Range { first, end: None });
-    ranges
-}
-
-/// Values of the key's first column that cut the table into about so many pieces of equal size.
-async fn sample(
+/// The same rows in smaller slices; empty if they cannot be cut.
+///
+/// # Errors
+/// [`VerifyError`]: the source could not be asked for a sample.
+pub(super) async fn cut_smaller(
     source: &SqlSession,
     table: &ComparedTable,
-    wanted: u64,
+    slice: &Slice,
     held_max: Duration,
-) -> Result<Vec<String>, VerifyError> {
-    let Some(column) = table.key.first().map(|name| quote_ident(name)) else { return Ok(Vec::new()) };
-    let blocks = (table.heap_bytes / BLOCK_BYTES).max(1);
-    #[expect(clippy::cast_precision_loss, reason = "a part of a table need not be exact")]
-    let percent =
-        (100.0 * (wanted * BLOCKS_PER_PIECE).min(BLOCKS_MAX) as f64 / blocks as f64).clamp(0.000_1, 100.0);
-    let sql = format!(
-        "BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}; SELECT value FROM (SELECT {column}::text AS value, row_number() OVER (ORDER BY {column}) AS place, count(*) OVER () AS all_of_them \
-           FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)) sample \
-          WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place; COMMIT",
-        held_max.as_millis(),
-        held_max.as_millis(),
-        table = table.rows_of(crate::model::Side::Source),
-    );
-    let rows = source.rows(&sql).await.map_err(VerifyError::source)?;
-    let mut bounds: Vec<String> = rows.iter().filter_map(|row| row.get("value").map(str::to_owned)).collect();
-    bounds.dedup();
-    Ok(bounds)
+) -> Result<Vec<Slice>, VerifyError> {
+    let range = match &slice.portion {
+        Portion::Range(range) => Some(range.clone()),
+        Portion::All if table.can_be_ranged() => Some(Range::default()),
+        Portion::All | Portion::Part { .. } => None,
+    };
+    let portions: Vec<Portion> = match range {
+        Some(range) => {
+            let ranges = in_ranges(source, table, &range, slice.bytes, CUT_INTO, held_max).await?;
+            if ranges.len() > 1 { ranges.into_iter().map(Portion::Range).collect() } else { Vec::new() }
+        }
+        None => slice.portion.in_parts(),
+    };
+    let bytes = slice.bytes / (portions.len() as u64).max(1);
+    Ok(portions.into_iter().map(|portion| Slice { table: slice.table, portion, bytes }).collect())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Cuts a range of so many bytes into about so many of equal size, by values of a sample.
+async fn in_ranges(
+    source: &SqlSession,
+    table: &ComparedTable,
+    range: &Range,
+    bytes: u64,
+    wanted: u64,
+    held_max: Duration,
+) -> Result<Vec<Range>, VerifyError> {
+    let columns = table.ranged.iter().map(|name| quote_ident(name));
+    let (values, order): (Vec<String>, Vec<String>) = columns
+        .enumerate()
+        .map(|(number, column)| (format!("{column}::text AS value{number}"), column))
+        .unzip();
+    let conditions = range.conditions(&table.ranged);
+    let sql = format!(
+        "BEGIN; SET LOCAL statement_timeout = {timeout}; SET LOCAL lock_timeout = {timeout}; \
+         SELECT * FROM (SELECT {values}, row_number() OVER (ORDER BY {order}) AS place, count(*) OVER () AS all_of_them \
+           FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1){condition}) sample \
+          WHERE place % greatest(all_of_them / {wanted}, 1) = 0 ORDER BY place; COMMIT",
+        timeout = held_max.as_millis(),
+        values = values.join(", "),
+        order = order.join(", "),
+        table = table.rows_of(crate::model::Side::Source),
+        percent = percent(table, bytes, wanted),
+        condition = if conditions.is_empty() {
+            String::new()
+        } else {
+            format!(" WHERE {}", conditions.join(" AND "))
+        },
+    );
+    let rows = source.rows(&sql).await.map_err(VerifyError::source)?;
+    let values =
+        |row: &TextRow| row.values().iter().take(table.ranged.len()).cloned().collect::<Option<Bound>>();
+    let mut bounds: Vec<Bound> = rows.iter().filter_map(values).collect();
+    bounds.dedup();
+    bounds.retain(|bound| range.first.as_ref() != Some(bound));
+    Ok(range.cut(bounds))
+}
 
-    #[test]
-    fn ranges_leave_no_row_out() {
-        let of = |first: Option<&str>, end: Option<&str>| Range {
-            first: first.map(str::to_owned),
-            end: end.map(str::to_owned),
-        };
-        assert_eq!(ranges(Vec::new()), [Range::default()]);
-        assert_eq!(
-            ranges(vec!["5".into(), "9".into()]),
-            [of(None, Some("5")), of(Some("5"), Some("9")), of(Some("9"), None)]
-        );
-    }
+/// The part of the table that has to be looked into for so many values within so many bytes of it, in percent.
+#[expect(clippy::cast_precision_loss, reason = "a part of a table need not be exact")]
+fn percent(table: &ComparedTable, bytes: u64, wanted: u64) -> f64 {
+    let blocks = (table.heap_bytes / BLOCK_BYTES).max(1) as f64;
+    let whole = table.bytes as f64 / bytes.max(1) as f64;
+    let looked_into = ((wanted * BLOCKS_PER_PIECE) as f64 * whole.max(1.0)).min(BLOCKS_MAX as f64);
+    (100.0 * looked_into / blocks).clamp(0.000_1, 100.0)
 }

@@ -10,6 +10,7 @@ mod nudge;
 mod pace;
 mod pair;
 mod piece;
+mod portion;
 mod question;
 pub mod records;
 mod repair;
@@ -18,6 +19,7 @@ pub mod row_text;
 mod run;
 pub mod structure;
 mod table;
+mod work;
 
 pub use error::VerifyError;
 pub use meeting::{Interrupted, Meeting, Pace};

@@ -10,10 +10,11 @@ use super::error::VerifyError;
 use super::meeting::Meeting;
 use super::nudge::Nudge;
 use super::pair::{Pair, Sessions};
+use super::portion::Portion;
 use super::question::{KnownKey, Question, Selection, Told, decode_entry, decode_sums};
 use super::report::RowDifference;
 use super::row_text::RowForm;
-use super::table::{ComparedTable, Portion, Shape, columns_sql, shapes_of};
+use super::table::{ComparedTable, Shape, columns_sql, shapes_of};
 use crate::connection::TextRow;
 use crate::model::{Lsn, Side};
 

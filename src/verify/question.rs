@@ -4,8 +4,9 @@
 use pgsluice_proto::command::{quote_ident, quote_literal};
 
 use super::difference::{Entry, Hash, Sums};
+use super::portion::Portion;
 use super::row_text::{ComparedColumn, RowForm};
-use super::table::{ComparedTable, Portion, Shape};
+use super::table::{ComparedTable, Shape};
 use crate::connection::TextRow;
 use crate::model::Side;
 
@@ -72,8 +73,8 @@ impl Question<'_> {
     }
 
     fn condition(&self, selection: &Selection) -> String {
-        let mut conditions = match (self.portion, self.shape.key.first()) {
-            (Portion::Range(range), Some(first)) => range.conditions(&first.name),
+        let mut conditions = match self.portion {
+            Portion::Range(range) if !self.shape.key.is_empty() => range.conditions(&self.table.ranged),
             _ => Vec::new(),
         };
         if let Selection::Keys(keys) = selection {

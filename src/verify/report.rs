@@ -262,6 +262,12 @@ impl VerificationReport {
         self.lsn = Some((first.min(lsn), last.max(lsn)));
     }
 
+    /// A pair of snapshots was held for so long, and nothing came of it.
+    pub fn held_in_vain(&mut self, held: Duration) {
+        self.snapshots += 1;
+        self.longest_snapshot = self.longest_snapshot.max(held);
+    }
+
     /// The rest is compared, or cannot be.
     pub fn end(&mut self, now: Timestamp, trouble: Option<(String, String)>) {
         self.ended_at = Some(now);

@@ -1,9 +1,9 @@
-//! One verification from its beginning to its report: workers take pieces, compare them, and rest. A piece that fails because something
-//! passes is tried again; what cannot be compared makes the verification incomplete, never clean.
+//! One verification from its beginning to its report: it reads what there is, repairs what it was asked to, and has workers compare the
+//! pieces. What cannot be compared makes the verification incomplete, never clean.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -14,22 +14,17 @@ use super::meeting::Meeting;
 use super::nudge::Nudge;
 use super::pace::SharePercent;
 use super::pair::Sessions;
-use super::piece::{Compared, Comparing, Slice};
+use super::piece::Comparing;
 use super::repair::repair;
 use super::report::{RowDifference, Scope, VerificationReport};
 use super::row_text::{Hashing, RowForm};
 use super::structure;
 use super::table::{ComparedTable, columns_sql, read_tables, shapes_of};
+use super::work::{Work, Worker};
 use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
 use crate::model::{Side, TableName};
-use crate::runtime::{Backoff, Shutdown};
-
-/// Tries of one piece; and how long a stream that is behind is waited for besides.
-const TRIES_MAX: u32 = 12;
-const BEHIND_MAX: Duration = Duration::from_secs(600);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
+use crate::runtime::Shutdown;
 
 /// What a verification needs.
 #[derive(Clone, Debug)]
@@ -72,7 +67,7 @@ impl Writing {
         writing
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut VerificationReport) -> T) -> T {
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut VerificationReport) -> T) -> T {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Written { report, publish } = &mut *written;
         let changed = change(report);
@@ -103,10 +98,8 @@ pub async fn run(context: VerifyContext, writing: Writing) -> VerificationReport
     report
 }
 
-type Queue = Arc<Mutex<VecDeque<Vec<Slice>>>>;
-
 /// What could not be compared, with its remedy.
-type Trouble = Option<(String, String)>;
+pub(super) type Trouble = Option<(String, String)>;
 
 async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Trouble, VerifyError> {
     let scope = writing.read().scope;
@@ -147,9 +140,8 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         tables: tables.compared,
         held_max: context.held_max,
     });
-    let left = Arc::new(Mutex::new(Progress::of(&comparing, &pieces)));
     let workers = context.jobs.clamp(1, pieces.len().max(1));
-    let queue: Queue = Arc::new(Mutex::new(pieces.into()));
+    let work = Work::new(pieces, comparing.tables.iter().map(|table| table.bytes), context.piece_bytes);
     let mut first = Some(sessions);
     let mut working = JoinSet::new();
     for _ in 0..workers {
@@ -157,11 +149,11 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
             context: context.clone(),
             comparing: Arc::clone(&comparing),
             writing: writing.clone(),
-            left: Arc::clone(&left),
+            work: work.clone(),
             sessions: first.take(),
             workers,
         };
-        working.spawn(worker.run(Arc::clone(&queue)));
+        working.spawn(worker.run());
     }
     while let Some(ended) = working.join_next().await {
         match ended {
@@ -201,135 +193,11 @@ async fn repair_all(
     Ok(())
 }
 
-/// How many slices of each table are left.
-#[derive(Debug)]
-struct Progress(Vec<usize>);
-
-impl Progress {
-    fn of(comparing: &Comparing, pieces: &[Vec<Slice>]) -> Self {
-        let mut left = vec![0; comparing.tables.len()];
-        pieces.iter().flatten().for_each(|slice| left[slice.table] += 1);
-        Self(left)
-    }
-
-    /// One less; `true` for the last.
-    fn done(&mut self, table: usize) -> bool {
-        self.0[table] = self.0[table].saturating_sub(1);
-        self.0[table] == 0
-    }
-}
-
-struct Worker {
-    context: VerifyContext,
-    comparing: Arc<Comparing>,
-    writing: Writing,
-    left: Arc<Mutex<Progress>>,
-    /// `None` until they are needed, or after they were lost.
-    sessions: Option<Sessions>,
-    workers: usize,
-}
-
-impl Worker {
-    async fn run(mut self, queue: Queue) -> Trouble {
-        let mut trouble = None;
-        loop {
-            let Some(piece) = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() else { break };
-            let mut busy = Duration::ZERO;
-            match self.compare_through_trouble(&piece).await {
-                Ok(compared) => {
-                    busy = compared.pairs.iter().map(|(_, held)| *held).sum();
-                    trouble = trouble.or(self.tell(&piece, compared));
-                }
-                Err(error) if piece.len() > 1 && error.is_about_tables() => {
-                    // It may be about one of the tables; the others need not suffer for it.
-                    tracing::debug!(%error, "tables are compared one by one");
-                    let alone = piece.into_iter().map(|slice| vec![slice]);
-                    queue.lock().unwrap_or_else(PoisonError::into_inner).extend(alone);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a part of the tables could not be compared");
-                    trouble = Some((self.describe(&piece, &error), error.remedy()));
-                }
-            }
-            let rest = self.context.share.rest_after(busy, self.workers);
-            let is_over = queue.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-            if !is_over {
-                tokio::time::sleep(rest).await;
-            }
-        }
-        if let Some(sessions) = self.sessions.take() {
-            tokio::join!(sessions.source.close(), sessions.target.close());
-        }
-        trouble
-    }
-
-    async fn compare_through_trouble(&mut self, piece: &[Slice]) -> Result<Compared, VerifyError> {
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        let (mut tries, begun_at) = (0, Instant::now());
-        loop {
-            let error = match self.compare(piece).await {
-                Ok(compared) => return Ok(compared),
-                Err(error) => error,
-            };
-            // A large transaction, or a backlog, is no trouble of ours.
-            let is_behind = matches!(error, VerifyError::Behind { .. }) && begun_at.elapsed() < BEHIND_MAX;
-            tries += u32::from(!is_behind);
-            if !error.passes() || tries >= TRIES_MAX {
-                return Err(error);
-            }
-            tracing::debug!(%error, "a piece is compared again");
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-    }
-
-    async fn compare(&mut self, piece: &[Slice]) -> Result<Compared, VerifyError> {
-        let sessions = match self.sessions.take() {
-            Some(sessions) => sessions,
-            None => connect(&self.context).await?,
-        };
-        let compared = self.comparing.compare(&sessions, piece).await;
-        // After an error a session may be lost, and a transaction open.
-        if compared.is_ok() || sessions.abandon().await.is_ok() {
-            self.sessions = Some(sessions);
-        }
-        compared
-    }
-
-    fn describe(&self, piece: &[Slice], error: &VerifyError) -> String {
-        let first = piece.first().map(|slice| self.comparing.tables[slice.table].source_name.plain());
-        let others = if piece.len() > 1 { format!(" and {} more", piece.len() - 1) } else { String::new() };
-        format!("table {}{others} could not be compared: {error}", first.unwrap_or_default())
-    }
-
-    fn tell(&self, piece: &[Slice], compared: Compared) -> Trouble {
-        let mut trouble = None;
-        self.writing.update(|report| {
-            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-            for (lsn, held) in compared.pairs {
-                report.held(lsn, held);
-            }
-            report.rows_looked_at_again += compared.looked_at_again;
-            for (slice, of_slice) in piece.iter().zip(compared.slices) {
-                let table = &self.comparing.tables[of_slice.table].source_name;
-                report.rows_compared += of_slice.rows;
-                report.bytes_compared += slice.bytes;
-                report.tables_compared += u64::from(left.done(of_slice.table));
-                report.is_at_least |= of_slice.is_cut;
-                let count = of_slice.differences.iter().map(|each| each.count).sum();
-                report.found(table, of_slice.differences, count);
-                if let Some((reason, remedy)) = of_slice.undecided {
-                    trouble = Some((
-                        format!("table {} could not be compared: {reason}", table.plain()),
-                        remedy.into(),
-                    ));
-                }
-            }
-        });
-        trouble
-    }
-}
-
-async fn connect(context: &VerifyContext) -> Result<Sessions, VerifyError> {
+/// Two sessions for comparing.
+///
+/// # Errors
+/// [`VerifyError`].
+pub(super) async fn connect(context: &VerifyContext) -> Result<Sessions, VerifyError> {
     let one = async |side: Side| -> Result<SqlSession, VerifyError> {
         let settings = match side {
             Side::Source => &context.config.source.connection,

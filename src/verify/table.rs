@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use pgsluice_proto::command::{quote_ident, quote_literal};
+use pgsluice_proto::command::quote_literal;
 
 use super::error::VerifyError;
 use super::row_text::ComparedColumn;
@@ -30,13 +30,18 @@ pub(super) struct ComparedTable {
     pub(super) key: Vec<String>,
     /// Size of its rows on the source without TOAST, in bytes.
     pub(super) heap_bytes: u64,
-    /// Whether rows of a range of values of the key's first column can be found by an index.
-    pub(super) can_be_ranged: bool,
-    /// Whether the order of these values is a question of collation.
+    /// The first of the key's columns, as far as an index finds rows by ranges of their values, and both sides order them alike.
+    pub(super) ranged: Vec<String>,
+    /// Whether the order of any of these is a question of collation.
     pub(super) is_collated: bool,
 }
 
 impl ComparedTable {
+    /// Whether it can be cut by ranges of its key.
+    pub(super) const fn can_be_ranged(&self) -> bool {
+        !self.ranged.is_empty()
+    }
+
     /// The table with `ONLY` where its rows are its own.
     pub(super) fn rows_of(&self, side: Side) -> String {
         match side {
@@ -75,19 +80,20 @@ pub(super) struct Tables {
 const ON_SOURCE: &str = "
 SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, pg_relation_size(c.oid) AS heap_bytes,
        EXISTS (SELECT FROM pg_publication_tables p WHERE p.pubname = $PUBLICATION AND p.schemaname = n.nspname AND p.tablename = c.relname)
-         AS is_published, key.columns, key.can_be_ranged, key.first_column, key.collation
+         AS is_published, key.columns
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN LATERAL (
-       SELECT (SELECT json_agg(a.attname ORDER BY k.place)
+       SELECT (SELECT json_agg(json_build_object(
+                        'name', a.attname,
+                        'is_ranged', m.amname = 'btree' AND o.opcdefault AND (i.indcollation::oid[])[k.place - 1] = a.attcollation
+                                     AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname NOT IN ('char', '_char'),
+                        'collation', $COLLATION) ORDER BY k.place)
                  FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
-                WHERE k.place <= i.indnkeyatts) AS columns,
-              EXISTS (SELECT FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                        JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
-                       WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0] AND m.amname = 'btree'
-                         AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname <> 'char') AS can_be_ranged,
-              (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0]) AS first_column,
-              (SELECT $COLLATION FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = (i.indkey::int2[])[0]) AS collation
+                 JOIN pg_type t ON t.oid = a.atttypid
+                 JOIN pg_opclass o ON o.oid = (i.indclass::oid[])[k.place - 1]
+                 JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_am m ON m.oid = x.relam
+                WHERE k.place <= i.indnkeyatts) AS columns
          FROM pg_index i
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
           AND (i.indisprimary OR i.indisreplident)
@@ -124,6 +130,16 @@ SELECT DISTINCT c.oid, n.nspname, c.relname
   JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE roots.root IS NOT NULL AND t.isleaf AND c.relkind = 'r'
    AND roots.root::oid NOT IN (SELECT oid FROM compared) AND c.oid NOT IN (SELECT oid FROM compared)";
+
+/// A column of a key on the source.
+#[derive(Debug, serde::Deserialize)]
+struct KeyColumn {
+    name: String,
+    /// Whether an index finds rows by ranges of its values, in an order that every version has.
+    is_ranged: bool,
+    /// How its values are ordered, if that is a question of collation.
+    collation: Option<String>,
+}
 
 /// Reads what is to be compared.
 ///
@@ -178,11 +194,13 @@ pub(super) async fn read_tables(
             continue;
         };
         let size = |column: &str| row.get(column).and_then(|text| text.parse().ok()).unwrap_or_default();
-        let key = row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        // Not there: the target lets it be NULL, and NULL is in no range.
-        let on_target = row.get("first_column").and_then(|column| collations.get(column));
-        let is_ordered_alike =
-            on_target.is_some_and(|on_target| on_target.as_deref() == row.get("collation"));
+        let key: Vec<KeyColumn> =
+            row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        // One that is not in the map may be NULL on the target, and NULL is in no range.
+        let is_alike = |column: &&KeyColumn| {
+            column.is_ranged && collations.get(&column.name).is_some_and(|other| *other == column.collation)
+        };
+        let ranged = key.iter().take_while(is_alike);
         tables.compared.push(ComparedTable {
             source_oid: record.source_oid,
             source_name,
@@ -191,9 +209,9 @@ pub(super) async fn read_tables(
             is_spread,
             bytes: size("bytes"),
             heap_bytes: size("heap_bytes"),
-            is_collated: row.get("collation").is_some(),
-            key,
-            can_be_ranged: row.get("can_be_ranged") == Some("t") && is_ordered_alike,
+            is_collated: ranged.clone().any(|column| column.collation.is_some()),
+            ranged: ranged.map(|column| column.name.clone()).collect(),
+            key: key.into_iter().map(|column| column.name).collect(),
         });
     }
     tables
@@ -343,35 +361,4 @@ pub(super) fn shapes_of(
         Shape::of(&table.key, source.unwrap_or(&none), target.unwrap_or(&none))
     };
     Ok(tables.iter().map(of).collect())
-}
-
-/// Which rows of a table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) enum Portion {
-    /// All.
-    #[default]
-    All,
-    /// Those of a range of keys, which an index finds.
-    Range(Range),
-    /// Those whose key's hash ends like this number, of so many, a power of two: the whole table is read for them.
-    Part { number: u64, of: u64 },
-}
-
-/// Those whose first key column is at least the one value and less than the other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Range {
-    pub(super) first: Option<String>,
-    pub(super) end: Option<String>,
-}
-
-impl Range {
-    /// The conditions on the column. A literal takes the column's type.
-    pub(super) fn conditions(&self, column: &str) -> Vec<String> {
-        let bound = |operator: &str, value: &String| {
-            format!("{} {operator} {}", quote_ident(column), quote_literal(value))
-        };
-        let first = self.first.as_ref().map(|value| bound(">=", value));
-        let end = self.end.as_ref().map(|value| bound("<", value));
-        first.into_iter().chain(end).collect()
-    }
 }
