@@ -283,7 +283,8 @@ pub(super) struct RawVerify {
     /// Sessions on each side that compare at the same time, 1 to 64. They have `share_percent` together, unless that is 100.
     pub(super) jobs: u32,
     /// Tables larger than this are compared in pieces of about this size, by ranges of their key, each under a pair of snapshots of
-    /// its own; at least 1MiB. Without it: a hundredth of 1GB for each percent of `share_percent`, but not less than 16MiB.
+    /// its own; at least 1MiB. Without it: a hundredth of 1GB for each percent of `share_percent`, but not less than 16MiB. Of a table
+    /// whose rows do not lie in the order of its key, pieces are as large as `max_snapshot_seconds` allows; what takes longer is cut.
     pub(super) piece_bytes: Option<ByteSize>,
     /// How long a pair of snapshots, one on each side, may be held, 1 to 86400 seconds: for so long vacuum cannot remove rows that
     /// were deleted meanwhile, and DDL waits for the tables that are compared. A table without a key, or one whose keys both sides may

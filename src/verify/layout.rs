@@ -35,6 +35,12 @@ impl Sizes {
     pub(super) const fn new(piece_bytes: u64, held_max: Duration) -> Self {
         Self { piece_bytes, part_bytes: held_max.as_secs().saturating_mul(BYTES_A_SECOND), held_max }
     }
+
+    /// Into how many ranges a table is cut: into as few as may be where each of them reads much of it.
+    fn ranges_of(self, table: &ComparedTable) -> u64 {
+        let bytes = if table.is_scattered { self.piece_bytes.max(self.part_bytes) } else { self.piece_bytes };
+        if table.can_be_ranged() { table.bytes.div_ceil(bytes.max(1)) } else { 1 }
+    }
 }
 
 /// The pieces, the largest first.
@@ -50,19 +56,19 @@ pub(super) async fn cut(
     let mut together: Vec<Slice> = Vec::new();
     let mut together_bytes = 0;
     for (index, table) in tables.iter().enumerate() {
-        let wanted = table.bytes.div_ceil(sizes.piece_bytes.max(1));
-        if wanted > 1 && table.can_be_ranged() {
+        let wanted = sizes.ranges_of(table);
+        if wanted > 1 {
             let ranges =
                 in_ranges(source, table, &Range::default(), table.bytes, wanted, sizes.held_max).await?;
             let bytes = table.bytes / ranges.len() as u64;
-            let slice = |range| vec![Slice { table: index, portion: Portion::Range(range), bytes }];
+            let slice = |range| vec![Slice::new(index, Portion::Range(range), bytes)];
             pieces.extend(ranges.into_iter().map(slice));
             continue;
         }
         let parts = table.bytes.div_ceil(sizes.part_bytes.max(1)).next_power_of_two().min(PARTS_MAX);
         if parts > 1 {
             let portion = |number| Portion::Part { number, of: parts };
-            let slice = |number| Slice { table: index, portion: portion(number), bytes: table.bytes / parts };
+            let slice = |number| Slice::new(index, portion(number), table.bytes / parts);
             pieces.extend((0..parts).map(|number| vec![slice(number)]));
             continue;
         }
@@ -73,7 +79,7 @@ pub(super) async fn cut(
             together_bytes = 0;
         }
         together_bytes += table.bytes;
-        together.push(Slice { table: index, portion: Portion::All, bytes: table.bytes });
+        together.push(Slice::new(index, Portion::All, table.bytes));
     }
     if !together.is_empty() {
         pieces.push(together);
@@ -81,7 +87,7 @@ pub(super) async fn cut(
     Ok(pieces)
 }
 
-/// The same rows in smaller slices; empty if they cannot be cut.
+/// The same rows in smaller slices; in the same if they cannot be cut.
 ///
 /// # Errors
 /// [`VerifyError`]: the source could not be asked for a sample.
@@ -103,8 +109,11 @@ pub(super) async fn cut_smaller(
         }
         None => slice.portion.in_parts(),
     };
-    let bytes = slice.bytes / (portions.len() as u64).max(1);
-    Ok(portions.into_iter().map(|portion| Slice { table: slice.table, portion, bytes }).collect())
+    if portions.is_empty() {
+        return Ok(vec![Slice { is_indivisible: true, ..slice.clone() }]);
+    }
+    let bytes = slice.bytes / portions.len() as u64;
+    Ok(portions.into_iter().map(|portion| Slice::new(slice.table, portion, bytes)).collect())
 }
 
 /// Cuts a range of so many bytes into about so many of equal size, by values of a sample.
@@ -154,4 +163,33 @@ fn percent(table: &ComparedTable, bytes: u64, wanted: u64) -> f64 {
     let whole = table.bytes as f64 / bytes.max(1) as f64;
     let looked_into = ((wanted * BLOCKS_PER_PIECE) as f64 * whole.max(1.0)).min(BLOCKS_MAX as f64);
     (100.0 * looked_into / blocks).clamp(0.000_1, 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Oid, TableName};
+
+    #[test]
+    fn a_table_is_cut_by_its_size_and_into_few_ranges_if_each_reads_much_of_it() {
+        let sizes = Sizes::new(32 << 20, Duration::from_secs(60));
+        let table = |ranged: &[&str], is_scattered| ComparedTable {
+            source_oid: Oid(1),
+            source_name: TableName::new("public", "t"),
+            target_oid: Oid(2),
+            target_name: TableName::new("public", "t"),
+            is_spread: false,
+            bytes: 10 << 30,
+            heap_bytes: 10 << 30,
+            key: vec!["id".into()],
+            ranged: ranged.iter().map(|name| (*name).to_owned()).collect(),
+            is_collated: false,
+            is_scattered,
+        };
+        assert_eq!(sizes.ranges_of(&table(&["id"], false)), 320);
+        assert_eq!(sizes.ranges_of(&table(&["id"], true)), 11);
+        assert_eq!(sizes.ranges_of(&table(&[], false)), 1, "it is cut into parts");
+        let large = Sizes::new(1 << 30, Duration::from_secs(1));
+        assert_eq!(large.ranges_of(&table(&["id"], true)), 10, "pieces are never smaller than is asked for");
+    }
 }

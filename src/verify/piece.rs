@@ -49,6 +49,15 @@ pub(super) struct Slice {
     pub(super) portion: Portion,
     /// The part of the table's size that it has.
     pub(super) bytes: u64,
+    /// It was to be cut, and could not be.
+    pub(super) is_indivisible: bool,
+}
+
+impl Slice {
+    /// Rows that may be cut further.
+    pub(super) const fn new(table: usize, portion: Portion, bytes: u64) -> Self {
+        Self { table, portion, bytes, is_indivisible: false }
+    }
 }
 
 /// What came of a piece.

@@ -34,6 +34,8 @@ pub(super) struct ComparedTable {
     pub(super) ranged: Vec<String>,
     /// Whether the order of any of these is a question of collation.
     pub(super) is_collated: bool,
+    /// Whether rows of a range lie all over the table, so that each range reads much of it.
+    pub(super) is_scattered: bool,
 }
 
 impl ComparedTable {
@@ -87,7 +89,9 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, pg_relation_s
                         'name', a.attname,
                         'is_ranged', m.amname = 'btree' AND o.opcdefault AND (i.indcollation::oid[])[k.place - 1] = a.attcollation
                                      AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname NOT IN ('char', '_char'),
-                        'collation', $COLLATION) ORDER BY k.place)
+                        'collation', $COLLATION,
+                        'correlation', (SELECT s.correlation FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname
+                                          AND s.attname = a.attname AND NOT s.inherited)) ORDER BY k.place)
                  FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
                  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number
                  JOIN pg_type t ON t.oid = a.atttypid
@@ -139,7 +143,12 @@ struct KeyColumn {
     is_ranged: bool,
     /// How its values are ordered, if that is a question of collation.
     collation: Option<String>,
+    /// How far rows lie in its order, from -1 to 1, by the statistics; `None` without any.
+    correlation: Option<f64>,
 }
+
+/// Below, a range of keys is all over the table.
+const CORRELATION_MIN: f64 = 0.5;
 
 /// Reads what is to be compared.
 ///
@@ -209,6 +218,10 @@ pub(super) async fn read_tables(
             is_spread,
             bytes: size("bytes"),
             heap_bytes: size("heap_bytes"),
+            is_scattered: key
+                .first()
+                .and_then(|column| column.correlation)
+                .is_some_and(|correlation| correlation.abs() < CORRELATION_MIN),
             is_collated: ranged.clone().any(|column| column.collation.is_some()),
             ranged: ranged.map(|column| column.name.clone()).collect(),
             key: key.into_iter().map(|column| column.name).collect(),

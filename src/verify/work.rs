@@ -57,19 +57,22 @@ impl Pieces {
         self.left[table] == 0
     }
 
+    fn can_be_cut(&self, slice: &Slice) -> bool {
+        !slice.is_indivisible && slice.bytes >= self.smallest[slice.table]
+    }
+
     /// Whether it has to be cut before it is tried.
     fn has_to_be_cut(&self, slice: &Slice) -> bool {
-        let is_large = slice.bytes >= self.smallest[slice.table];
-        is_large && self.too_long.get(&slice.table).is_some_and(|least| slice.bytes >= *least)
+        self.can_be_cut(slice) && self.too_long.get(&slice.table).is_some_and(|least| slice.bytes >= *least)
     }
 
     /// It took too long; `true` if that can be helped.
     fn takes_too_long(&mut self, slice: &Slice) -> bool {
-        if slice.bytes < self.smallest[slice.table] || self.has_to_be_cut(slice) {
-            return false;
+        if self.can_be_cut(slice) {
+            let least = self.too_long.entry(slice.table).or_insert(slice.bytes);
+            *least = slice.bytes.min(*least);
         }
-        self.too_long.insert(slice.table, slice.bytes);
-        true
+        self.can_be_cut(slice)
     }
 
     /// These take the place of one of the same table.
@@ -196,10 +199,7 @@ impl Worker {
             && self.work.lock().has_to_be_cut(slice)
         {
             let table = &self.comparing.tables[slice.table];
-            let slices = cut_smaller(&sessions.source, table, slice, self.context.held_max).await?;
-            if !slices.is_empty() {
-                return Ok(Tried::Cut(slices));
-            }
+            return Ok(Tried::Cut(cut_smaller(&sessions.source, table, slice, self.context.held_max).await?));
         }
         Ok(Tried::Compared(self.comparing.compare(sessions, piece).await?))
     }
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn slice(table: usize, bytes: u64) -> Slice {
-        Slice { table, portion: Portion::All, bytes }
+        Slice::new(table, Portion::All, bytes)
     }
 
     #[test]
@@ -259,7 +259,9 @@ mod tests {
         assert!(pieces.takes_too_long(&slice(0, 8_000)));
         assert!(pieces.has_to_be_cut(&slice(0, 8_000)) && !pieces.has_to_be_cut(&slice(0, 7_999)));
         assert!(!pieces.has_to_be_cut(&slice(1, 9_000)), "another table");
-        assert!(!pieces.takes_too_long(&slice(0, 8_000)), "it was to be cut, and could not be");
+        assert!(pieces.takes_too_long(&slice(0, 8_000)), "another worker was at it meanwhile");
+        let indivisible = Slice { is_indivisible: true, ..slice(0, 8_000) };
+        assert!(!pieces.takes_too_long(&indivisible) && !pieces.has_to_be_cut(&indivisible));
         assert!(pieces.takes_too_long(&slice(0, 2_000)));
         assert!(!pieces.takes_too_long(&slice(0, 999)), "it is no piece any more");
         assert!(!pieces.has_to_be_cut(&slice(0, 999)));

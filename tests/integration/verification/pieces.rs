@@ -11,7 +11,7 @@ use crate::harness::two_tables::intruder;
 /// Some 40 and 120 MB: several pieces, and two parts where a snapshot may be held for six seconds.
 const SCHEMA: &str = "
 CREATE TABLE by_number (id int PRIMARY KEY, v text);
-INSERT INTO by_number SELECT i * 7 % 300007, repeat(md5(i::text), 2) FROM generate_series(1, 300000) i;
+INSERT INTO by_number SELECT i * 7, repeat(md5(i::text), 2) FROM generate_series(1, 300000) i;
 CREATE TABLE by_name (name text PRIMARY KEY, v text);
 INSERT INTO by_name SELECT CASE i % 3 WHEN 0 THEN 'x-' WHEN 1 THEN 'X' ELSE 'x_' END || md5(i::text), repeat(md5(i::text), 2)
   FROM generate_series(1, 900000) i;
@@ -69,7 +69,7 @@ async fn tables_in_pieces_are_compared_whatever_their_order() {
 /// Keys whose first column, or the first two, have hardly any values: by these alone there would be one piece, or two.
 const OF_SEVERAL_COLUMNS: &str = "
 CREATE TABLE of_two (tenant int, id bigint, v text, PRIMARY KEY (tenant, id));
-INSERT INTO of_two SELECT 1 + (i = 7)::int, i * 7 % 300007, repeat(md5(i::text), 2) FROM generate_series(1, 300000) i;
+INSERT INTO of_two SELECT 1 + (i = 300000)::int, i * 7 % 300007, repeat(md5(i::text), 2) FROM generate_series(1, 300000) i;
 CREATE TABLE of_three (region text COLLATE \"C\", day date, n numeric, mood text, v text, PRIMARY KEY (region, day, n) INCLUDE (mood));
 INSERT INTO of_three SELECT CASE WHEN i % 1000 = 0 THEN 'a''b' ELSE 'z' END, date '2026-01-01' + i % 3, i / 10.0, 'm', repeat(md5(i::text), 2)
   FROM generate_series(1, 300000) i;
@@ -123,13 +123,13 @@ async fn what_takes_too_long_is_compared_in_smaller_pieces() {
     let stage = Stage::new(Pair::of(14, 17)).await;
     stage.source_client().await.batch_execute(LONG_TO_HASH).await.expect("schema");
     let replicator =
-        stage.streaming_with("verify.piece_bytes = \"1GiB\"\nverify.max_snapshot_seconds = 1").await;
+        stage.streaming_with("verify.piece_bytes = \"1GiB\"\nverify.max_snapshot_seconds = 2").await;
     stage.caught_up().await;
     let clean = verify(&replicator, FAST).await;
     let counted = (clean.outcome.as_str(), clean.rows_compared, clean.tables_compared);
     assert_eq!(counted, ("clean", 1_500, 1), "{clean:#?}\n{}", replicator.log());
     assert!(replicator.log().contains("smaller parts are compared"), "{}", replicator.log());
-    assert!(clean.longest_snapshot_ms <= 1_500.0, "{clean:#?}");
+    assert!(clean.longest_snapshot_ms <= 2_500.0, "{clean:#?}");
 
     let damage = "UPDATE long SET v = overlay(v placing '!' from 500000) WHERE id = 700";
     intruder(&stage).await.batch_execute(damage).await.expect(damage);
