@@ -38,7 +38,7 @@ impl Sizes {
 
     /// Into how many ranges a table is cut: into as few as may be where each of them reads much of it.
     fn ranges_of(self, table: &ComparedTable) -> u64 {
-        let bytes = if table.is_scattered { self.piece_bytes.max(self.part_bytes) } else { self.piece_bytes };
+        let bytes = if table.is_scattered { self.part_bytes } else { self.piece_bytes.min(self.part_bytes) };
         if table.can_be_ranged() { table.bytes.div_ceil(bytes.max(1)) } else { 1 }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(sizes.ranges_of(&table(&["id"], false)), 320);
         assert_eq!(sizes.ranges_of(&table(&["id"], true)), 11);
         assert_eq!(sizes.ranges_of(&table(&[], false)), 1, "it is cut into parts");
-        let large = Sizes::new(1 << 30, Duration::from_secs(1));
-        assert_eq!(large.ranges_of(&table(&["id"], true)), 10, "pieces are never smaller than is asked for");
+        let short = Sizes::new(1 << 30, Duration::from_secs(1));
+        assert_eq!(short.ranges_of(&table(&["id"], false)), 640, "no more than fits into the time");
     }
 }
