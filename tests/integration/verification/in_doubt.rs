@@ -16,8 +16,9 @@ use crate::harness::wait::until;
 /// Twenty pieces of the least size.
 const SCHEMA: &str = "
 CREATE TABLE large (id int PRIMARY KEY, v text);
-INSERT INTO large SELECT i, repeat(md5(i::text), 4) FROM generate_series(1, 100000) i; ANALYZE;
-BEGIN; UPDATE large SET v = 'prepared' WHERE id = 99990; PREPARE TRANSACTION 'beforehand'";
+INSERT INTO large SELECT i, repeat(md5(i::text), 4) FROM generate_series(1, 100000) i; ANALYZE";
+const BEFOREHAND: &str =
+    "BEGIN; UPDATE large SET v = 'prepared' WHERE id = 99990; PREPARE TRANSACTION 'beforehand'";
 const PIECES: &str = "verify.piece_bytes = \"1MiB\"";
 /// In the first pieces, in the last ones, and beyond.
 const COMMITS: [&str; 5] = [
@@ -45,6 +46,7 @@ impl Scene {
         let source = stage.source_client().await;
         source.batch_execute(SCHEMA).await.expect("schema");
         let replicator = stage.streaming_with(PIECES).await;
+        source.batch_execute(BEFOREHAND).await.expect("a prepared transaction");
         stage.caught_up().await;
         Self { stage, source, replicator }
     }
@@ -107,7 +109,7 @@ async fn commits_that_begin_to_wait_meanwhile_are_waited_for() {
 
 #[tokio::test]
 async fn a_role_that_cannot_see_who_waits_is_told_what_to_grant() {
-    let stage = Stage::new(Pair::owned(14, 17)).await;
+    let stage = Stage::new(Pair::owned(15, 17)).await;
     let sql = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)";
     stage.source_client().await.batch_execute(sql).await.expect("schema");
     let replicator = stage.streaming().await;
