@@ -36,12 +36,14 @@ async fn verifications_under_heavy_load_find_nothing() {
     find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12)).await;
 }
 
-/// What one transaction of the source changes may be committed on the target by several.
+/// Of what one transaction of the source has changed, some is committed on the target and some is still gathered when a verification
+/// asks the stream to halt.
 #[tokio::test]
 async fn verifications_beside_several_connections_that_apply_find_nothing() {
     let stage = Stage::new(Pair::of(14, 17)).await;
     stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
-    let replicator = stage.streaming_with("apply.connections = 3").await;
+    let lanes = "apply.connections = 3\napply.max_batch_delay_ms = 300\nverify.piece_bytes = \"1MiB\"";
+    let replicator = stage.streaming_with(lanes).await;
     let applying = tokio::spawn(sessions_that_apply(stage.target_url()));
     find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12) / 2).await;
     stage.target_client().await.batch_execute("CREATE TABLE verified ()").await.expect("a sign");
