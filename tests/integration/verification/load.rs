@@ -42,7 +42,7 @@ async fn verifications_under_heavy_load_find_nothing() {
 async fn verifications_beside_several_connections_that_apply_find_nothing() {
     let stage = Stage::new(Pair::of(14, 17)).await;
     stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
-    let lanes = "apply.connections = 3\napply.max_batch_delay_ms = 300\nverify.piece_bytes = \"1MiB\"";
+    let lanes = "apply.connections = 3\napply.max_batch_delay_ms = 300\nverify.piece_bytes = \"16MiB\"";
     let replicator = stage.streaming_with(lanes).await;
     let applying = tokio::spawn(sessions_that_apply(stage.target_url()));
     find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12) / 2).await;
