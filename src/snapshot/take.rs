@@ -117,7 +117,7 @@ pub async fn wait_for_commits_in_doubt(source: &SqlSession) -> Result<(), Snapsh
             tracing::warn!(
                 pid,
                 sessions = waiting.len(),
-                "the copy waits for sessions of the source whose commit waits for a synchronous standby"
+                "sessions of the source whose commit waits for a synchronous standby are waited for"
             );
         }
         tokio::time::sleep(AGAIN_AFTER).await;

@@ -5,29 +5,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::harness::stage::{Stage, text};
+use crate::harness::stage::Stage;
 use crate::harness::two_tables::{PAIR, kill};
-use crate::harness::wait::until;
+use crate::harness::unanswered::{are_waiting, until_waiting, with_an_answer, without_an_answer};
 
-use super::{SLOW, begun, ends_well, execute, half_copied, least_key_of_the_last_chunk, number, ordered};
-
-/// From here on commits wait for a standby that does not exist.
-pub(super) async fn without_an_answer(source: &Client) {
-    set(source, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "nobody").await;
-}
-
-/// Commits that wait go on.
-pub(super) async fn with_an_answer(source: &Client) {
-    set(source, "ALTER SYSTEM RESET synchronous_standby_names", "").await;
-}
-
-async fn set(source: &Client, statement: &str, becomes: &str) {
-    execute(source, statement).await;
-    execute(source, "SELECT pg_reload_conf()").await;
-    until("the setting", || async { text(source, "SHOW synchronous_standby_names").await == becomes }).await;
-}
-
-const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+use super::{SLOW, begun, ends_well, execute, half_copied, least_key_of_the_last_chunk, ordered};
 
 /// Writes to chunks that are in and to chunks that are not; each waits.
 async fn writes_that_wait(stage: &Stage, source: &Client, last: i64) -> JoinSet<()> {
@@ -49,13 +31,13 @@ async fn writes_that_wait(stage: &Stage, source: &Client, last: i64) -> JoinSet<
     );
     execute(source, &prepared).await;
     without_an_answer(source).await;
-    let count = i64::try_from(statements.len()).expect("few");
+    let count = statements.len();
     let mut tasks = JoinSet::new();
     for statement in statements {
         let client = stage.source_client().await;
         tasks.spawn(async move { execute(&client, &statement).await });
     }
-    until("commits that wait", || async { number(source, WAITING).await == count }).await;
+    until_waiting(source, count).await;
     tasks
 }
 
@@ -81,7 +63,7 @@ async fn the_same_after_sudden_death_in_between() {
     kill(&mut replicator).await;
     let mut replicator = stage.command(SLOW).start().expect("the program");
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(number(&source, WAITING).await, 8, "they wait all the time");
+    assert!(are_waiting(&source, 8).await, "they wait all the time");
     with_an_answer(&source).await;
     tasks.join_all().await;
     ends_well(&stage, &mut replicator).await;

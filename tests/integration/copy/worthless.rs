@@ -3,6 +3,7 @@
 
 use crate::harness::stage::Pair;
 use crate::harness::two_tables::{PAIR, intruder, problem};
+use crate::harness::unanswered::{with_an_answer, without_an_answer};
 use crate::harness::wait::until;
 
 use super::{
@@ -97,7 +98,7 @@ async fn a_row_that_moves_before_it_is_seen_to_is_not_doubled() {
     let (stage, source, target, mut replicator) = begun(Pair::of(14, 17), &ordered(), SLOW).await;
     half_copied(&target, "ordered", 3).await;
     let last = least_key_of_the_last_chunk(&target, "ordered").await;
-    super::standby::without_an_answer(&source).await;
+    without_an_answer(&source).await;
     let moving = stage.source_client().await;
     let statement = format!("UPDATE ordered SET id = -1 WHERE id = {}", last + 5);
     let moved = tokio::spawn(async move { moving.batch_execute(&statement).await });
@@ -107,7 +108,7 @@ async fn a_row_that_moves_before_it_is_seen_to_is_not_doubled() {
     .await;
     // Long enough for the rest of the copy, if nothing kept it.
     tokio::time::sleep(std::time::Duration::from_secs(8)).await;
-    super::standby::with_an_answer(&source).await;
+    with_an_answer(&source).await;
     moved.await.expect("a task").expect("an update");
     ends_well(&stage, &mut replicator).await;
 }

@@ -14,4 +14,5 @@ pub(crate) mod sides;
 pub(crate) mod stage;
 pub(crate) mod threshold;
 pub(crate) mod two_tables;
+pub(crate) mod unanswered;
 pub(crate) mod wait;

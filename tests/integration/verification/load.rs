@@ -1,9 +1,12 @@
 //! No false alarms: verifications one after the other while many sessions write, with transactions of every kind, and none of them finds
 //! anything. The rows that were in flight when they were looked at are counted: without them the test would prove nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use pgsluice::demo::replicator::Replicator;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -27,11 +30,29 @@ const WRITERS: u64 = 8;
 
 #[tokio::test]
 async fn verifications_under_heavy_load_find_nothing() {
-    let runs = size("PGSLUICE_VERIFY_RUNS", 12);
-    let (_, seed) = seed::random("verification under load");
     let stage = Stage::new(Pair::of(14, 17)).await;
     stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
-    let mut replicator = stage.streaming().await;
+    let replicator = stage.streaming().await;
+    find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12)).await;
+}
+
+/// Of what one transaction of the source has changed, some is committed on the target and some is still gathered when a verification
+/// asks the stream to halt.
+#[tokio::test]
+async fn verifications_beside_several_connections_that_apply_find_nothing() {
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    stage.source_client().await.batch_execute(SCHEMA).await.expect("schema");
+    let lanes = "apply.connections = 3\napply.max_batch_delay_ms = 300\nverify.piece_bytes = \"16MiB\"";
+    let replicator = stage.streaming_with(lanes).await;
+    let applying = tokio::spawn(sessions_that_apply(stage.target_url()));
+    find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12) / 2).await;
+    stage.target_client().await.batch_execute("CREATE TABLE verified ()").await.expect("a sign");
+    let applying = applying.await.expect("a watch");
+    assert!(applying > 1, "{applying} connections have applied");
+}
+
+async fn find_nothing(stage: &Stage, mut replicator: Replicator, runs: u64) {
+    let (_, seed) = seed::random("verification under load");
     let load = Load::on(&stage.source_url(), seed);
     let (mut rows, mut again, mut snapshots, mut longest_ms) = (0, 0, 0, 0.0_f64);
     for run in 0..runs {
@@ -51,6 +72,22 @@ async fn verifications_under_heavy_load_find_nothing() {
         "verify figures: {runs} verifications beside {transactions} transactions: 0 false alarms, {rows} rows compared, {again} of them looked \
          at again, {snapshots} snapshots, the longest held for {longest_ms:.0} ms"
     );
+}
+
+/// How many sessions have been seen to apply, until there is a table `verified`.
+async fn sessions_that_apply(url: String) -> usize {
+    let client = connect(&url).await;
+    let sql = "SELECT ARRAY(SELECT pid FROM pg_stat_activity WHERE application_name = 'pgsluice apply' AND backend_xid IS NOT NULL),
+                      to_regclass('verified') IS NOT NULL";
+    let mut seen = HashSet::new();
+    loop {
+        let row = client.query_one(sql, &[]).await.expect("activity");
+        seen.extend(row.get::<_, Vec<i32>>(0));
+        if row.get(1) {
+            return seen.len();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Sessions that write until they are told to stop.

@@ -3,8 +3,12 @@
 
 mod command_line;
 mod corruption;
+mod in_doubt;
+mod interrupted;
+mod joined;
 mod load;
 mod pieces;
+mod unlike;
 
 use std::time::Duration;
 
@@ -23,19 +27,34 @@ pub(crate) async fn verify(
     replicator: &Replicator,
     request: VerificationRequestRecord,
 ) -> VerificationRecord {
-    let accepted = match replicator.api().start_verification(request).await {
+    let accepted = begun(replicator, request).await;
+    ended(replicator, accepted.number).await
+}
+
+/// A verification that is accepted.
+async fn begun(replicator: &Replicator, request: VerificationRequestRecord) -> VerificationRecord {
+    match replicator.api().start_verification(request).await {
         Ok(accepted) => accepted,
         Err(error) => panic!("{error}\n{}", replicator.log()),
-    };
+    }
+}
+
+/// Waits for the end of a verification.
+async fn ended(replicator: &Replicator, number: i64) -> VerificationRecord {
     let begun_at = std::time::Instant::now();
     loop {
         let seen = replicator.api().verification().await.expect("a verification");
-        if seen.number == accepted.number && seen.outcome != "running" {
+        if seen.number == number && seen.outcome != "running" {
             return seen;
         }
         assert!(begun_at.elapsed() < VERIFIED_WITHIN, "{seen:#?}\n{}", replicator.log());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// As one that runs is now.
+async fn running(replicator: &Replicator) -> VerificationRecord {
+    replicator.api().verification().await.expect("a verification")
 }
 
 /// A number from the environment: how much of it is run.

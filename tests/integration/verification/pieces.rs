@@ -138,34 +138,38 @@ async fn what_takes_too_long_is_compared_in_smaller_pieces() {
     assert_eq!(found, [("differs", ["v".to_owned()].as_slice())], "{report:#?}\n{}", replicator.log());
 }
 
-/// Of every two rows that differ, so do the texts that are hashed: tried with values that contain what stands between values.
-#[tokio::test]
-async fn rows_that_differ_have_texts_that_differ() {
-    let stage = Stage::new(Pair::of(14, 17)).await;
-    let client = connect(&stage.source.url("app")).await;
-    client
-        .batch_execute(
-            "CREATE TYPE pair AS (x int, y text);
-             CREATE TABLE v AS SELECT x FROM unnest(ARRAY[NULL, '', '0', '1', E'\\x01', E'1\\x01', E'\\x011', E'0\\x011', 'x']) x;
-             CREATE TABLE r AS SELECT row_number() OVER () AS n, a.x AS a, b.x AS b, c.x::char(3) AS c, d, e
-               FROM v a, v b, v c, unnest(ARRAY[NULL, 0, 1, 11]) d,
-                    unnest(ARRAY[NULL, ROW(NULL, NULL)::pair, ROW(1, E'\\x01')::pair]) e",
-        )
-        .await
-        .expect("rows");
+/// Rows whose values contain what stands between values, and whatever else could make two of them print alike: as table `r`.
+pub(super) const HARD_TO_TELL_APART: &str = "
+CREATE TYPE pair AS (x int, y text);
+CREATE TABLE v AS SELECT x FROM unnest(ARRAY[NULL, '', '0', '1', E'\\x01', E'1\\x01', E'\\x011', E'0\\x011', 'x']) x;
+CREATE TABLE r AS SELECT row_number() OVER () AS n, a.x AS a, b.x AS b, c.x::char(3) AS c, d, e
+  FROM v a, v b, v c, unnest(ARRAY[NULL, 0, 1, 11]) d,
+       unnest(ARRAY[NULL, ROW(NULL, NULL)::pair, ROW(1, E'\\x01')::pair]) e";
+
+/// All of them but its number.
+pub(super) fn columns_of_those() -> [ComparedColumn; 5] {
     let column = |name: &str, base_type: &str| ComparedColumn {
         name: name.to_owned(),
         base_type: base_type.to_owned(),
         is_nullable: true,
         has_plain_labels: false,
     };
-    let columns = [
+    [
         column("a", "text"),
         column("b", "text"),
         column("c", "bpchar"),
         column("d", "int4"),
         column("e", "public.pair"),
-    ];
+    ]
+}
+
+/// Of every two rows that differ, so do the texts that are hashed.
+#[tokio::test]
+async fn rows_that_differ_have_texts_that_differ() {
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    let client = connect(&stage.source.url("app")).await;
+    client.batch_execute(HARD_TO_TELL_APART).await.expect("rows");
+    let columns = columns_of_those();
     for is_same_encoding in [true, false] {
         let form = RowForm { hashing: Hashing::Native, is_same_encoding };
         for some in [&columns[..], &columns[..2], &columns[2..4], &columns[1..5]] {
