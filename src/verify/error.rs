@@ -92,9 +92,9 @@ impl VerifyError {
             Self::Connect(error) => matches!(error.disposition(), Disposition::Retry),
             Self::Sql { error, .. } => matches!(error.disposition(), Disposition::Retry),
             Self::Structure(error) => matches!(error.disposition(), Disposition::Retry),
+            Self::Snapshot(error) => matches!(error.disposition(), Disposition::Retry),
             Self::Interrupted(_) | Self::Behind { .. } => true,
             Self::Records(_)
-            | Self::Snapshot(_)
             | Self::TooLong { .. }
             | Self::Renamed { .. }
             | Self::CopiedAgain

@@ -88,6 +88,13 @@ pub struct RowDifference {
     pub count: u64,
 }
 
+impl RowDifference {
+    /// Rows of a table that are not told apart.
+    pub(super) const fn of_table(table: TableName, kind: DifferenceKind, count: u64) -> Self {
+        Self { table, kind, key: Vec::new(), columns: Vec::new(), count }
+    }
+}
+
 /// A table with rows that are not the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableComparison {
@@ -138,7 +145,7 @@ pub struct VerificationReport {
     pub rows_repaired: u64,
     /// Tables with rows that were to be repaired and were not, with the reason.
     pub not_repaired: Vec<(TableName, String)>,
-    /// Tables that were not compared, with the reason.
+    /// Tables that were not compared, or not as a whole, with the reason.
     pub left_out: Vec<(TableName, String)>,
     /// The longest time that a pair of snapshots was held.
     pub longest_snapshot: Duration,
@@ -251,6 +258,13 @@ impl VerificationReport {
         match self.differing_tables.iter_mut().find(|each| each.table == *table) {
             Some(known) => known.differences += count,
             None => self.differing_tables.push(TableComparison { table: table.clone(), differences: count }),
+        }
+    }
+
+    /// A table could not be compared, or not all of it.
+    pub fn not_compared(&mut self, table: &TableName, reason: String) {
+        if !self.left_out.iter().any(|(known, _)| known == table) {
+            self.left_out.push((table.clone(), reason));
         }
     }
 

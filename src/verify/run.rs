@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
+use super::difference::DifferenceKind;
 use super::error::VerifyError;
 use super::layout::{Sizes, cut};
 use super::meeting::Meeting;
@@ -19,7 +20,7 @@ use super::repair::repair;
 use super::report::{RowDifference, Scope, VerificationReport};
 use super::row_text::{Hashing, RowForm};
 use super::structure;
-use super::table::{ComparedTable, columns_sql, read_tables, shapes_of};
+use super::table::{COUNTED_MAX, ComparedTable, columns_sql, read_tables, shapes_of};
 use super::work::{Work, Worker};
 use crate::config::Config;
 use crate::connection::{SqlSession, TextQuery, connect_sql};
@@ -129,6 +130,14 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         report.bytes_total = tables.compared.iter().map(|table| table.bytes).sum();
         report.left_out =
             tables.left_out.iter().map(|(table, reason)| (table.clone(), (*reason).to_owned())).collect();
+        for (table, rows) in &tables.on_target_alone {
+            report.is_at_least |= *rows >= COUNTED_MAX;
+            report.found(
+                table,
+                vec![RowDifference::of_table(table.clone(), DifferenceKind::Extra, *rows)],
+                *rows,
+            );
+        }
     });
     repair_all(context, writing, &sessions, &tables.compared).await?;
     let pieces =

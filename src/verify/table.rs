@@ -76,7 +76,12 @@ pub(super) struct Tables {
     pub(super) compared: Vec<ComparedTable>,
     /// Tables of the migration that cannot be compared now, with the reason.
     pub(super) left_out: Vec<(TableName, &'static str)>,
+    /// Partitions that the target alone has, with how many rows they have, up to [`COUNTED_MAX`]: queries of their parent return these.
+    pub(super) on_target_alone: Vec<(TableName, u64)>,
 }
+
+/// Rows of a partition on the target alone that are counted.
+pub(super) const COUNTED_MAX: u64 = 1_000;
 
 /// The primary key, or else what the stream finds rows by. Both are unique and never NULL. A leaf that is not there has no row.
 const ON_SOURCE: &str = "
@@ -231,16 +236,36 @@ pub(super) async fn read_tables(
         .compared
         .sort_by(|one, other| other.bytes.cmp(&one.bytes).then(one.source_oid.cmp(&other.source_oid)));
     let recorded = records.values().filter_map(|record| record.target_oid);
-    for row in of_oids(target, ON_TARGET_ALONE, recorded).await.map_err(VerifyError::target)? {
-        let (Some(schema), Some(name)) = (row.get("nspname"), row.get("relname")) else { continue };
+    let alone = of_oids(target, ON_TARGET_ALONE, recorded).await.map_err(VerifyError::target)?;
+    tables.on_target_alone = with_rows(target, &alone).await?;
+    Ok(tables)
+}
+
+/// Those of these tables that have rows which the migration has not brought.
+async fn with_rows(target: &SqlSession, tables: &[TextRow]) -> Result<Vec<(TableName, u64)>, VerifyError> {
+    let mut found = Vec::new();
+    for row in tables {
+        let (Some(oid), Some(schema), Some(name)) = (row.oid("oid"), row.get("nspname"), row.get("relname"))
+        else {
+            continue;
+        };
         let name = TableName::new(schema, name);
-        let sql = format!("SELECT EXISTS (SELECT FROM ONLY {name}) AS has_rows");
-        let rows = target.rows(&sql).await.map_err(VerifyError::target)?;
-        if rows.first().and_then(|row| row.get("has_rows")) == Some("t") {
-            tables.left_out.push((name, "it is a partition on the target alone, and has rows"));
+        let sql =
+            format!("SELECT count(*) AS rows FROM (SELECT FROM ONLY {name} LIMIT {COUNTED_MAX}) counted");
+        let counted = target.rows(&sql).await.map_err(VerifyError::target)?;
+        let rows = counted.first().and_then(|row| row.get("rows")?.parse().ok()).unwrap_or(0);
+        if rows > 0 {
+            found.push((oid, name, rows));
         }
     }
-    Ok(tables)
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    // One that has joined meanwhile was recorded before it had a row.
+    let records = relations::read(target).await?;
+    let joined: HashSet<u32> = records.values().filter_map(|record| record.target_oid).collect();
+    found.retain(|(oid, ..)| !joined.contains(&oid.0));
+    Ok(found.into_iter().map(|(_, name, rows)| (name, rows)).collect())
 }
 
 async fn of_oids(

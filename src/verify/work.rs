@@ -158,7 +158,13 @@ impl Worker {
             work.queue.push_front(piece);
             return None;
         }
+        drop(work);
         tracing::warn!(%error, "a part of the tables could not be compared");
+        self.writing.update(|report| {
+            for slice in &piece {
+                report.not_compared(&self.comparing.tables[slice.table].source_name, error.to_string());
+            }
+        });
         Some((self.describe(&piece, error), error.remedy()))
     }
 
@@ -227,6 +233,7 @@ impl Worker {
                 let count = of_slice.differences.iter().map(|each| each.count).sum();
                 report.found(table, of_slice.differences, count);
                 if let Some((reason, remedy)) = of_slice.undecided {
+                    report.not_compared(table, reason.clone());
                     trouble = Some((
                         format!("table {} could not be compared: {reason}", table.plain()),
                         remedy.into(),
