@@ -1,3 +1,4 @@
+use super::stages::{Halt, TooEarly};
 use super::*;
 
 fn snapshot(text: &str) -> Snapshot {
