@@ -8,7 +8,7 @@ use super::{Inner, Meeting, Place};
 use crate::model::{Lsn, Oid, Xid};
 
 /// Transactions remembered at most until a snapshot shows them (INV-11). Beyond, remembering begins anew.
-const STREAMED_MAX: usize = 1 << 20;
+pub(super) const STREAMED_MAX: usize = 1 << 20;
 
 /// What becomes of a transaction that the stream is about to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod command_line;
 mod corruption;
 mod load;
 mod pieces;
+mod repair;
 
 use std::time::Duration;
 
