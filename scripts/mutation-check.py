@@ -107,7 +107,7 @@ def main() -> int:
     red = sum([check(mutation) for mutation in mutations])
     traps = {mutation["trap"] for mutation in mutations if "trap" in mutation}
     parts = {mutation["of"] for mutation in mutations if "of" in mutation}
-    attacked = ", ".join([f"{len(traps)} traps", *sorted(parts)])
+    attacked = ", ".join([f"{len(traps)} traps"] * bool(traps) + sorted(parts))
     print(f"mutations: {len(mutations)} ({attacked}), {red} noticed, {len(mutations) - red} not")
     return 0 if red == len(mutations) else 1
 
