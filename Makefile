@@ -77,7 +77,7 @@ deploy: tools ## Manifests, Helm chart and alert rules of deploy/
 	scripts/check-deploy.sh
 
 .PHONY: mutants
-mutants: postgres ## Proves that the traps' tests can fail: breaks the program in many ways, one at a time (TRAPS="10 12" for some)
+mutants: postgres ## Proves that the traps' and verification's tests can fail: breaks the program in many ways, one at a time (TRAPS="10 12 verify" for some)
 	scripts/mutation-check.py $(TRAPS)
 
 .PHONY: large

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Proves that the tests of docs/traps.md can fail: makes each change of tests/mutations.toml in a copy of the tree, one at a
-time, and runs the test that must notice. Ends with an error if a test stays green, a change no longer fits, or does not compile.
+"""Proves that the tests of docs/traps.md and of verification can fail: makes each change of tests/mutations.toml in a copy of the
+tree, one at a time, and runs the test that must notice. Ends with an error if a test stays green, a change no longer fits, or does
+not compile.
 
     scripts/mutation-check.py             # all
     scripts/mutation-check.py 10 12       # those of these traps
+    scripts/mutation-check.py verify      # those of verification
 """
 import os
 import pathlib
@@ -65,6 +67,11 @@ def run_test(mutation: dict) -> tuple[str, float]:
     return f"found no test {mutation['test']}:\n{ran.stdout[-1_000:]}{ran.stderr[-1_000:]}", seconds
 
 
+def subject(mutation: dict) -> str:
+    """What is attacked: a trap's number, or a part of the program."""
+    return mutation.get("of") or str(mutation["trap"])
+
+
 def line_of(text: str, found: str) -> int:
     return text[: text.index(found)].count("\n") + 1
 
@@ -73,7 +80,7 @@ def check(mutation: dict) -> bool:
     path = COPY / mutation["file"]
     original, times = path.read_text(), path.stat()
     if original.count(mutation["find"]) != 1:
-        print(f"trap {mutation['trap']}: {mutation['file']} has {original.count(mutation['find'])} places like: {mutation['find']}")
+        print(f"{subject(mutation)}: {mutation['file']} has {original.count(mutation['find'])} places like: {mutation['find']}")
         return False
     path.write_text(original.replace(mutation["find"], mutation["replace"]))
     try:
@@ -84,7 +91,7 @@ def check(mutation: dict) -> bool:
         later = time.time() + 1
         os.utime(path, (times.st_atime, later))
     place = f"{mutation['file']}:{line_of(original, mutation['find'])}"
-    print(f"trap {mutation['trap']:>2} {outcome.splitlines()[0]:<5} {seconds:5.0f} s  {mutation['test']}\n        {place}: {mutation['what']}", flush=True)
+    print(f"{subject(mutation):>6} {outcome.splitlines()[0]:<5} {seconds:5.0f} s  {mutation['test']}\n        {place}: {mutation['what']}", flush=True)
     if outcome != "red":
         print(outcome)
     return outcome == "red"
@@ -92,12 +99,16 @@ def check(mutation: dict) -> bool:
 
 def main() -> int:
     mutations = tomllib.loads((ROOT / "tests" / "mutations.toml").read_text())["mutation"]
-    if wanted := {int(argument) for argument in sys.argv[1:]}:
-        mutations = [mutation for mutation in mutations if mutation["trap"] in wanted]
+    if wanted := set(sys.argv[1:]):
+        if unknown := wanted - {subject(mutation) for mutation in mutations}:
+            sys.exit(f"no mutation attacks {', '.join(sorted(unknown))}")
+        mutations = [mutation for mutation in mutations if subject(mutation) in wanted]
     copy_tree()
     red = sum([check(mutation) for mutation in mutations])
-    traps = len({mutation["trap"] for mutation in mutations})
-    print(f"mutations: {len(mutations)} of {traps} traps, {red} noticed, {len(mutations) - red} not")
+    traps = {mutation["trap"] for mutation in mutations if "trap" in mutation}
+    parts = {mutation["of"] for mutation in mutations if "of" in mutation}
+    attacked = ", ".join([f"{len(traps)} traps"] * bool(traps) + sorted(parts))
+    print(f"mutations: {len(mutations)} ({attacked}), {red} noticed, {len(mutations) - red} not")
     return 0 if red == len(mutations) else 1
 
 

@@ -176,7 +176,7 @@ impl Legs {
                 () = self.shutdown.requested() => return true,
                 () = &mut over => return false,
                 Some(command) = commands.recv() => {
-                    super::operation::answer_cut_over(command, &self.board, None);
+                    super::cut_over::answer_cut_over(command, &self.board, None);
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! commands of the API, and publishes what it is doing as a [`Status`] that everybody else only reads.
 
 mod command;
+mod cut_over;
 mod error;
 mod joining;
 mod lease;

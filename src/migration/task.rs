@@ -249,7 +249,7 @@ impl Migration {
             return Ok((record.phase, None));
         }
         let recovered = cutover::recover(self.cutover_context()).await?;
-        super::operation::adopt_recovered(recovered, record.phase)
+        super::cut_over::adopt_recovered(recovered, record.phase)
     }
 
     async fn connect(&self, side: Side) -> Result<SqlSession, MigrationError> {
@@ -294,7 +294,7 @@ impl Migration {
                     break;
                 }
                 Some(command) = commands.recv() => {
-                    super::operation::answer_cut_over(command, &self.board, Some(&finishing));
+                    super::cut_over::answer_cut_over(command, &self.board, Some(&finishing));
                 }
             }
         }
@@ -317,7 +317,7 @@ impl Migration {
             tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),
                 Some(command) = commands.recv() => {
-                    super::operation::answer_cut_over(command, &self.board, None);
+                    super::cut_over::answer_cut_over(command, &self.board, None);
                 }
             }
         }

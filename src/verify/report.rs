@@ -308,3 +308,106 @@ impl VerificationReport {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableName {
+        TableName::new("public", "t")
+    }
+
+    fn report(scope: Scope) -> VerificationReport {
+        VerificationReport::begun(1, Direction::Forward, scope, Timestamp::UNIX_EPOCH)
+    }
+
+    fn compared(rows_compared: u64) -> VerificationReport {
+        VerificationReport { rows_compared, ..report(Scope::Everything) }
+    }
+
+    fn structure(differences_total: u64) -> Option<StructureComparison> {
+        Some(StructureComparison { differences_total, ..StructureComparison::default() })
+    }
+
+    fn outcome(mut report: VerificationReport, trouble: Option<&str>) -> VerificationOutcome {
+        report.end(Timestamp::UNIX_EPOCH, trouble.map(|reason| (reason.to_owned(), "Again.".to_owned())));
+        report.outcome
+    }
+
+    fn reason(report: VerificationReport, trouble: Option<&str>) -> String {
+        match outcome(report, trouble) {
+            VerificationOutcome::Incomplete { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_what_was_compared_whole_is_clean() {
+        assert_eq!(outcome(compared(5), None), VerificationOutcome::Clean);
+        assert_eq!(reason(compared(5), Some("it was stopped")), "it was stopped");
+        assert_eq!(reason(compared(0), None), "no row was compared");
+        let left_out = VerificationReport { left_out: vec![(table(), "a lock".into())], ..compared(5) };
+        assert_eq!(reason(left_out, None), "table public.t was not compared: a lock");
+    }
+
+    #[test]
+    fn a_difference_is_told_whatever_else_happened() {
+        let mut differs = compared(5);
+        differs.found(&table(), Vec::new(), 1);
+        differs.left_out.push((table(), "a lock".into()));
+        assert_eq!(outcome(differs, Some("it was stopped")), VerificationOutcome::Differences);
+    }
+
+    #[test]
+    fn structure_decides_only_where_nothing_else_was_compared() {
+        let rows_too = VerificationReport { structure: structure(1), ..compared(5) };
+        assert_eq!(outcome(rows_too, None), VerificationOutcome::Clean);
+        let of = |differences| VerificationReport {
+            structure: structure(differences),
+            ..report(Scope::Structure)
+        };
+        assert_eq!(outcome(of(0), None), VerificationOutcome::Clean);
+        assert_eq!(outcome(of(1), None), VerificationOutcome::Differences);
+    }
+
+    #[test]
+    fn only_compared_rows_are_conclusive() {
+        let ended = |scope, outcome| VerificationReport { outcome, ..report(scope) };
+        let incomplete = VerificationOutcome::Incomplete { reason: String::new(), remedy: String::new() };
+        for scope in [Scope::Everything, Scope::Rows] {
+            assert!(ended(scope, VerificationOutcome::Clean).is_conclusive());
+            assert!(ended(scope, VerificationOutcome::Differences).is_conclusive());
+        }
+        assert!(!ended(Scope::Structure, VerificationOutcome::Clean).is_conclusive());
+        assert!(!ended(Scope::Rows, VerificationOutcome::Running).is_conclusive());
+        assert!(!ended(Scope::Rows, incomplete).is_conclusive());
+    }
+
+    #[test]
+    fn rows_beyond_those_that_are_told_are_counted() {
+        let row = RowDifference {
+            table: table(),
+            kind: DifferenceKind::Missing,
+            key: Vec::new(),
+            columns: Vec::new(),
+            count: 1,
+        };
+        let mut report = compared(5_000);
+        for _ in 0..2 {
+            report.found(&table(), vec![row.clone(); 800], 900);
+        }
+        report.found(&TableName::new("public", "other"), Vec::new(), 0);
+        assert_eq!((report.rows.len(), report.differences), (ROWS_TOLD_MAX, 1_800));
+        assert_eq!(report.differing_tables, [TableComparison { table: table(), differences: 1_800 }]);
+    }
+
+    #[test]
+    fn positions_and_times_span_all_pairs_of_snapshots() {
+        let mut report = compared(5);
+        for (lsn, seconds) in [(20, 2), (10, 3), (30, 1)] {
+            report.held(Lsn::new(lsn), Duration::from_secs(seconds));
+        }
+        assert_eq!(report.lsn, Some((Lsn::new(10), Lsn::new(30))));
+        assert_eq!((report.snapshots, report.longest_snapshot), (3, Duration::from_secs(3)));
+    }
+}

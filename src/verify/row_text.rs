@@ -288,6 +288,29 @@ mod tests {
     }
 
     #[test]
+    fn what_can_contain_anything_somebody_types_needs_a_length() {
+        let free = [
+            "text",
+            "varchar",
+            "bpchar",
+            "name",
+            "_text",
+            "_name",
+            "tsvector",
+            "jsonpath",
+            "refcursor",
+            "public.mood",
+            "public._int4",
+        ];
+        for name in free {
+            assert!(!column("a", name, false).is_plain(), "{name}");
+        }
+        for name in ["int8", "_int8", "jsonb", "tstzrange"] {
+            assert!(column("a", name, false).is_plain(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_row_without_columns_and_one_with_1600_have_a_text() {
         assert_eq!(FORM.text(&[]), "'' COLLATE \"C\"");
         let columns: Vec<_> = (0..1600).map(|number| column(&format!("c{number}"), "int4", true)).collect();

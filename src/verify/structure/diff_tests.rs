@@ -80,6 +80,24 @@ fn parts_of_what_is_missing_are_told_with_it() {
 }
 
 #[test]
+fn what_only_the_target_has_matters_if_it_acts_on_rows() {
+    let source = one_table();
+    let severity = |kind, place: Option<&str>, definition| {
+        let mut target = source.clone();
+        target.objects.insert(key(kind, place, r#""s"."x""#), facts(&[(Aspect::Definition, definition)]));
+        let told = told(&source, &target);
+        assert_eq!(told.len(), 1, "{told:?}");
+        told[0].0
+    };
+    let table = Some(r#""s"."t""#);
+    assert_eq!(severity(ObjectKind::Trigger, table, "CREATE TRIGGER …"), Severity::Difference);
+    assert_eq!(severity(ObjectKind::Constraint, table, "CHECK (c > 1)"), Severity::Difference);
+    assert_eq!(severity(ObjectKind::Index, None, "CREATE UNIQUE INDEX …"), Severity::Difference);
+    assert_eq!(severity(ObjectKind::Index, None, "CREATE INDEX …"), Severity::Note);
+    assert_eq!(severity(ObjectKind::View, None, "SELECT 1"), Severity::Note);
+}
+
+#[test]
 fn an_index_of_a_partitioned_table_is_made_with_those_of_its_partitions() {
     let (source, mut target) = (one_table(), one_table());
     target.objects.remove(&key(ObjectKind::Index, None, r#""s"."i""#));

@@ -8,6 +8,7 @@ mod interrupted;
 mod joined;
 mod load;
 mod pieces;
+mod repair;
 mod unlike;
 
 use std::time::Duration;

@@ -1,24 +1,27 @@
 //! The migration task's side of verification: it owns at most one, starts the scheduled ones, records each on the target, and says
 //! whether the last one vouches for the rows that a cutover is about to move clients to.
 
-use std::convert::Infallible;
+mod recording;
+mod voucher;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::recording::{note_differences, record_persistently};
+use self::voucher::{Voucher, age_of, certified, trouble_with, valid_until};
 use super::command::{Refusal, VerificationRequest};
 use super::status::{StatusBoard, Vouched};
 use super::task::Migration;
 use crate::config::Config;
 use crate::connection::connect_sql;
 use crate::model::{Direction, Side, counted};
-use crate::runtime::{Backoff, Shutdown};
+use crate::runtime::Shutdown;
 use crate::target::records::RecordError;
 use crate::telemetry::Metrics;
 use crate::verify::{
@@ -31,10 +34,6 @@ use crate::verify::{
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long the last verification may take to be read at the start.
 const RECORDS_WAIT: Duration = Duration::from_secs(5);
-/// Tries to record how one ended, and the delays between them.
-const RECORD_TRIES_MAX: u32 = 8;
-const RECORD_RETRY_FIRST: Duration = Duration::from_millis(200);
-const RECORD_RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// The verification's part of the operation.
 pub(super) struct Verifying {
@@ -51,9 +50,6 @@ pub(super) struct Verifying {
     /// When one is to be started; `None`: not by itself.
     due: Option<Instant>,
 }
-
-/// What vouches for the rows, as the certificate says it.
-pub(super) type Voucher = Value;
 
 impl Verifying {
     /// Nothing is known yet.
@@ -324,10 +320,7 @@ impl Verifying {
                          `pgsluice cutover --unverified`; the certificate will say so."
                     .into(),
             }),
-            trouble => Ok(Some(json!({
-                "overridden": trouble,
-                "last": last.map(summary),
-            }))),
+            trouble => Ok(Some(certified(trouble, last))),
         }
     }
 }
@@ -338,94 +331,6 @@ pub(super) enum Happens {
     Ended(Option<Box<VerificationReport>>),
     /// One is to be started.
     Due,
-}
-
-/// Records that rows differ as soon as it is known: a crash must not let an older verification vouch for them. Never ends.
-async fn note_differences(config: &Config, number: i64, mut differs: watch::Receiver<bool>) -> Infallible {
-    if differs.wait_for(|differs| *differs).await.is_ok() {
-        let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
-        let note = async || -> Result<(), VerifyError> {
-            let target = connect_sql(&config.target.connection, Side::Target, "verify records").await?;
-            Ok(records::note_differences(&target, number).await?)
-        };
-        while let Err(error) = note().await {
-            tracing::debug!(%error, "that rows differ could not be recorded yet");
-            tokio::time::sleep(backoff.next_delay()).await;
-        }
-    }
-    pending().await
-}
-
-async fn record_persistently(config: &Config, report: &VerificationReport) {
-    let mut backoff = Backoff::new(RECORD_RETRY_FIRST, RECORD_RETRY_LONGEST);
-    for tries_left in (0..RECORD_TRIES_MAX).rev() {
-        let Err(error) = record(config, report).await else { return };
-        if tries_left == 0 {
-            let number = report.number;
-            tracing::warn!(number, %error, "how the verification ended could not be recorded; a restart knows nothing of it");
-        }
-        tokio::time::sleep(backoff.next_delay()).await;
-    }
-}
-
-async fn record(config: &Config, report: &VerificationReport) -> Result<(), VerifyError> {
-    let target = connect_sql(&config.target.connection, Side::Target, "verify records").await?;
-    records::close(&target, report).await?;
-    target.close().await;
-    Ok(())
-}
-
-fn age_of(at: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(at).max(SignedDuration::ZERO)).unwrap_or_default()
-}
-
-/// Why the last verification does not vouch for the rows; `None` if it does.
-fn trouble_with(last: Option<&VerificationReport>, age_max: Duration, now: Timestamp) -> Option<String> {
-    let Some(last) = last else { return Some("the rows were never verified".into()) };
-    let ended_at = last.ended_at.unwrap_or(last.started_at);
-    let (number, hours) = (last.number, age_max.as_secs() / 3_600);
-    match &last.outcome {
-        VerificationOutcome::Clean if last.scope == verify::Scope::Structure => {
-            Some(format!("the last verification ({number}) compared no rows"))
-        }
-        VerificationOutcome::Clean if age_of(ended_at, now) <= age_max => None,
-        VerificationOutcome::Clean => Some(format!(
-            "the last verification ({number}) ended at {ended_at}, more than {hours} h ago (verify.max_age_hours)"
-        )),
-        VerificationOutcome::Differences => Some(format!(
-            "the last verification ({number}) found {} on both sides",
-            counted(
-                usize::try_from(last.differences).unwrap_or(usize::MAX),
-                "row that is not the same",
-                "rows that are not the same"
-            )
-        )),
-        VerificationOutcome::Incomplete { reason, .. } => {
-            Some(format!("the last verification ({number}) was not completed: {reason}"))
-        }
-        VerificationOutcome::Running => Some(format!("the verification {number} is running")),
-    }
-}
-
-/// Until when it vouches for the rows; `None` if it does not.
-fn valid_until(last: Option<&VerificationReport>, age_max: Duration) -> Option<Timestamp> {
-    let ended_at = last?.ended_at?;
-    let vouches = trouble_with(last, age_max, ended_at).is_none();
-    vouches.then(|| ended_at.checked_add(age_max).unwrap_or(Timestamp::MAX))
-}
-
-fn summary(report: &VerificationReport) -> Value {
-    json!({
-        "number": report.number,
-        "outcome": report.outcome.as_str(),
-        "ended_at": report.ended_at.map(|at| at.to_string()),
-        "tables_compared": report.tables_compared,
-        "rows_compared": report.rows_compared,
-        "differences": report.differences,
-        "structural_differences": report.structural_differences(),
-        "first_lsn": report.lsn.map(|(first, _)| first.to_string()),
-        "last_lsn": report.lsn.map(|(_, last)| last.to_string()),
-    })
 }
 
 fn tell(report: &VerificationReport) {
@@ -447,42 +352,6 @@ fn tell(report: &VerificationReport) {
         }
         VerificationOutcome::Incomplete { reason, remedy } => {
             tracing::warn!(number, rows, tables, %reason, %remedy, "verification is not complete");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ended(outcome: VerificationOutcome, at: &str) -> VerificationReport {
-        let at: Timestamp = at.parse().unwrap();
-        let begun = VerificationReport::begun(7, Direction::Forward, verify::Scope::Everything, at);
-        VerificationReport { outcome, ended_at: Some(at), ..begun }
-    }
-
-    #[test]
-    fn only_a_clean_one_that_is_young_vouches_for_the_rows() {
-        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-        let day = Duration::from_secs(24 * 3_600);
-        let trouble = |report: Option<&VerificationReport>| trouble_with(report, day, now);
-        let clean = |at| ended(VerificationOutcome::Clean, at);
-        assert_eq!(trouble(Some(&clean("2026-03-01T11:00:00Z"))), None);
-        assert_eq!(trouble(Some(&clean("2026-02-28T12:00:00Z"))), None);
-        assert!(trouble(Some(&clean("2026-02-28T11:59:59Z"))).unwrap().contains("24 h"));
-        assert!(trouble(None).unwrap().contains("never"));
-        let structure =
-            VerificationReport { scope: verify::Scope::Structure, ..clean("2026-03-01T11:00:00Z") };
-        assert!(trouble(Some(&structure)).unwrap().contains("no rows"));
-        let differs = ended(VerificationOutcome::Differences, "2026-03-01T11:00:00Z");
-        assert!(trouble(Some(&differs)).unwrap().contains("not the same"));
-        let reason = VerificationOutcome::Incomplete { reason: "a lock".into(), remedy: String::new() };
-        assert!(trouble(Some(&ended(reason.clone(), "2026-03-01T11:00:00Z"))).unwrap().contains("a lock"));
-
-        let until = |report: Option<&VerificationReport>| valid_until(report, day).map(|at| at.to_string());
-        assert_eq!(until(Some(&clean("2026-02-28T11:00:00Z"))).as_deref(), Some("2026-03-01T11:00:00Z"));
-        for report in [None, Some(&structure), Some(&differs), Some(&ended(reason, "2026-03-01T11:00:00Z"))] {
-            assert_eq!(until(report), None);
         }
     }
 }

@@ -1,25 +1,27 @@
 //! The long phase: the stream runs, commands are answered, a cutover may run beside it. One task owns all of it, so
 //! that no two cutovers can ever run at once.
 
+mod answers;
+
 use std::future::pending;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use crate::cutover::{self, CutoverReport, Outcome, Recovered, RunningCutover};
+use crate::cutover::{CutoverReport, Outcome, RunningCutover};
 use crate::join::Wanted;
-use crate::model::{Direction, TableName};
+use crate::model::Direction;
 use crate::runtime::{Shutdown, Supervisor};
 use crate::snapshot::{self, CopyBoard, CopyContext, CopyHalted, RateLimit, Statistics};
 use crate::stream::{self, StreamContext, StreamHalted};
 use crate::target::records::{MigrationRecord, RecordedPhase};
-use crate::verify::{Meeting, VerificationReport};
+use crate::verify::Meeting;
 
-use super::command::{Command, CutoverMode, CutoverRequest, Refusal, VerificationRequest};
+use super::command::{Command, CutoverMode, Refusal};
 use super::error::MigrationError;
 use super::joining::Joining;
-use super::status::{Blocking, Phase, Problem, StatusBoard};
+use super::status::{Blocking, Phase, Problem};
 use super::task::{LegEnd, Migration};
 use super::verifying::{Happens, Verifying};
 
@@ -237,29 +239,6 @@ impl Operation {
         recorded
     }
 
-    async fn add_tables(
-        &mut self,
-        tasks: &mut Supervisor<StreamHalted>,
-        tables: &[String],
-    ) -> Result<Vec<TableName>, Refusal> {
-        if let Some(running) = &self.running {
-            return Err(Refusal::Conflict {
-                message: format!("operation {} is running: no table can join meanwhile", running.report().epoch),
-                remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort; then add the tables.".into(),
-            });
-        }
-        let wanted = self.joining.check(tables).await?;
-        let names = wanted.iter().map(|each| each.name.clone()).collect();
-        let new: Vec<Wanted> = wanted.into_iter().filter(|each| !each.is_known).collect();
-        if new.iter().any(|each| each.was_joined) {
-            self.restart_stream(tasks, &new).await?;
-        } else {
-            self.joining.record(&new).await?;
-        }
-        self.joining.look_now().await;
-        Ok(names)
-    }
-
     async fn next(
         &mut self,
         tasks: &mut Supervisor<StreamHalted>,
@@ -284,111 +263,9 @@ impl Operation {
         }
     }
 
-    async fn answer(&mut self, command: Command) {
-        match command {
-            Command::StartCutover { request, reply } => {
-                let _ = reply.send(self.start_cutover(request).await);
-            }
-            Command::AbortCutover { reply } => {
-                let _ = reply.send(self.with_running(RunningCutover::abort));
-            }
-            Command::ConfirmTraffic { reply } => {
-                let _ = reply.send(self.with_running(RunningCutover::confirm));
-            }
-            Command::StartVerification { request, reply } => {
-                let _ = reply.send(self.start_verification(request).await);
-            }
-            Command::StopVerification { reply } => {
-                let _ = reply.send(self.verifying.stop());
-            }
-            // It may restart the stream, which is not ours here.
-            Command::AddTables { .. } => {}
-        }
-    }
-
     /// Whether one may begin by itself: every table is copied, and no clients are about to be moved.
     fn can_be_verified(&self) -> bool {
         !self.copy.is_active() && self.running.is_none() && !self.verifying.is_running()
-    }
-
-    async fn start_verification(
-        &mut self,
-        request: VerificationRequest,
-    ) -> Result<VerificationReport, Refusal> {
-        if let Some(running) = &self.running {
-            return Err(Refusal::Conflict {
-                message: format!(
-                    "operation {} is running: the stream must not halt meanwhile",
-                    running.report().epoch
-                ),
-                remedy: "Wait for its end (GET /v1/cutover), then start the verification again.".into(),
-            });
-        }
-        if self.copy.is_active() {
-            return Err(Refusal::NotReady {
-                message: "the initial copy is not over: nothing can be compared yet".into(),
-                remedy: "Wait until GET /v1/status shows phase \"streaming\", then try again.".into(),
-            });
-        }
-        self.verifying.start(request).await
-    }
-
-    async fn start_cutover(&mut self, mut request: CutoverRequest) -> Result<CutoverReport, Refusal> {
-        if let Some(known) = known_by_key(&self.migration.board, &request) {
-            return Ok(known);
-        }
-        if request.direction != self.migration.config.direction {
-            return Err(wrong_way(request.direction));
-        }
-        if self.copy.is_active() {
-            return Err(Refusal::NotReady {
-                message: "the initial copy is not over: nothing can be cut over yet".into(),
-                remedy:
-                    "Wait until GET /v1/status shows phase \"streaming\" and a small lag, then try again."
-                        .into(),
-            });
-        }
-        if self.statistics.are_due() {
-            return Err(Refusal::NotReady {
-                message: "statistics are being gathered on the target: without them its queries would be slow".into(),
-                remedy: "Wait for the line \"the target has its statistics\" in the log (seconds, or minutes for many large tables), then try again."
-                    .into(),
-            });
-        }
-        if self.joining.is_busy() {
-            return Err(Refusal::Conflict {
-                message: "tables are joining the migration".into(),
-                remedy: "Wait until they have (`pgsluice tables`), then start the cutover again.".into(),
-            });
-        }
-        if let Some(running) = &self.running {
-            return Err(Refusal::Conflict {
-                message: format!("operation {} is running", running.report().epoch),
-                remedy: "Follow it with GET /v1/cutover, or end it with POST /v1/cutover/abort.".into(),
-            });
-        }
-        if request.mode == CutoverMode::Cutover && request.direction == Direction::Forward {
-            request.verification = self.verifying.voucher(request.unverified, Timestamp::now()).await?;
-        }
-        let is_rehearsal = request.mode == CutoverMode::Rehearsal;
-        let (report, running) = cutover::start(self.migration.cutover_context(), request).await?;
-        self.running = Some(running);
-        if !is_rehearsal && let Ok(verification) = self.verifying.stop() {
-            tracing::info!(
-                number = verification.number,
-                "the verification is stopped: clients are about to be moved"
-            );
-        }
-        Ok(report)
-    }
-
-    fn with_running(
-        &self,
-        act: impl FnOnce(&RunningCutover) -> Result<(), Refusal>,
-    ) -> Result<CutoverReport, Refusal> {
-        let Some(running) = &self.running else { return Err(nothing_runs()) };
-        act(running)?;
-        Ok(running.report())
     }
 
     /// Without a stream a cutover cannot prove anything: it is rolled back, and its clients are let go on, however long
@@ -425,85 +302,5 @@ impl Operation {
 async fn finish_cutover(running: Option<&mut RunningCutover>) {
     if let Some(running) = running {
         let _ = tokio::time::timeout(STREAM_GRACE, running.finished()).await;
-    }
-}
-
-/// The operation that was started with the same idempotency key.
-fn known_by_key(board: &StatusBoard, request: &CutoverRequest) -> Option<CutoverReport> {
-    let key = request.idempotency_key.as_ref()?;
-    board.with(|status| status.cutover.clone()).filter(|report| report.idempotency_key.as_ref() == Some(key))
-}
-
-/// The primary is not where the request thinks it is.
-fn wrong_way(wanted: Direction) -> Refusal {
-    match wanted {
-        Direction::Forward => Refusal::PastThePointOfNoReturn {
-            message: "the migration is cut over: the target is the primary".into(),
-            remedy: "GET /v1/cutover shows the certificate. `pgsluice rollback` moves the primary back without loss, \
-                     `pgsluice cleanup` ends the way back."
-                .into(),
-        },
-        Direction::Back => Refusal::Conflict {
-            message: "there is nothing to roll back: the source is the primary".into(),
-            remedy: "A cutover that runs is ended by `pgsluice abort`.".into(),
-        },
-    }
-}
-
-fn nothing_runs() -> Refusal {
-    Refusal::Conflict {
-        message: "no cutover or rehearsal is running".into(),
-        remedy: "GET /v1/cutover shows how the last one ended.".into(),
-    }
-}
-
-/// What a cutover left behind: the phase to go on with, and the operation that still opens the target.
-pub(super) fn adopt_recovered(
-    recovered: Recovered,
-    phase: RecordedPhase,
-) -> Result<(RecordedPhase, Option<RunningCutover>), MigrationError> {
-    match recovered {
-        Recovered::NothingToDo => Ok((phase, None)),
-        Recovered::Aborted(report) => {
-            let epoch = report.epoch;
-            tracing::warn!(epoch, "a cutover was interrupted; it is rolled back, the source is as before");
-            Ok((phase, None))
-        }
-        Recovered::RolledForward(report, running) => {
-            tracing::info!(
-                epoch = report.epoch,
-                "the fence is committed: the cutover is finished now, if it was not"
-            );
-            Ok((RecordedPhase::CutOver, Some(running)))
-        }
-        Recovered::InDoubt(report) => match report.outcome {
-            Outcome::InDoubt { reason, remedy } => Err(MigrationError::Halted { message: reason, remedy }),
-            other => Err(MigrationError::Halted {
-                message: format!("the last cutover is {}", other.as_str()),
-                remedy: "Look at GET /v1/cutover and the source's pgsluice.fence.".into(),
-            }),
-        },
-    }
-}
-
-/// After the fence's commit only its own report can be asked for, and the operator's word be given.
-pub(super) fn answer_cut_over(command: Command, board: &StatusBoard, finishing: Option<&RunningCutover>) {
-    match (command, finishing) {
-        (Command::StartCutover { request, reply }, _) => {
-            let known = known_by_key(board, &request);
-            let _ = reply.send(known.ok_or_else(cut_over_already));
-        }
-        (Command::ConfirmTraffic { reply }, Some(running)) => {
-            let _ = reply.send(running.confirm().map(|()| running.report()));
-        }
-        (command, _) => command.refuse(cut_over_already()),
-    }
-}
-
-fn cut_over_already() -> Refusal {
-    Refusal::PastThePointOfNoReturn {
-        message: "the migration is cut over: the target is the primary".into(),
-        remedy: "GET /v1/cutover shows the certificate. Remove what pgsluice left with `pgsluice cleanup`."
-            .into(),
     }
 }

@@ -1,3 +1,5 @@
+use super::stages::{Halt, TooEarly};
+use super::stream::STREAMED_MAX;
 use super::*;
 
 fn snapshot(text: &str) -> Snapshot {
@@ -96,6 +98,48 @@ async fn another_stream_ends_the_meeting_and_dropping_it_lets_the_stream_go_on()
     assert_eq!(meeting.pace(Xid(7), lsn(200)), Pace::Waits);
     drop(halt);
     assert_eq!(meeting.pace(Xid(7), lsn(200)), Pace::Goes);
+}
+
+#[tokio::test]
+async fn what_commits_after_the_snapshot_is_not_in_it_whatever_its_id() {
+    let meeting = Meeting::default();
+    meeting.begin_to_remember();
+    let approach = halted(&meeting).await.go_on_to(snapshot("12:14:12"), lsn(140)).unwrap();
+    // Ids are used again: this is not the 11 that the snapshot contains.
+    assert_eq!(next(&meeting, 11, 140), Pace::WaitsSettled);
+    let passing = approach.reached().await.unwrap().part();
+    assert_eq!(next(&meeting, 11, 140), Pace::Goes);
+    assert_eq!(passing.passed().await, Ok(HashSet::new()));
+}
+
+#[tokio::test]
+async fn a_snapshot_is_refused_if_more_was_streamed_than_can_be_remembered() {
+    let meeting = Meeting::default();
+    meeting.begin_to_remember();
+    let streamed_max = u32::try_from(STREAMED_MAX).unwrap();
+    for xid in 0..=streamed_max {
+        meeting.begins(Xid(xid));
+    }
+    let later = snapshot(&format!("{0}:{0}:", streamed_max + 1));
+    assert_eq!(halted(&meeting).await.go_on_to(later.clone(), lsn(110)).err(), Some(TooEarly));
+    assert!(meeting.begin_to_remember(), "it begins anew");
+    assert!(halted(&meeting).await.go_on_to(later, lsn(110)).is_ok());
+}
+
+#[tokio::test]
+async fn a_repair_is_expected_once_and_only_while_somebody_waits_for_it() {
+    let meeting = Meeting::default();
+    assert!(!meeting.expects_repair("a"));
+    let expected = meeting.expect_repair("a".into());
+    assert!(meeting.expects_repair("a") && !meeting.expects_repair("b"));
+    meeting.repaired("a", Ok(3));
+    assert!(!meeting.expects_repair("a"), "the stream may come to it again");
+    assert_eq!(expected.done().await, Ok(3));
+    let given_up = meeting.expect_repair("c".into());
+    drop(given_up);
+    assert!(!meeting.expects_repair("c"));
+    meeting.repaired("c", Ok(1));
+    assert!(!meeting.expects_repair("c"));
 }
 
 async fn halted(meeting: &Meeting) -> Halt {
