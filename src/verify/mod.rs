@@ -4,6 +4,7 @@
 
 pub mod difference;
 mod error;
+mod key_order;
 mod layout;
 mod meeting;
 mod nudge;

@@ -49,14 +49,24 @@ pub(super) struct Slice {
     pub(super) portion: Portion,
     /// The part of the table's size that it has.
     pub(super) bytes: u64,
-    /// It was to be cut, and could not be.
-    pub(super) is_indivisible: bool,
+    /// How often it was cut.
+    pub(super) cuts: u8,
+    /// It took too long as it is.
+    pub(super) is_too_long: bool,
 }
 
+/// Nothing is cut more often than that: what another cause than its size has must not become ever more.
+pub(super) const CUTS_MAX: u8 = 4;
+
 impl Slice {
-    /// Rows that may be cut further.
+    /// As it is laid out at first.
     pub(super) const fn new(table: usize, portion: Portion, bytes: u64) -> Self {
-        Self { table, portion, bytes, is_indivisible: false }
+        Self { table, portion, bytes, cuts: 0, is_too_long: false }
+    }
+
+    /// The same, which is not cut any more.
+    pub(super) fn as_it_is(&self) -> Self {
+        Self { cuts: CUTS_MAX, is_too_long: false, ..self.clone() }
     }
 }
 

@@ -76,11 +76,12 @@ impl Scope {
 /// A row that is not the same on both sides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowDifference {
-    /// Its table, as the source calls it.
+    /// Its table, as the source calls it; of rows that only the target can have, as the target does.
     pub table: TableName,
     /// How it differs.
     pub kind: DifferenceKind,
-    /// The columns of its key with their values; of a row without a key its place (`ctid`) on the side that has it.
+    /// The columns of its key with their values; of a row without a key its place (`ctid`) on the side that has it; empty
+    /// where rows are counted, and not told apart.
     pub key: Vec<(String, String)>,
     /// The columns that are not the same; empty unless both sides have the row.
     pub columns: Vec<String>,

@@ -149,18 +149,16 @@ async fn compare_all(context: &VerifyContext, writing: &Writing) -> Result<Troub
         tables: tables.compared,
         held_max: context.held_max,
     });
-    let workers = context.jobs.clamp(1, pieces.len().max(1));
-    let work = Work::new(pieces, comparing.tables.iter().map(|table| table.bytes), context.piece_bytes);
+    let work = Work::new(pieces, comparing.tables.len());
     let mut first = Some(sessions);
     let mut working = JoinSet::new();
-    for _ in 0..workers {
+    for _ in 0..context.jobs.max(1) {
         let worker = Worker {
             context: context.clone(),
             comparing: Arc::clone(&comparing),
             writing: writing.clone(),
             work: work.clone(),
             sessions: first.take(),
-            workers,
         };
         working.spawn(worker.run());
     }
@@ -187,7 +185,7 @@ async fn repair_all(
     context.repair.iter().for_each(|row| by_table.entry(&row.table).or_default().push(row));
     for (name, rows) in by_table {
         let Some(table) = tables.iter().find(|table| table.source_name == *name) else {
-            let reason = "it is not compared any more".to_owned();
+            let reason = "it is not compared".to_owned();
             writing.update(|report| report.not_repaired.push((name.clone(), reason)));
             continue;
         };

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use pgsluice_proto::command::quote_literal;
 
 use super::error::VerifyError;
+use super::key_order::{self, SourceColumn, TargetColumn};
 use super::row_text::ComparedColumn;
 use crate::connection::{SqlSession, TextQuery, TextRow};
 use crate::model::{Oid, STORED_TYPE, Side, TableName};
@@ -92,8 +93,8 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, pg_relation_s
   LEFT JOIN LATERAL (
        SELECT (SELECT json_agg(json_build_object(
                         'name', a.attname,
-                        'is_ranged', m.amname = 'btree' AND o.opcdefault AND (i.indcollation::oid[])[k.place - 1] = a.attcollation
-                                     AND t.typnamespace = 'pg_catalog'::regnamespace AND t.typname NOT IN ('char', '_char'),
+                        'type_name', CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname END,
+                        'is_indexed', m.amname = 'btree' AND o.opcdefault AND (i.indcollation::oid[])[k.place - 1] = a.attcollation,
                         'collation', $COLLATION,
                         'correlation', (SELECT s.correlation FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = c.relname
                                           AND s.attname = a.attname AND NOT s.inherited)) ORDER BY k.place)
@@ -107,10 +108,15 @@ SELECT c.oid, n.nspname, c.relname, pg_table_size(c.oid) AS bytes, pg_relation_s
         WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
           AND (i.indisprimary OR i.indisreplident)
           AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
-                            LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND a.attnotnull
+                            LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.number AND $NEVER_NULL
                            WHERE k.place <= i.indnkeyatts AND a.attnum IS NULL)
         ORDER BY i.indisprimary DESC LIMIT 1) key ON true
  WHERE c.relkind = 'r' AND c.oid = ANY ('{$OIDS}'::oid[])";
+
+/// Whether an attribute `a` has no NULL, not even from before it was forbidden (18 on, `NOT NULL ... NOT VALID`).
+const NEVER_NULL: &str = "
+    (a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint nn WHERE nn.conrelid = a.attrelid AND nn.contype = 'n' AND NOT nn.convalidated
+                                     AND nn.conkey = ARRAY[a.attnum]))";
 
 /// How the values of an attribute `a` are ordered; NULL where that is no question of collation. Versions of a collation are not told
 /// apart: where they order a few values otherwise, these are looked at by their keys.
@@ -125,35 +131,22 @@ const COLLATION: &str = "
 
 const ON_TARGET: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS is_spread,
-       (SELECT json_object_agg(a.attname, $COLLATION) FROM pg_attribute a
-         WHERE a.attrelid = c.oid AND a.attnotnull AND a.attnum > 0 AND NOT a.attisdropped) AS collations
+       (SELECT json_object_agg(a.attname, json_build_object(
+                 'type_name', CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname END, 'collation', $COLLATION))
+          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = c.oid AND $NEVER_NULL AND a.attnum > 0 AND NOT a.attisdropped) AS columns
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND c.oid = ANY ('{$OIDS}'::oid[])";
 
-/// Partitions of the target, below a table of which other partitions are compared, that the source knows nothing of.
+/// Partitions of the target that the migration does not know, below a table of which it knows other partitions. Those of a known one have
+/// its rows.
 const ON_TARGET_ALONE: &str = "
-WITH compared AS (SELECT unnest('{$OIDS}'::oid[]) AS oid)
 SELECT DISTINCT c.oid, n.nspname, c.relname
-  FROM (SELECT DISTINCT pg_partition_root(oid) AS root FROM compared) roots
+  FROM (SELECT DISTINCT pg_partition_root(oid) AS root FROM unnest('{$OIDS}'::oid[]) known(oid)) roots
   CROSS JOIN LATERAL pg_partition_tree(roots.root) t
   JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE roots.root IS NOT NULL AND t.isleaf AND c.relkind = 'r'
-   AND roots.root::oid NOT IN (SELECT oid FROM compared) AND c.oid NOT IN (SELECT oid FROM compared)";
-
-/// A column of a key on the source.
-#[derive(Debug, serde::Deserialize)]
-struct KeyColumn {
-    name: String,
-    /// Whether an index finds rows by ranges of its values, in an order that every version has.
-    is_ranged: bool,
-    /// How its values are ordered, if that is a question of collation.
-    collation: Option<String>,
-    /// How far rows lie in its order, from -1 to 1, by the statistics; `None` without any.
-    correlation: Option<f64>,
-}
-
-/// Below, a range of keys is all over the table.
-const CORRELATION_MIN: f64 = 0.5;
+   AND NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) x WHERE x.relid::oid = ANY ('{$OIDS}'::oid[]))";
 
 /// Reads what is to be compared.
 ///
@@ -175,10 +168,9 @@ pub(super) async fn read_tables(
         else {
             continue;
         };
-        let collations: BTreeMap<String, Option<String>> =
-            row.get("collations").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        of_target
-            .insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t"), collations));
+        let columns: BTreeMap<String, TargetColumn> =
+            row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        of_target.insert(oid.0, (TableName::new(schema, name), row.get("is_spread") == Some("t"), columns));
     }
     let on_source = of_oids(
         source,
@@ -203,18 +195,14 @@ pub(super) async fn read_tables(
         }
         let found =
             record.target_oid.and_then(|oid| of_target.get(&oid).map(|found| (Oid(oid), found.clone())));
-        let Some((target_oid, (target_name, is_spread, collations))) = found else {
+        let Some((target_oid, (target_name, is_spread, columns))) = found else {
             tables.left_out.push((source_name, "the target has no such table"));
             continue;
         };
         let size = |column: &str| row.get(column).and_then(|text| text.parse().ok()).unwrap_or_default();
-        let key: Vec<KeyColumn> =
+        let key: Vec<SourceColumn> =
             row.get("columns").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        // One that is not in the map may be NULL on the target, and NULL is in no range.
-        let is_alike = |column: &&KeyColumn| {
-            column.is_ranged && collations.get(&column.name).is_some_and(|other| *other == column.collation)
-        };
-        let ranged = key.iter().take_while(is_alike);
+        let ranged = key_order::ranged(&key, &columns);
         tables.compared.push(ComparedTable {
             source_oid: record.source_oid,
             source_name,
@@ -223,13 +211,10 @@ pub(super) async fn read_tables(
             is_spread,
             bytes: size("bytes"),
             heap_bytes: size("heap_bytes"),
-            is_scattered: key
-                .first()
-                .and_then(|column| column.correlation)
-                .is_some_and(|correlation| correlation.abs() < CORRELATION_MIN),
-            is_collated: ranged.clone().any(|column| column.collation.is_some()),
-            ranged: ranged.map(|column| column.name.clone()).collect(),
-            key: key.into_iter().map(|column| column.name).collect(),
+            is_scattered: key_order::is_scattered(&key),
+            is_collated: ranged.iter().any(|column| column.collation.is_some()),
+            ranged: ranged.iter().map(|column| column.name.clone()).collect(),
+            key: key.iter().map(|column| column.name.clone()).collect(),
         });
     }
     tables
@@ -274,7 +259,8 @@ async fn of_oids(
     oids: impl Iterator<Item = u32>,
 ) -> Result<Vec<TextRow>, crate::connection::SqlError> {
     let list: Vec<String> = oids.map(|oid| oid.to_string()).collect();
-    session.rows(&sql.replace("$COLLATION", COLLATION).replace("$OIDS", &list.join(","))).await
+    let sql = sql.replace("$COLLATION", COLLATION).replace("$NEVER_NULL", NEVER_NULL);
+    session.rows(&sql.replace("$OIDS", &list.join(","))).await
 }
 
 trait OidOf {

@@ -1,5 +1,5 @@
 //! The work of a verification: pieces that wait, workers that take them, compare them and rest. A piece that fails because something
-//! passes is tried again; one that takes longer than a snapshot may be held is cut, and so is whatever of its table is as large.
+//! passes is tried again; one that takes longer than a snapshot may be held is cut, and once two of a table did, so are its others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::VerifyError;
 use super::layout::cut_smaller;
 use super::pair::Sessions;
-use super::piece::{Compared, Comparing, Slice};
+use super::piece::{CUTS_MAX, Compared, Comparing, Slice};
 use super::run::{Trouble, VerifyContext, Writing, connect};
 use crate::runtime::Backoff;
 
@@ -17,9 +17,10 @@ const TRIES_MAX: u32 = 12;
 const BEHIND_MAX: Duration = Duration::from_secs(600);
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
-/// What takes too long is cut until it is this part of a piece, or of its table: what another cause than its size has must not become
-/// ever more.
-const SMALLEST_PART: u64 = 256;
+/// Pieces of a table that have to have taken too long before the others are cut without being tried: one may have met a bad moment.
+const SLOW_PIECES: u32 = 2;
+/// How often a worker without work looks whether there is any again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What there is to do. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -30,23 +31,49 @@ struct Pieces {
     queue: VecDeque<Vec<Slice>>,
     /// How many slices of each table are left.
     left: Vec<usize>,
-    /// The least size, in bytes, of a slice of these tables that took too long.
-    too_long: HashMap<usize, u64>,
-    /// What is smaller is not cut, for each table.
-    smallest: Vec<u64>,
+    /// How many slices of these tables took too long as they were laid out.
+    too_long: HashMap<usize, u32>,
+    /// Workers that have a piece, or rest after one.
+    at_work: usize,
 }
 
 impl Work {
-    /// These pieces of tables of these sizes.
-    pub(super) fn new(pieces: Vec<Vec<Slice>>, sizes: impl Iterator<Item = u64>, piece_bytes: u64) -> Self {
-        let smallest: Vec<u64> = sizes.map(|bytes| bytes.min(piece_bytes) / SMALLEST_PART).collect();
-        let mut left = vec![0; smallest.len()];
+    /// These pieces of so many tables.
+    pub(super) fn new(pieces: Vec<Vec<Slice>>, tables: usize) -> Self {
+        let mut left = vec![0; tables];
         pieces.iter().flatten().for_each(|slice| left[slice.table] += 1);
-        Self(Arc::new(Mutex::new(Pieces { queue: pieces.into(), left, too_long: HashMap::new(), smallest })))
+        let (queue, too_long) = (pieces.into(), HashMap::new());
+        Self(Arc::new(Mutex::new(Pieces { queue, left, too_long, at_work: 0 })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next piece; `None` once there is none, and nobody is at one that may come back in parts. Cancel safe.
+    async fn next(&self) -> Option<(Vec<Slice>, AtWork)> {
+        loop {
+            {
+                let mut pieces = self.lock();
+                if let Some(piece) = pieces.queue.pop_front() {
+                    pieces.at_work += 1;
+                    return Some((piece, AtWork(self.clone())));
+                }
+                if pieces.at_work == 0 {
+                    return None;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A worker has a piece, or rests after it.
+struct AtWork(Work);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.lock().at_work -= 1;
     }
 }
 
@@ -57,22 +84,22 @@ impl Pieces {
         self.left[table] == 0
     }
 
-    fn can_be_cut(&self, slice: &Slice) -> bool {
-        !slice.is_indivisible && slice.bytes >= self.smallest[slice.table]
-    }
-
     /// Whether it has to be cut before it is tried.
     fn has_to_be_cut(&self, slice: &Slice) -> bool {
-        self.can_be_cut(slice) && self.too_long.get(&slice.table).is_some_and(|least| slice.bytes >= *least)
+        let is_slow = || self.too_long.get(&slice.table).is_some_and(|pieces| *pieces >= SLOW_PIECES);
+        slice.is_too_long || (slice.cuts == 0 && is_slow())
     }
 
-    /// It took too long; `true` if that can be helped.
+    /// It took too long: it comes back, to be cut, if it can be.
     fn takes_too_long(&mut self, slice: &Slice) -> bool {
-        if self.can_be_cut(slice) {
-            let least = self.too_long.entry(slice.table).or_insert(slice.bytes);
-            *least = slice.bytes.min(*least);
+        if slice.cuts >= CUTS_MAX {
+            return false;
         }
-        self.can_be_cut(slice)
+        if slice.cuts == 0 {
+            *self.too_long.entry(slice.table).or_default() += 1;
+        }
+        self.queue.push_front(vec![Slice { is_too_long: true, ..slice.clone() }]);
+        true
     }
 
     /// These take the place of one of the same table.
@@ -99,8 +126,6 @@ pub(super) struct Worker {
     pub(super) work: Work,
     /// `None` until they are needed, or after they were lost.
     pub(super) sessions: Option<Sessions>,
-    /// How many there are.
-    pub(super) workers: usize,
 }
 
 impl Worker {
@@ -108,7 +133,7 @@ impl Worker {
     pub(super) async fn run(mut self) -> Trouble {
         let mut trouble = None;
         loop {
-            let Some(piece) = self.work.lock().queue.pop_front() else { break };
+            let Some((piece, _at_work)) = self.work.next().await else { break };
             let begun_at = Instant::now();
             let mut busy = Duration::ZERO;
             match self.try_through_trouble(&piece).await {
@@ -116,7 +141,10 @@ impl Worker {
                     busy = compared.pairs.iter().map(|(_, held)| *held).sum();
                     trouble = trouble.or(self.tell(&piece, compared));
                 }
-                Ok(Tried::Cut(slices)) => self.work.lock().replace(slices),
+                Ok(Tried::Cut(slices)) => {
+                    busy = begun_at.elapsed();
+                    self.work.lock().replace(slices);
+                }
                 Err(error) => {
                     if matches!(error, VerifyError::TooLong { .. }) {
                         busy = begun_at.elapsed().min(self.context.held_max);
@@ -125,10 +153,12 @@ impl Worker {
                     trouble = trouble.or(self.fails(piece, &error));
                 }
             }
-            let rest = self.context.share.rest_after(busy, self.workers);
-            let is_over = self.work.lock().queue.is_empty();
+            let (is_over, at_work) = {
+                let work = self.work.lock();
+                (work.queue.is_empty(), work.at_work)
+            };
             if !is_over {
-                tokio::time::sleep(rest).await;
+                tokio::time::sleep(self.context.share.rest_after(busy, at_work)).await;
             }
         }
         if let Some(sessions) = self.sessions.take() {
@@ -155,7 +185,6 @@ impl Worker {
                 bytes = slice.bytes,
                 "too much for one snapshot: smaller parts are compared"
             );
-            work.queue.push_front(piece);
             return None;
         }
         drop(work);
@@ -250,39 +279,58 @@ mod tests {
     use super::super::portion::Portion;
     use super::*;
 
-    fn slice(table: usize, bytes: u64) -> Slice {
-        Slice::new(table, Portion::All, bytes)
+    fn slice(table: usize) -> Slice {
+        Slice::new(table, Portion::All, 8)
     }
 
     #[test]
-    fn what_takes_too_long_is_cut_and_so_is_what_is_as_large() {
-        let work = Work::new(
-            vec![vec![slice(0, 8_000)], vec![slice(0, 8_000), slice(1, 9_000)]],
-            [999_000, 9_000].into_iter(),
-            256_000,
-        );
+    fn what_takes_too_long_is_cut_and_soon_the_others_of_its_table_are() {
+        let work = Work::new(vec![vec![slice(0)], vec![slice(0), slice(1)]], 2);
         let mut pieces = work.lock();
-        assert!(!pieces.has_to_be_cut(&slice(0, 8_000)), "it was not tried");
-        assert!(pieces.takes_too_long(&slice(0, 8_000)));
-        assert!(pieces.has_to_be_cut(&slice(0, 8_000)) && !pieces.has_to_be_cut(&slice(0, 7_999)));
-        assert!(!pieces.has_to_be_cut(&slice(1, 9_000)), "another table");
-        assert!(pieces.takes_too_long(&slice(0, 8_000)), "another worker was at it meanwhile");
-        let indivisible = Slice { is_indivisible: true, ..slice(0, 8_000) };
-        assert!(!pieces.takes_too_long(&indivisible) && !pieces.has_to_be_cut(&indivisible));
-        assert!(pieces.takes_too_long(&slice(0, 2_000)));
-        assert!(!pieces.takes_too_long(&slice(0, 999)), "it is no piece any more");
-        assert!(!pieces.has_to_be_cut(&slice(0, 999)));
-        assert!(pieces.takes_too_long(&slice(1, 36)) && !pieces.takes_too_long(&slice(1, 34)));
+        assert!(!pieces.has_to_be_cut(&slice(0)), "it was not tried");
+        assert!(pieces.takes_too_long(&slice(0)));
+        let back = pieces.queue.pop_front().unwrap().pop().unwrap();
+        assert!(pieces.has_to_be_cut(&back), "it comes back, to be cut");
+        assert!(!pieces.has_to_be_cut(&slice(0)), "it may have been a bad moment");
+        assert!(pieces.takes_too_long(&slice(0)));
+        assert!(pieces.has_to_be_cut(&slice(0)) && !pieces.has_to_be_cut(&slice(1)));
+        let smaller = Slice { cuts: 1, ..slice(0) };
+        assert!(!pieces.has_to_be_cut(&smaller), "what was cut is tried");
+        assert!(pieces.takes_too_long(&smaller));
+    }
+
+    /// A lock that somebody holds for ever must not have a verification go on for ever.
+    #[test]
+    fn what_cannot_be_cut_is_tried_once_more_and_given_up() {
+        let work = Work::new(vec![vec![slice(0)]], 1);
+        let mut pieces = work.lock();
+        let as_it_is = Slice { is_too_long: true, ..slice(0) }.as_it_is();
+        assert!(!pieces.has_to_be_cut(&as_it_is) && !pieces.takes_too_long(&as_it_is));
+        assert!(!pieces.takes_too_long(&Slice { cuts: CUTS_MAX, ..slice(0) }));
     }
 
     #[test]
     fn a_table_is_done_when_its_last_slice_is() {
-        let work =
-            Work::new(vec![vec![slice(0, 8)], vec![slice(0, 8), slice(1, 9)]], [16, 9].into_iter(), 256);
+        let work = Work::new(vec![vec![slice(0)], vec![slice(0), slice(1)]], 2);
         let mut pieces = work.lock();
         assert!(!pieces.is_last(0) && pieces.is_last(1));
-        pieces.replace(vec![slice(0, 4), slice(0, 4)]);
+        pieces.replace(vec![slice(0), slice(0)]);
         assert_eq!(pieces.queue.len(), 4);
         assert!(!pieces.is_last(0) && pieces.is_last(0));
+    }
+
+    #[tokio::test]
+    async fn nobody_ends_while_a_piece_may_come_back_in_parts() {
+        let work = Work::new(vec![vec![slice(0)]], 1);
+        let at_work = work.next().await.unwrap();
+        let other = tokio::spawn({
+            let work = work.clone();
+            async move { work.next().await.is_some() }
+        });
+        tokio::time::sleep(LOOK_EVERY).await;
+        work.lock().replace(vec![slice(0)]);
+        assert!(other.await.unwrap());
+        drop(at_work);
+        assert!(work.next().await.is_none());
     }
 }

@@ -202,3 +202,25 @@ async fn rows_in_a_partition_that_the_target_alone_has_are_told() {
     let empty = verify(&replicator, FAST).await;
     assert_eq!((empty.outcome.as_str(), empty.rows_compared), ("clean", 401), "{empty:#?}");
 }
+
+/// A leaf of the source may be partitioned itself on the target: its rows are in its partitions, and these are nobody else's.
+#[tokio::test]
+async fn partitions_of_a_leaf_have_its_rows() {
+    let stage = Stage::new(Pair::of(14, 17)).await;
+    let leaf = "PARTITION OF area FOR VALUES IN ('n')";
+    let schema =
+        "CREATE TABLE area (id int, region text, PRIMARY KEY (id, region)) PARTITION BY LIST (region)";
+    let rows = "INSERT INTO area SELECT i, 'n' FROM generate_series(1, 300) i";
+    let source = stage.source_client().await;
+    source.batch_execute(&format!("{schema}; CREATE TABLE area_n {leaf}; {rows}")).await.expect("schema");
+    let target = stage.target_client().await;
+    let parts = "CREATE TABLE low PARTITION OF area_n FOR VALUES FROM (1) TO (100);
+                 CREATE TABLE high PARTITION OF area_n FOR VALUES FROM (100) TO (1000)";
+    let spread = format!("{schema}; CREATE TABLE area_n {leaf} PARTITION BY RANGE (id); {parts}");
+    target.batch_execute(&spread).await.expect("schema");
+    let replicator = stage.streaming_with("schema.mode = \"existing\"\ncutover.reverse = false").await;
+    stage.caught_up().await;
+    let clean = verify(&replicator, FAST).await;
+    let counted = (clean.outcome.as_str(), clean.rows_compared, clean.differences);
+    assert_eq!(counted, ("clean", 300, 0), "{clean:#?}\n{}", replicator.log());
+}
