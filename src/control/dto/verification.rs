@@ -189,7 +189,8 @@ pub struct RowDifferenceRecord {
     pub table: String,
     /// `missing` on the target, `extra` on the target, or `differs`.
     pub kind: String,
-    /// The columns of its key with their values; of a row without a key its place (`ctid`) on the side that has it.
+    /// The columns of its key with their values; of a row without a key its place (`ctid`) on the side that has it; empty where rows are
+    /// counted, and not told apart.
     pub key: Vec<KeyColumnRecord>,
     /// The columns that are not the same; empty unless both sides have the row.
     pub columns: Vec<String>,
