@@ -45,7 +45,7 @@ async fn verifications_beside_several_connections_that_apply_find_nothing() {
     let lanes = "apply.connections = 3\napply.max_batch_delay_ms = 300\nverify.piece_bytes = \"16MiB\"";
     let replicator = stage.streaming_with(lanes).await;
     let applying = tokio::spawn(sessions_that_apply(stage.target_url()));
-    find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12) / 2).await;
+    find_nothing(&stage, replicator, size("PGSLUICE_VERIFY_RUNS", 12).div_ceil(2)).await;
     stage.target_client().await.batch_execute("CREATE TABLE verified ()").await.expect("a sign");
     let applying = applying.await.expect("a watch");
     assert!(applying > 1, "{applying} connections have applied");
